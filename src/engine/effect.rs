@@ -1,0 +1,67 @@
+//! What the engine wants done. The node performs effects in order.
+
+use std::sync::Arc;
+
+use super::event::Event;
+use super::ids::{LegId, PageId};
+use super::input::Refusal;
+use super::party::{Audience, Recipient, Target};
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Find out who is meant; comes back as `Input::Resolved`.
+    Resolve { page: PageId, target: Target },
+    /// Invite one recipient: reserve its MSRP session, send the INVITE.
+    Invite { leg: LegId, recipient: Recipient, audience: Arc<Audience> },
+    /// A provisional response above 100 to the originator (IM-020, IM-054).
+    Progress { page: PageId, ringing: bool },
+    /// 200 to the originator (IM-051).
+    Answer { page: PageId },
+    /// Final non-2xx to the originator.
+    Refuse { page: PageId, refusal: Refusal },
+    /// CANCEL of one INVITE (IM-061).
+    Cancel { leg: LegId, cause: Cause },
+    /// The recipient's media may flow: connect or wait for the peer, then send from octet 1 (IM-017, IM-058).
+    Join { leg: LegId },
+    /// Stop sending to this recipient with `#` (MS-090).
+    Abort { leg: LegId },
+    /// BYE to a recipient.
+    EndLeg { leg: LegId, cause: Option<Cause> },
+    /// BYE to the originator.
+    EndOriginator { page: PageId, cause: Option<Cause> },
+    /// Failure REPORT to the originator (MS-089).
+    Report { page: PageId, status: u16, text: &'static str },
+    /// The leg's MSRP session is over; its URI dies now (MS-005).
+    ReleaseLeg { leg: LegId },
+    /// The originator's MSRP session is over.
+    ReleaseOriginator { page: PageId },
+    /// Nothing is left of the page: drop the spool and every table entry.
+    Forget { page: PageId },
+    /// Something operators see.
+    Event(Event),
+}
+
+/// Why something ended, in the protocol's own terms. Goes into `Reason` headers, the API and events.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Cause {
+    pub protocol: CauseProtocol,
+    /// SIP or MSRP status, or 0 where there is none.
+    pub code: u16,
+    pub text: String,
+}
+
+/// Who decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum CauseProtocol {
+    #[serde(rename = "SIP")]
+    Sip,
+    #[serde(rename = "MSRP")]
+    Msrp,
+    #[serde(rename = "policy")]
+    Policy,
+    #[serde(rename = "timer")]
+    Timer,
+    #[serde(rename = "store")]
+    Store,
+}

@@ -1,0 +1,26 @@
+//! pagecast: an IMS messaging application server, the OMA SIMPLE IM Controlling IM Function behind an S-CSCF.
+//!
+//! A user sends one page to a list or a group; pagecast finds out who is meant, invites every recipient through the
+//! core and hands each of them the same bytes. The modules, and who may use whom:
+//!
+//! ```text
+//! main -> cli -> node -> isc, msrp, xdms, ops, profile, config -> engine
+//!                        isc -> sip
+//!                        lab -> sip, msrp::codec
+//!                        content, flow: leaves every adapter may use
+//! ```
+//!
+//! * [`engine`] decides what a page does next. No socket, no clock, no task, no SIP header.
+//! * [`sip`] is the SIP stack (RFC 3261 and friends); it knows no IMS and no page.
+//! * [`isc`] applies TS 24.229 and the OMA rules on top of `sip`: requests into arrivals, effects into requests.
+//! * [`msrp`] moves the page's bytes, [`spool`] holds them once for all recipients.
+//! * [`xdms`] answers who is meant. [`profile`] and [`config`] hold what operators choose.
+//! * [`ops`] and [`flow`] show what happens. [`lab`] plays the neighbours and is never used by `serve`.
+//! * [`node`] is where they meet: input, engine, effects. It holds no rule.
+//!
+//! One INVITE passes `sip::ua` (transaction, dialog), `isc::inbound` (the checks in their order), `engine::page`
+//! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back.
+#![forbid(unsafe_code)]
+
+pub mod engine;
+pub mod sip;

@@ -1,0 +1,5 @@
+//! Arguments in, one command run.
+
+fn main() {
+    println!("pagecast {}", env!("CARGO_PKG_VERSION"));
+}
