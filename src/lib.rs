@@ -22,5 +22,6 @@
 //! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back.
 #![forbid(unsafe_code)]
 
+pub mod content;
 pub mod engine;
 pub mod sip;
