@@ -3,6 +3,9 @@
 //! `message` and `uri` turn bytes into an index over them and back, `transaction`, `dialog` and `ua` are the state
 //! machines without I/O, `transport` owns sockets. Start at `ua::Ua`.
 
+pub mod message;
+pub mod uri;
+
 use std::net::SocketAddr;
 
 /// What carries a SIP message.
