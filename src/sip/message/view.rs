@@ -310,7 +310,7 @@ impl<'a> Via<'a> {
         let text = |bytes| std::str::from_utf8(bytes).ok();
         let mut via = Self { transport: text(transport)?, host, port, ..Via::EMPTY };
         let mut params = Params::new(rest);
-        while let Some(param) = params.next() {
+        for param in params.by_ref() {
             match param.name.len() {
                 6 if param.is("branch") => via.branch = Some(text(param.plain())?),
                 8 if param.is("received") => via.received = Some(text(param.plain())?),
