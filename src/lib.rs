@@ -24,4 +24,5 @@
 
 pub mod content;
 pub mod engine;
+pub mod isc;
 pub mod sip;

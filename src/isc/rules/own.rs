@@ -1,0 +1,198 @@
+//! Which URIs are ours: the server itself, its list services, the groups it hosts.
+//!
+//! Start at [`Own::classify`]. Follows ISC-002, ISC-057 and IM-023.
+
+use crate::isc::settings::Settings;
+use crate::sip::uri::{BadUri, Uri};
+
+/// A setting is no URI.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: `{value}` is no SIP URI: {why}")]
+pub struct BadSetting {
+    pub key: &'static str,
+    pub value: String,
+    pub why: String,
+}
+
+/// What a Request-URI names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A list service; the URI as the operator wrote it.
+    Factory(String),
+    /// A group hosted here; its identity without parameters.
+    Group(String),
+    /// The server itself.
+    Server,
+    /// The Contact of one of our pages.
+    Session,
+    /// A user, a foreign group, or nobody.
+    Other,
+}
+
+/// The names of this server, read once.
+#[derive(Debug, Clone)]
+pub struct Own {
+    hosts: Vec<(String, u16)>,
+    factories: Vec<Uri>,
+    groups: Vec<Uri>,
+    group_domains: Vec<String>,
+}
+
+/// How the user part of our session URIs begins.
+pub const SESSION_PREFIX: &str = "lm-";
+
+impl Own {
+    /// # Errors
+    /// [`BadSetting`] names the first setting that is no URI.
+    pub fn new(settings: &Settings) -> Result<Self, BadSetting> {
+        let mut hosts = vec![host_port(&uri("sip.uri", &settings.sip.uri)?)];
+        for alias in &settings.sip.aliases {
+            hosts.push(host_port(&uri_or_host("sip.aliases", alias)?));
+        }
+        if !settings.sip.advertise.is_empty() {
+            hosts.push(host_port(&uri_or_host("sip.advertise", &settings.sip.advertise)?));
+        }
+        let list = |key, values: &[String]| -> Result<Vec<Uri>, BadSetting> {
+            values.iter().map(|value| uri(key, value)).collect()
+        };
+        Ok(Self {
+            hosts,
+            factories: list("service.factories", &settings.service.factories)?,
+            groups: list("service.groups", &settings.service.groups)?,
+            group_domains: settings
+                .service
+                .group_domains
+                .iter()
+                .map(|domain| domain.trim_end_matches('.').to_ascii_lowercase())
+                .collect(),
+        })
+    }
+
+    /// Whether a Route entry or Request-URI points at this server.
+    ///
+    /// ISC-002: host and port only, whatever parameters stand there.
+    pub fn is_us(&self, text: &str) -> bool {
+        Uri::parse(text).is_ok_and(|uri| uri.is_sip() && self.hosts.contains(&host_port(&uri)))
+    }
+
+    /// What a Request-URI names.
+    ///
+    /// IM-023, ISC-057.
+    pub fn classify(&self, text: &str) -> Asked {
+        let Ok(uri) = Uri::parse(text) else { return Asked::Other };
+        if let Some(factory) = self.factories.iter().find(|own| own.same_psi(&uri)) {
+            return Asked::Factory(factory.as_str().to_owned());
+        }
+        if let Some(group) = self.groups.iter().find(|own| own.same_psi(&uri)) {
+            return Asked::Group(group.as_str().to_owned());
+        }
+        if !uri.is_sip() {
+            return Asked::Other;
+        }
+        let host = uri.host().trim_end_matches('.').to_ascii_lowercase();
+        if let Some(user) = uri.user().filter(|_| self.group_domains.contains(&host)) {
+            let port = uri.port().filter(|port| *port != 5060);
+            return Asked::Group(match port {
+                Some(port) => format!("sip:{user}@{host}:{port}"),
+                None => format!("sip:{user}@{host}"),
+            });
+        }
+        match uri.user() {
+            None if self.is_us(text) => Asked::Server,
+            Some(user) if user.starts_with(SESSION_PREFIX) && self.is_us(text) => Asked::Session,
+            _ => Asked::Other,
+        }
+    }
+}
+
+fn uri(key: &'static str, value: &str) -> Result<Uri, BadSetting> {
+    let bad = |why: String| BadSetting { key, value: value.to_owned(), why };
+    let uri = Uri::parse(value).map_err(|error: BadUri| bad(error.to_string()))?;
+    if uri.is_sip() { Ok(uri) } else { Err(bad("sip: or sips: is wanted".to_owned())) }
+}
+
+fn uri_or_host(key: &'static str, value: &str) -> Result<Uri, BadSetting> {
+    match uri(key, value) {
+        Ok(uri) => Ok(uri),
+        Err(_) => uri(key, &format!("sip:{value}"))
+            .map_err(|bad| BadSetting { value: value.to_owned(), ..bad }),
+    }
+}
+
+fn host_port(uri: &Uri) -> (String, u16) {
+    let host = uri.host().trim_end_matches('.').to_ascii_lowercase();
+    let default = if uri.scheme_str().eq_ignore_ascii_case("sips") { 5061 } else { 5060 };
+    (host, uri.port().unwrap_or(default))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isc::settings::{Service, Sip};
+
+    fn own() -> Own {
+        Own::new(&Settings {
+            sip: Sip {
+                uri: "sip:im-as1.home1.example".to_owned(),
+                aliases: vec!["as.home1.example:5090".to_owned(), "sip:127.0.0.50:5090".to_owned()],
+                ..Sip::default()
+            },
+            service: Service {
+                factories: vec!["sip:im-exploder@im.home1.example".to_owned()],
+                group_domains: vec!["Groups.home1.example".to_owned()],
+                groups: vec!["sip:group1@ims.test".to_owned()],
+                ..Service::default()
+            },
+            ..Settings::default()
+        })
+        .expect("the settings are URIs")
+    }
+
+    /// Proves ISC-002.
+    #[test]
+    fn we_are_known_by_host_and_port() {
+        for (uri, ours) in [
+            ("sip:im-as1.home1.example", true),
+            ("sip:IM-AS1.home1.example:5060;lr;foo=bar", true),
+            ("sip:orig@im-as1.home1.example;lr", true),
+            ("sip:as.home1.example:5090;lr", true),
+            ("sip:127.0.0.50:5090", true),
+            ("sip:127.0.0.50:5060", false),
+            ("sip:scscf1.home1.example;lr", false),
+            ("tel:+1555", false),
+        ] {
+            assert_eq!(own().is_us(uri), ours, "{uri}");
+        }
+    }
+
+    /// Proves IM-023, ISC-057.
+    #[test]
+    fn request_uris_are_told_apart() {
+        let factory = Asked::Factory("sip:im-exploder@im.home1.example".to_owned());
+        let group = |uri: &str| Asked::Group(uri.to_owned());
+        for (uri, want) in [
+            ("sip:im-exploder@im.home1.example", factory.clone()),
+            ("SIP:im-exploder@IM.HOME1.EXAMPLE;transport=tcp", factory.clone()),
+            ("sip:im%2Dexploder@im.home1.example:5060;user=phone", factory),
+            ("sip:IM-exploder@im.home1.example", Asked::Other),
+            ("sip:group1@ims.test", group("sip:group1@ims.test")),
+            ("sip:team@groups.HOME1.example;transport=udp", group("sip:team@groups.home1.example")),
+            ("sip:groups.home1.example", Asked::Other),
+            ("sip:im-as1.home1.example", Asked::Server),
+            ("sip:lm-7f3a@im-as1.home1.example", Asked::Session),
+            ("sip:bob@home1.example", Asked::Other),
+            ("sip:nobody@im.home1.example", Asked::Other),
+            ("tel:+15551230002", Asked::Other),
+        ] {
+            assert_eq!(own().classify(uri), want, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_is_no_uri_is_named() {
+        let mut settings = Settings::default();
+        settings.service.factories = vec!["pages".to_owned()];
+        let bad = Own::new(&settings).expect_err("no URI");
+        assert_eq!((bad.key, bad.value.as_str()), ("service.factories", "pages"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Refusals in the words of the rules: status, Warning text, further fields.
+//!
+//! Start at [`Texts`]; [`lines`] turns a [`Refusal`] into header lines. Follows OMA Warning texts and RFC 3261 §20.43.
+
+use std::fmt::Write as _;
+
+use super::syntax::quote;
+use crate::engine::input::Refusal;
+use crate::isc::settings::CoreProfile;
+
+/// Body types we take in an INVITE (IM-027).
+pub const ACCEPT: &str = "application/sdp, application/resource-lists+xml, multipart/mixed";
+
+/// Methods we serve outside dialogs and inside large-message dialogs (IM-046).
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS";
+
+/// Warning texts, with their OMA number where the profile sends numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Texts {
+    pub numbers: bool,
+}
+
+impl Texts {
+    fn numbered(self, number: &str, text: &str) -> String {
+        if self.numbers { format!("{number} {text}") } else { text.to_owned() }
+    }
+
+    /// IM-024: the originator may not use the service.
+    pub fn not_authorised(self) -> String {
+        self.numbered("127", "Service not authorised")
+    }
+
+    /// IM-032: more recipients than allowed.
+    pub fn too_many(self) -> String {
+        self.numbered("102", "Too many participants")
+    }
+
+    /// IM-044: the peer's OMA release is not served.
+    pub fn version(self) -> String {
+        self.numbered("132", "Version not supported")
+    }
+}
+
+/// IM-030: the page is larger than allowed. No number is known for this text.
+pub const SIZE: &str = "Size exceeded";
+
+/// IM-031: nobody is left to invite. No number is known for this text.
+pub const NO_DESTINATIONS: &str = "No destinations";
+
+/// 420 that names what we do not do.
+///
+/// IM-026, IM-034, UL-002.
+pub fn unsupported(tags: &[&str], rule: &'static str) -> Refusal {
+    with(Refusal::new(420, rule), "Unsupported", tags.join(", "))
+}
+
+/// 415 that names what we take.
+///
+/// IM-027, UL-007.
+pub fn media_type(rule: &'static str) -> Refusal {
+    with(Refusal::new(415, rule), "Accept", ACCEPT.to_owned())
+}
+
+/// 405 that names what we serve.
+pub fn method(rule: &'static str) -> Refusal {
+    with(Refusal::new(405, rule), "Allow", ALLOW.to_owned())
+}
+
+fn with(mut refusal: Refusal, name: &'static str, value: String) -> Refusal {
+    refusal.headers.push((name, value));
+    refusal
+}
+
+/// The status that goes on the wire.
+///
+/// ISC-066: behind an S-CSCF a 408 or 5xx means "go on without me", so a refusal never is one; only 503, sent in
+/// overload and while draining, means just that.
+pub fn status(refusal: &Refusal, profile: CoreProfile) -> u16 {
+    match refusal.status {
+        503 => 503,
+        408 | 500..=599 if profile.is_ims() => 480,
+        status => status,
+    }
+}
+
+/// The header lines of a refusal, each ended by CRLF.
+pub fn lines(refusal: &Refusal, host: &str) -> String {
+    let mut out = String::new();
+    if let Some((code, text)) = &refusal.warning {
+        let _ = write!(out, "Warning: {code} {host} {}\r\n", quote(text));
+    }
+    if let Some(seconds) = refusal.retry_after {
+        let _ = write!(out, "Retry-After: {seconds}\r\n");
+    }
+    for (name, value) in &refusal.headers {
+        let value = value.replace(['\r', '\n', '\0'], " ");
+        let _ = write!(out, "{name}: {value}\r\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves UL-036.
+    #[test]
+    fn refusals_are_written_as_the_rules_spell_them() {
+        let texts = Texts { numbers: true };
+        for (refusal, want) in [
+            (
+                Refusal::new(403, "IM-024").warn(texts.not_authorised()),
+                "Warning: 399 im-as1.home1.example \"127 Service not authorised\"\r\n",
+            ),
+            (
+                Refusal::new(486, "IM-032").warn(texts.too_many()),
+                "Warning: 399 im-as1.home1.example \"102 Too many participants\"\r\n",
+            ),
+            (
+                Refusal::new(403, "IM-031").warn(NO_DESTINATIONS),
+                "Warning: 399 im-as1.home1.example \"No destinations\"\r\n",
+            ),
+            (unsupported(&["foo", "bar"], "IM-026"), "Unsupported: foo, bar\r\n"),
+            (
+                media_type("IM-027"),
+                "Accept: application/sdp, application/resource-lists+xml, multipart/mixed\r\n",
+            ),
+        ] {
+            assert_eq!(lines(&refusal, "im-as1.home1.example"), want);
+        }
+        assert_eq!(Texts { numbers: false }.too_many(), "Too many participants");
+        let busy = Refusal { retry_after: Some(5), ..Refusal::new(503, "IM-036") };
+        assert_eq!(lines(&busy, "h"), "Retry-After: 5\r\n");
+    }
+
+    /// Proves ISC-066.
+    #[test]
+    fn no_refusal_makes_the_s_cscf_go_around_us() {
+        for (status_in, ims, plain) in
+            [(403, 403, 403), (500, 480, 500), (408, 480, 408), (503, 503, 503), (603, 603, 603)]
+        {
+            let refusal = Refusal::new(status_in, "test");
+            assert_eq!(status(&refusal, CoreProfile::Gpp), ims);
+            assert_eq!(status(&refusal, CoreProfile::Gpp2), ims);
+            assert_eq!(status(&refusal, CoreProfile::SipIp), plain);
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_end_its_line() {
+        let mut refusal = Refusal::new(403, "test").warn("a\"\r\nX: y");
+        refusal.headers.push(("Unsupported", "foo\r\nX: y".to_owned()));
+        assert_eq!(lines(&refusal, "h").matches("\r\n").count(), 2);
+    }
+}

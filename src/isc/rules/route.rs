@@ -1,0 +1,309 @@
+//! Where a request came through and where ours go.
+//!
+//! Start at [`Arrived::read`] and [`fanout`]. Route entries of others are opaque: they leave byte for byte as they came.
+//! Follows TS 24.229 5.7.3, 5.7.5, 7.2A.6 and RFC 3261 §16.
+
+use super::syntax::{Address, param};
+use crate::isc::settings::{Core, CoreProfile, FanoutRoute, PsiRoute};
+
+/// The Route of an incoming request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Arrived {
+    /// The topmost entry named us and is taken off.
+    pub ours: bool,
+    /// Our entry was the originating one (`orig` as parameter or user part).
+    pub our_orig: bool,
+    /// What is left, byte for byte, the S-CSCF's entry with the original dialog identifier first.
+    pub rest: Vec<String>,
+}
+
+impl Arrived {
+    /// Takes our own entry off the top.
+    ///
+    /// ISC-002, ISC-003, ISC-004 (RFC 5502 §4.2): `is_ours` compares host and port with our names only.
+    pub fn read<'a>(
+        entries: impl IntoIterator<Item = &'a str>,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Self {
+        let mut arrived = Self::default();
+        for (at, entry) in entries.into_iter().enumerate() {
+            let uri = Address::parse(entry).map_or("", |address| address.uri);
+            if at == 0 && is_ours(uri) {
+                arrived.ours = true;
+                arrived.our_orig = is_originating(uri);
+            } else {
+                arrived.rest.push(entry.trim().to_owned());
+            }
+        }
+        arrived
+    }
+
+    /// Whether the Route says that the originating case is asked for (ISC-020).
+    pub fn is_originating(&self) -> bool {
+        self.our_orig
+            || self
+                .rest
+                .first()
+                .and_then(|entry| Address::parse(entry))
+                .is_some_and(|address| is_originating(address.uri))
+    }
+
+    /// The S-CSCF that sent the request, without what marks this dialog.
+    ///
+    /// ISC-058: scheme, host, port and transport of the entry; the user part and all other parameters may be the ODI.
+    pub fn scscf(&self) -> Option<String> {
+        let uri = Address::parse(self.rest.first()?)?.uri;
+        let (scheme, rest) = uri.split_once(':')?;
+        let (address, params) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
+        let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
+        let transport = param(params, "transport").flatten();
+        Some(match transport {
+            Some(transport) => format!("{scheme}:{host};transport={transport}"),
+            None => format!("{scheme}:{host}"),
+        })
+    }
+}
+
+fn is_originating(uri: &str) -> bool {
+    let (address, params) = uri.split_at(uri.find(';').unwrap_or(uri.len()));
+    param(params, "orig").is_some()
+        || address
+            .split_once(':')
+            .and_then(|(_, rest)| rest.split_once('@'))
+            .is_some_and(|(user, _)| user.eq_ignore_ascii_case("orig"))
+}
+
+/// A Route entry for `uri`, loose (ISC-011), with `orig` where the originating case is wanted.
+///
+/// ISC-008 (TS 24.229 5.4.3.1): the URI's own parameters stay.
+pub fn entry(uri: &str, orig: bool) -> String {
+    let uri = uri.trim().trim_start_matches('<').trim_end_matches('>');
+    let params = uri.find(';').map_or("", |at| &uri[at..]);
+    let mut out = format!("<{uri}");
+    if param(params, "lr").is_none() {
+        out.push_str(";lr");
+    }
+    if orig && param(params, "orig").is_none() {
+        out.push_str(";orig");
+    }
+    out.push('>');
+    out
+}
+
+/// What decides the Route of a leg.
+#[derive(Debug, Clone, Copy)]
+pub struct Fanout<'a> {
+    pub profile: CoreProfile,
+    pub route: FanoutRoute,
+    pub psi_route: PsiRoute,
+    pub core: &'a Core,
+    pub arrived: &'a Arrived,
+    /// The originator's transaction has no final answer from us yet, so its ODI lives (ISC-006).
+    pub odi_valid: bool,
+    /// The Route entry of the originator's request belongs to the originator's own S-CSCF.
+    pub same_user: bool,
+}
+
+/// The way a leg goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    pub route: Vec<String>,
+    pub kind: Kind,
+}
+
+/// In whose name the leg goes into the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A new originating request of the originator.
+    User,
+    /// The originator's own request goes on: received icid, received ODI.
+    Dialog,
+    /// A new originating request of the PSI.
+    Service,
+    /// No originating services.
+    Plain,
+}
+
+/// The Route of one leg.
+///
+/// IM-010, ISC-012: four settings give four forms; a dead ODI falls back to a new originating request (ISC-006).
+pub fn fanout(how: Fanout<'_>) -> Way {
+    if !how.profile.is_ims() {
+        let proxy = &how.core.outbound_proxy;
+        let route = if proxy.is_empty() { Vec::new() } else { vec![entry(proxy, false)] };
+        return Way { route, kind: Kind::Plain };
+    }
+    match how.route {
+        FanoutRoute::Odi if how.odi_valid && !how.arrived.rest.is_empty() => {
+            Way { route: how.arrived.rest.clone(), kind: Kind::Dialog }
+        }
+        FanoutRoute::OrigScscf | FanoutRoute::Odi => {
+            Way { route: one(user_scscf(how), true), kind: Kind::User }
+        }
+        FanoutRoute::Psi if how.psi_route == PsiRoute::Scscf => {
+            Way { route: one(how.core.scscf.clone(), true), kind: Kind::Service }
+        }
+        // ISC-010: no originating services for the PSI.
+        FanoutRoute::Psi => Way { route: one(icscf(how.core), false), kind: Kind::Service },
+        FanoutRoute::TermIcscf => Way { route: one(icscf(how.core), false), kind: Kind::Plain },
+    }
+}
+
+/// ISC-058, ISC-009: the Route entry of the current request where it is the same user's, the configured S-CSCF, the I-CSCF.
+fn user_scscf(how: Fanout<'_>) -> String {
+    let here = if how.same_user { how.arrived.scscf() } else { None };
+    here.unwrap_or_else(|| {
+        if how.core.scscf.is_empty() { how.core.icscf.clone() } else { how.core.scscf.clone() }
+    })
+}
+
+fn icscf(core: &Core) -> String {
+    if core.icscf.is_empty() { core.scscf.clone() } else { core.icscf.clone() }
+}
+
+fn one(uri: String, orig: bool) -> Vec<String> {
+    if uri.is_empty() { Vec::new() } else { vec![entry(&uri, orig)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KAMAILIO: &str =
+        "<sip:iscmark@scscf.ims.test:5060;lr;s=2;h=1;d=0;a=7369703a616c69636540696d732e74657374>";
+
+    fn arrived(entries: &[&'static str]) -> Arrived {
+        Arrived::read(entries.iter().copied(), |uri| uri.starts_with("sip:im-as1.home1.example"))
+    }
+
+    fn core() -> Core {
+        Core {
+            scscf: "sip:default-scscf.home1.example".to_owned(),
+            icscf: "sip:icscf1.home1.example".to_owned(),
+            outbound_proxy: "sip:proxy.example:5070".to_owned(),
+        }
+    }
+
+    fn how<'a>(core: &'a Core, arrived: &'a Arrived, route: FanoutRoute) -> Fanout<'a> {
+        Fanout {
+            profile: CoreProfile::Gpp,
+            route,
+            psi_route: PsiRoute::Icscf,
+            core,
+            arrived,
+            odi_valid: true,
+            same_user: true,
+        }
+    }
+
+    /// Proves ISC-002, ISC-003, ISC-004.
+    #[test]
+    fn our_entry_is_taken_off_and_the_rest_stays_as_it_came() {
+        let both = arrived(&["<sip:im-as1.home1.example;lr;x=1>", KAMAILIO]);
+        assert!(both.ours);
+        assert_eq!(both.rest, [KAMAILIO]);
+        let mark = "<sip:iscmark@scscf:6060;lr;s=1;h=0;d=0;a=7369>";
+        assert_eq!(arrived(&["<sip:im-as1.home1.example:5060;lr>", mark]).rest, [mark]);
+        let direct = arrived(&["<sip:im-as1.home1.example>"]);
+        assert!(direct.ours && direct.rest.is_empty(), "an I-CSCF sends our entry without lr");
+        let none = arrived(&[]);
+        assert!(!none.ours && none.rest.is_empty());
+        let foreign = arrived(&["<sip:other.example;lr>"]);
+        assert!(!foreign.ours && foreign.rest.len() == 1);
+    }
+
+    /// Proves ISC-020.
+    #[test]
+    fn the_case_is_read_from_the_route_entry() {
+        let orig = "<sip:odi-8f2c51@scscf1.home1.example;lr;orig>";
+        assert!(arrived(&["<sip:im-as1.home1.example;lr>", orig]).is_originating());
+        assert!(arrived(&["<sip:im-as1.home1.example;lr;orig>"]).is_originating());
+        assert!(arrived(&["<sip:orig@im-as1.home1.example;lr>"]).is_originating());
+        assert!(!arrived(&["<sip:im-as1.home1.example;lr>", KAMAILIO]).is_originating());
+    }
+
+    /// Proves ISC-008, ISC-011, ISC-058.
+    #[test]
+    fn a_new_request_goes_through_the_users_s_cscf_with_orig_inside_the_brackets() {
+        for (entries, want) in [
+            (
+                &["<sip:im-as1.home1.example;lr>", "<sip:odi-8f2c51@scscf1.home1.example;lr;orig>"]
+                    [..],
+                "<sip:scscf1.home1.example;lr;orig>",
+            ),
+            (&["<sip:im-as1.home1.example;lr>", KAMAILIO][..], "<sip:scscf.ims.test:5060;lr;orig>"),
+            (
+                &[
+                    "<sip:im-as1.home1.example;lr>",
+                    "<sip:x@[2001:db8::1]:5060;transport=tcp;lr;odi=7>",
+                ][..],
+                "<sip:[2001:db8::1]:5060;transport=tcp;lr;orig>",
+            ),
+            (&["<sip:im-as1.home1.example;lr>"][..], "<sip:default-scscf.home1.example;lr;orig>"),
+        ] {
+            let (core, arrived) = (core(), arrived(entries));
+            let way = fanout(how(&core, &arrived, FanoutRoute::OrigScscf));
+            assert_eq!(way, Way { route: vec![want.to_owned()], kind: Kind::User });
+        }
+        assert_eq!(
+            entry("sip:s.example;transport=tcp", true),
+            "<sip:s.example;transport=tcp;lr;orig>"
+        );
+    }
+
+    /// Proves ISC-009, ISC-058.
+    #[test]
+    fn without_a_known_s_cscf_the_i_cscf_is_asked_with_orig() {
+        let core = Core { scscf: String::new(), ..core() };
+        let arrived = arrived(&[]);
+        let way = fanout(how(&core, &arrived, FanoutRoute::OrigScscf));
+        assert_eq!(way.route, ["<sip:icscf1.home1.example;lr;orig>"]);
+    }
+
+    /// Proves ISC-012, ISC-007, ISC-010.
+    #[test]
+    fn four_settings_give_four_forms() {
+        let core = core();
+        let odi = "<sip:odi-8f2c51@scscf1.home1.example;lr;orig>";
+        let arrived = arrived(&["<sip:im-as1.home1.example;lr>", odi]);
+        for (route, want, kind) in [
+            (FanoutRoute::OrigScscf, "<sip:scscf1.home1.example;lr;orig>", Kind::User),
+            (FanoutRoute::Odi, odi, Kind::Dialog),
+            (FanoutRoute::Psi, "<sip:icscf1.home1.example;lr>", Kind::Service),
+            (FanoutRoute::TermIcscf, "<sip:icscf1.home1.example;lr>", Kind::Plain),
+        ] {
+            assert_eq!(
+                fanout(how(&core, &arrived, route)),
+                Way { route: vec![want.to_owned()], kind },
+                "{route:?}"
+            );
+        }
+        let psi = Fanout { psi_route: PsiRoute::Scscf, ..how(&core, &arrived, FanoutRoute::Psi) };
+        assert_eq!(fanout(psi).route, ["<sip:default-scscf.home1.example;lr;orig>"]);
+    }
+
+    /// Proves ISC-006.
+    #[test]
+    fn a_dialog_identifier_is_not_used_after_our_final_answer() {
+        let core = core();
+        let arrived = arrived(&["<sip:im-as1.home1.example;lr>", KAMAILIO]);
+        let late = Fanout { odi_valid: false, ..how(&core, &arrived, FanoutRoute::Odi) };
+        assert_eq!(
+            fanout(late),
+            Way { route: vec!["<sip:scscf.ims.test:5060;lr;orig>".to_owned()], kind: Kind::User }
+        );
+    }
+
+    /// Proves IM-010.
+    #[test]
+    fn a_plain_core_gets_its_proxy_or_nothing() {
+        let arrived = arrived(&["<sip:im-as1.home1.example;lr>", KAMAILIO]);
+        let with = core();
+        let plain =
+            Fanout { profile: CoreProfile::SipIp, ..how(&with, &arrived, FanoutRoute::OrigScscf) };
+        assert_eq!(fanout(plain).route, ["<sip:proxy.example:5070;lr>"]);
+        let without = Core { outbound_proxy: String::new(), ..core() };
+        let direct = Fanout { core: &without, ..plain };
+        assert!(fanout(direct).route.is_empty());
+    }
+}

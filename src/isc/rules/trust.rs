@@ -1,0 +1,100 @@
+//! Who is inside the trust domain, and which headers live only there.
+//!
+//! Start at [`Trust`]. Follows RFC 3325 and TS 24.229 4.4.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// The core peers by address.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    peers: Vec<IpNet>,
+}
+
+impl Trust {
+    pub fn new(peers: &[IpNet]) -> Self {
+        Self { peers: peers.to_vec() }
+    }
+
+    /// Whether requests of this peer are served and its assertions believed.
+    ///
+    /// ISC-001, ISC-017 (TS 24.229 4.4, RFC 3325 §5).
+    pub fn holds(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.peers.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// Headers that mean something only from and to members of the trust domain (ISC-073, ISC-074).
+pub const TRUSTED_ONLY: &[&str] = &[
+    "P-Asserted-Identity",
+    "P-Access-Network-Info",
+    "Cellular-Network-Info",
+    "History-Info",
+    "P-Asserted-Service",
+    "Resource-Priority",
+    "P-Profile-Key",
+    "P-Served-User",
+    "P-Private-Network-Indication",
+    "P-Early-Media",
+    "Feature-Caps",
+    "Restoration-Info",
+    "Relayed-Charge",
+    "Service-Interact-Info",
+    "Response-Source",
+    "Attestation-Info",
+    "Origination-Id",
+    "Additional-Identity",
+    "P-Charging-Function-Addresses",
+    "P-Charging-Vector",
+];
+
+/// Whether a header from outside the trust domain is to be read as if it were not there.
+pub fn is_trusted_only(name: &str) -> bool {
+    TRUSTED_ONLY.iter().any(|header| header.eq_ignore_ascii_case(name))
+}
+
+/// Whether a recipient list may travel the way it came.
+///
+/// UL-035 (RFC 5363 §5.1): on TLS, or inside the trusted core.
+pub fn list_is_confidential(trusted: bool, tls: bool, require_tls: bool) -> bool {
+    trusted || tls || !require_tls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves ISC-001.
+    #[test]
+    fn peers_are_known_by_network_in_either_address_form() {
+        let trust = Trust::new(&[
+            "10.1.0.0/16".parse().expect("a network"),
+            "2001:db8::/32".parse().expect("a network"),
+        ]);
+        for (peer, trusted) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("2001:db8::9", true),
+            ("10.2.0.1", false),
+            ("2001:db9::9", false),
+        ] {
+            assert_eq!(trust.holds(peer.parse().expect("an address")), trusted, "{peer}");
+        }
+        assert!(!Trust::default().holds(IpAddr::from([127, 0, 0, 1])));
+    }
+
+    /// Proves UL-035.
+    #[test]
+    fn lists_from_outside_need_tls_where_the_profile_says_so() {
+        for (trusted, tls, require, allowed) in [
+            (true, false, true, true),
+            (false, true, true, true),
+            (false, false, true, false),
+            (false, false, false, true),
+        ] {
+            assert_eq!(list_is_confidential(trusted, tls, require), allowed);
+        }
+    }
+}
