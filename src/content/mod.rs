@@ -1,5 +1,13 @@
-//! What bodies and attributes say, without knowing who asks: leaves every adapter may use.
+//! Bytes into values and back: multipart, recipient lists, SDP, CPIM and MSRP URIs.
 //!
-//! [`msrp_uri`] is the address form MSRP paths and SDP share.
+//! A leaf every adapter and the lab may use; it imports nothing of ours, does no I/O and reads no clock. Start at
+//! [`request_body`] for what an INVITE carries, [`sdp`] for offers and answers, [`cpim`] for what a page carries.
 
+pub mod cpim;
+mod mime;
 pub mod msrp_uri;
+pub mod multipart;
+pub mod request_body;
+pub mod resource_lists;
+pub mod sdp;
+pub mod xml;
