@@ -30,7 +30,9 @@ pub enum Effect {
     EndLeg { leg: LegId, cause: Option<Cause> },
     /// BYE to the originator.
     EndOriginator { page: PageId, cause: Option<Cause> },
-    /// Failure REPORT to the originator (MS-089).
+    /// REPORT over the whole page to the originator (MS-089): a failure, or status 200 where `sr_policy` waits for the
+    /// first delivery. At most one a page. The switch knows what the SEND asked for, and leaves out a REPORT nobody
+    /// asked for or one that would contradict a success it has reported.
     Report { page: PageId, status: u16, text: &'static str },
     /// The leg's MSRP session is over; its URI dies now (MS-005).
     ReleaseLeg { leg: LegId },
@@ -49,6 +51,13 @@ pub struct Cause {
     /// SIP or MSRP status, or 0 where there is none.
     pub code: u16,
     pub text: String,
+}
+
+impl Cause {
+    /// A cause in one line.
+    pub fn new(protocol: CauseProtocol, code: u16, text: impl Into<String>) -> Self {
+        Self { protocol, code, text: text.into() }
+    }
 }
 
 /// Who decided.

@@ -101,7 +101,7 @@ pub enum OriginatorMedia {
     Complete {
         size: u64,
     },
-    /// Everything owed to the originator on MSRP (responses, REPORT) is written.
+    /// Everything owed to the originator on MSRP so far (responses, REPORT) is written. May come again after a REPORT.
     Settled,
     /// The page will never be whole.
     Aborted(PageLoss),
@@ -132,10 +132,15 @@ pub enum LegMedia {
     Bound,
     /// First octets of the page went out.
     Sending,
+    /// So many octets are acknowledged; worth telling before `Failed`, so that operators see how far it came.
+    Progress {
+        octets: u64,
+    },
     /// All octets are acknowledged (MS section 7.1).
     Delivered {
         octets: u64,
     },
+    /// The switch has stopped sending; where a chunk was open it ended it with `#`.
     Failed {
         cause: MediaFailure,
     },
@@ -189,6 +194,14 @@ impl Refusal {
     pub fn warn(mut self, text: impl Into<String>) -> Self {
         self.warning = Some((399, text.into()));
         self
+    }
+
+    /// The reason in words, for operators.
+    pub fn text(&self) -> String {
+        match &self.warning {
+            Some((_, text)) => text.clone(),
+            None => "no recipient took the page".to_owned(),
+        }
     }
 
     /// Names the profile key that would change the outcome.

@@ -1,11 +1,192 @@
 //! The engine: decides what a page does next, whatever happens to it.
 //!
 //! No socket, no clock, no task, no SIP header: input goes in, effects come out, time is an argument.
+//! Start at [`Engine::handle`], then `page` (one page), `fanout` (its recipients), `leg` (one recipient), `report` (what
+//! the originator is owed). `timers` and `limits` are plain data. The same inputs at the same times give the same
+//! effects: nothing here depends on the order of a hash map.
+//! Follows sections A, B, D and E of the OMA rules and sections 7 and 12 of the MSRP rules.
 #![deny(clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 pub mod effect;
 pub mod event;
+mod fanout;
 pub mod ids;
 pub mod input;
+mod leg;
+mod limits;
+mod page;
 pub mod party;
 pub mod policy;
+mod report;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use effect::Effect;
+use event::Event;
+use ids::PageId;
+use input::{Arrival, Input, Refusal};
+use limits::Users;
+use page::{Around, Happens, Page};
+use policy::Policy;
+use timers::Timers;
+
+/// Seconds after which a sender may try again when it was sent away for reasons of ours.
+const RETRY_AFTER: u32 = 10;
+
+/// All pages of one thread.
+///
+/// Contract: one input, then all of its effects in order, then the next input. An effect that fails is an input of its
+/// own (`Refused`, `Unreachable`, `Failed`, …), never a reason to leave the rest out. Call [`Engine::wake`] when
+/// [`Engine::next_wake`] says so; being late is safe, being early does nothing. `now` never goes back.
+///
+/// What is promised in return, whatever comes in:
+/// * every [`Effect::Invite`] is followed by exactly one [`Effect::ReleaseLeg`], and nothing for that leg after it;
+/// * every recipient has exactly one final event, `Delivered` or `Failed`;
+/// * every page that arrived has exactly one [`Effect::ReleaseOriginator`], one final event (`PageEnded` if 200 was
+///   sent, else `PageRefused`) and one [`Effect::Forget`], which comes last, with no timer left.
+///
+/// Inputs for pages and legs the engine does not know are passed over: they crossed the end of the page.
+#[derive(Debug)]
+pub struct Engine {
+    policy: Arc<Policy>,
+    pages: BTreeMap<PageId, Page>,
+    timers: Timers,
+    users: Users,
+    draining: bool,
+}
+
+impl Engine {
+    /// An engine without pages.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            pages: BTreeMap::new(),
+            timers: Timers::default(),
+            users: Users::default(),
+            draining: false,
+        }
+    }
+
+    /// Decides what follows from one input. Performs nothing; appends to `out`.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Arrived(arrival) => self.on_arrival(now, arrival, out),
+            Input::Resolved { page, result } => {
+                self.on_page(now, page, Happens::Resolved(result), out);
+            }
+            Input::Originator { page, event } => {
+                self.on_page(now, page, Happens::Originator(event), out);
+            }
+            Input::Leg { leg, event } => {
+                self.on_page(now, leg.page, Happens::Leg(leg.n, event), out);
+            }
+            Input::OriginatorMedia { page, event } => {
+                self.on_page(now, page, Happens::OriginatorMedia(event), out);
+            }
+            Input::LegMedia { leg, event } => {
+                self.on_page(now, leg.page, Happens::LegMedia(leg.n, event), out);
+            }
+            Input::End { page } => self.on_page(now, page, Happens::Ended, out),
+        }
+    }
+
+    /// Decides what follows from the time alone.
+    pub fn wake(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        while let Some((page, kind)) = self.timers.pop(now) {
+            self.on_page(now, page, Happens::Due(kind), out);
+        }
+    }
+
+    /// When to call [`Engine::wake`] at the latest; `None` when nothing is pending.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Whether a new page would be taken on at all: the check to make before any other work.
+    ///
+    /// IM-036: 503 with Retry-After while draining or full; the one refusal meant to be bypassed.
+    pub fn admits(&self) -> Result<(), Refusal> {
+        if !self.draining && self.pages.len() < self.policy.max_pages {
+            return Ok(());
+        }
+        let text = if self.draining { "going down" } else { "too many pages" };
+        let mut refusal = Refusal::new(503, "IM-036").warn(text);
+        refusal.retry_after = Some(RETRY_AFTER);
+        Err(refusal)
+    }
+
+    /// No new pages from now on; those on their way finish. [`Engine::is_idle`] tells when.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// No page is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// How many pages are on their way.
+    pub fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// How many timers are set; 0 when idle.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// New choices, for the pages that arrive from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = Arc::new(policy);
+    }
+
+    /// The caller mints the ids; a second arrival under one that is alive is passed over.
+    fn on_arrival(&mut self, now: Instant, arrival: Arrival, out: &mut Vec<Effect>) {
+        let id = arrival.page;
+        if self.pages.contains_key(&id) {
+            return;
+        }
+        out.push(Effect::Event(Event::PageArrived {
+            page: id,
+            originator: arrival.originator.clone(),
+            dialled: arrival.dialled.clone(),
+            size: arrival.size,
+        }));
+        if let Err(refusal) = self.admits().and_then(|()| self.count_in(now, &arrival)) {
+            let (status, text) = (refusal.status, refusal.text());
+            out.push(Effect::Refuse { page: id, refusal });
+            out.push(Effect::Event(Event::PageRefused { page: id, status, text }));
+            out.push(Effect::ReleaseOriginator { page: id });
+            out.push(Effect::Forget { page: id });
+            return;
+        }
+        let mut around = Around { now, timers: &mut self.timers, out };
+        let page = Page::accept(arrival, self.policy.clone(), &mut around);
+        self.pages.insert(id, page);
+    }
+
+    /// IM-036: over a limit of the user's own, 486.
+    fn count_in(&mut self, now: Instant, arrival: &Arrival) -> Result<(), Refusal> {
+        self.users.begin(now, &arrival.originator.key, &self.policy).map_err(|over| {
+            Refusal::new(486, "IM-036").warn("102 Too many participants").key(over.0)
+        })
+    }
+
+    fn on_page(&mut self, now: Instant, id: PageId, what: Happens, out: &mut Vec<Effect>) {
+        let Some(page) = self.pages.get_mut(&id) else {
+            return;
+        };
+        page.handle(what, &mut Around { now, timers: &mut self.timers, out });
+        if page.is_over() {
+            let page = self.pages.remove(&id).expect("it was found above");
+            self.users.end(&page.originator().key);
+        }
+    }
+}

@@ -58,6 +58,14 @@ pub struct Policy {
     pub sr_policy: SrPolicy,
     /// `ul.send_rate`: new legs per second, 0 for all at once (UL-033).
     pub send_rate: u32,
+    /// `ul.max_entries`: INVITEs of one page that may be unanswered at a time (UL-034); the rest waits its turn.
+    pub max_entries: u16,
+    /// `im.max_parallel_per_user`: pages of one originator that are not over (IM-036).
+    pub max_parallel_per_user: u32,
+    /// `im.max_rate_per_user`: pages one originator may start per second (IM-036).
+    pub max_rate_per_user: u32,
+    /// Pages this engine holds at a time; beyond it is overload (IM-036).
+    pub max_pages: usize,
 }
 
 impl Default for Policy {
@@ -74,6 +82,10 @@ impl Default for Policy {
             progress_repeat: (Duration::from_secs(150), Duration::from_secs(60)),
             sr_policy: SrPolicy::Switch,
             send_rate: 0,
+            max_entries: 50,
+            max_parallel_per_user: 20,
+            max_rate_per_user: 10,
+            max_pages: 10_000,
         }
     }
 }

@@ -1,0 +1,234 @@
+//! The legs of one page: whose turn it is, who is still open, and the one answer their refusals come to.
+//!
+//! Start at [`Fanout::on`]: one leg moves, the counts follow. Turns are given by [`Fanout::invite_due`].
+//! Never looks at the originator's dialog: see `page`.
+//! Follows IM-019 and IM-057 instead of RFC 3261 §16.7, UL-033, UL-034 and MS-084, MS-087.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::effect::{Cause, CauseProtocol, Effect};
+use super::event::Event;
+use super::ids::{LegId, PageId};
+use super::leg::{Happening, Leg, Outcome, State, Surroundings};
+use super::party::{Audience, Party, Removal};
+use super::policy::{FailMap, Policy};
+use super::timers::{Kind, Timers};
+
+/// All recipients of one page.
+#[derive(Debug)]
+pub(super) struct Fanout {
+    page: PageId,
+    audience: Arc<Audience>,
+    legs: Vec<Leg>,
+    /// The first leg that had no turn yet.
+    next: usize,
+    /// When the next one may have its turn, by `send_rate`.
+    not_before: Option<Instant>,
+    /// Legs without a result.
+    unfinished: usize,
+    /// Legs that are not gone.
+    present: usize,
+    /// INVITEs without a final answer.
+    branches: usize,
+    delivered: u16,
+}
+
+/// Takes out of the audience what must not be invited whatever the resolver said; tells each removal.
+///
+/// MS-087 (RFC 7701 §6.1), UL-010, UL-013.
+pub(super) fn admit(
+    mut audience: Audience,
+    page: PageId,
+    identities: &[Party],
+    out: &mut Vec<Effect>,
+) -> Audience {
+    let mut seen = BTreeSet::new();
+    let mut late = Vec::new();
+    audience.recipients.retain(|recipient| {
+        let party = &recipient.party;
+        let why = if identities.iter().any(|own| own.key == party.key) {
+            Removal::Originator
+        } else if !seen.insert(party.key.clone()) {
+            Removal::Duplicate
+        } else {
+            return true;
+        };
+        late.push((party.clone(), why));
+        false
+    });
+    audience.removed.append(&mut late);
+    for (party, why) in &audience.removed {
+        let (party, why) = (party.clone(), *why);
+        out.push(Effect::Event(Event::RecipientRemoved { page, party, why }));
+    }
+    audience
+}
+
+impl Fanout {
+    /// Legs for everybody in the audience, which is frozen from here on (MS-084). Nobody is invited yet.
+    pub(super) fn new(page: PageId, audience: Audience) -> Self {
+        let legs: Vec<_> = (1..=u16::MAX)
+            .zip(&audience.recipients)
+            .map(|(n, recipient)| Leg::new(LegId { page, n }, recipient.clone()))
+            .collect();
+        Self {
+            page,
+            unfinished: legs.len(),
+            present: legs.len(),
+            branches: 0,
+            delivered: 0,
+            next: 0,
+            not_before: None,
+            audience: Arc::new(audience),
+            legs,
+        }
+    }
+
+    /// Nobody yet: the recipients are not known.
+    pub(super) fn empty(page: PageId) -> Self {
+        Self::new(page, Audience::default())
+    }
+
+    /// One leg moves. Legs that were never made are passed over.
+    pub(super) fn on(&mut self, n: u16, what: Happening, cx: &mut Turn<'_>, out: &mut Vec<Effect>) {
+        let around = Surroundings { now: cx.now, whole: cx.whole, audience: &self.audience };
+        let Some(leg) = usize::from(n).checked_sub(1).and_then(|i| self.legs.get_mut(i)) else {
+            return;
+        };
+        let before = (leg.outcome.is_none(), leg.state);
+        leg.on(what, &around, out);
+        if before.0 && leg.outcome.is_some() {
+            self.unfinished -= 1;
+            self.delivered += u16::from(leg.outcome == Some(Outcome::Delivered));
+        }
+        if before.1 != State::Gone && leg.state == State::Gone {
+            self.present -= 1;
+        }
+        self.branches += usize::from(leg.state.is_open_branch());
+        self.branches -= usize::from(before.1.is_open_branch());
+        cx.timers.set(self.page, Kind::Leg(n), leg.state.due(cx.policy));
+    }
+
+    /// Invites as many as may be invited now.
+    ///
+    /// UL-033 (`send_rate` legs a second), UL-034 (RFC 5393: so many unanswered INVITEs at a time).
+    pub(super) fn invite_due(&mut self, cx: &mut Turn<'_>, out: &mut Vec<Effect>) {
+        let breadth = usize::from(cx.policy.max_entries).max(1);
+        while self.next < self.legs.len()
+            && self.branches < breadth
+            && self.not_before.is_none_or(|at| at <= cx.now)
+        {
+            let n = self.legs[self.next].id.n;
+            self.next += 1;
+            self.not_before = pace(cx.policy).map(|gap| cx.now + gap);
+            self.on(n, Happening::Invite, cx, out);
+        }
+        // Where breadth is what they wait for, the next final answer calls again.
+        let paced = self.next < self.legs.len() && self.branches < breadth;
+        cx.timers.set(self.page, Kind::Pace, self.not_before.filter(|_| paced));
+    }
+
+    /// Stops every leg that has no result yet; each one's cause is `cause`.
+    pub(super) fn abandon(
+        &mut self,
+        cause: &Cause,
+        now_or_never: bool,
+        cx: &mut Turn<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.next = self.legs.len();
+        cx.timers.set(self.page, Kind::Pace, None);
+        for i in 0..self.legs.len() {
+            if self.legs[i].outcome.is_none() {
+                let what = Happening::Abandoned { cause: cause.clone(), now_or_never };
+                self.on(self.legs[i].id.n, what, cx, out);
+            }
+        }
+    }
+
+    /// Whether a 2xx of this leg would make it join.
+    pub(super) fn awaits_answer(&self, n: u16) -> bool {
+        usize::from(n)
+            .checked_sub(1)
+            .and_then(|i| self.legs.get(i))
+            .is_some_and(|leg| leg.state.awaits_answer())
+    }
+
+    /// Every recipient has its result.
+    pub(super) fn all_told(&self) -> bool {
+        self.unfinished == 0
+    }
+
+    /// No dialog is left.
+    pub(super) fn all_gone(&self) -> bool {
+        self.present == 0
+    }
+
+    pub(super) fn delivered(&self) -> u16 {
+        self.delivered
+    }
+
+    pub(super) fn failed(&self) -> u16 {
+        self.failures().count().try_into().expect("legs are numbered by u16")
+    }
+
+    /// Why those failed who failed, in the order of inviting.
+    pub(super) fn failures(&self) -> impl Iterator<Item = &Cause> {
+        self.legs.iter().filter_map(|leg| match &leg.outcome {
+            Some(Outcome::Failed(cause)) => Some(cause),
+            Some(Outcome::Delivered) | None => None,
+        })
+    }
+}
+
+/// What a move needs besides the legs.
+pub(super) struct Turn<'a> {
+    pub(super) now: Instant,
+    pub(super) whole: bool,
+    pub(super) policy: &'a Policy,
+    pub(super) timers: &'a mut Timers,
+}
+
+/// The time between two INVITEs of one page.
+fn pace(policy: &Policy) -> Option<Duration> {
+    (policy.send_rate > 0).then(|| Duration::from_secs(1) / policy.send_rate)
+}
+
+/// The one final answer when nobody joined; never called for an empty list.
+///
+/// IM-057 (after RFC 3261 §16.7 step 6).
+/// Deviation: a recipient's 6xx is not global here; distinct people were asked, not one person's phones. So only the
+/// refusals' agreement counts, and 606 is never passed on for several (UL-036).
+pub(super) fn best_refusal<'a>(causes: impl IntoIterator<Item = &'a Cause>, map: FailMap) -> u16 {
+    let mut codes = causes.into_iter().map(|cause| mapped(cause, map));
+    let Some(first) = codes.next() else {
+        return 480;
+    };
+    let mut sole = true;
+    for code in codes {
+        sole = false;
+        if code != first {
+            return 480;
+        }
+    }
+    if first == 606 && !sole { 480 } else { first }
+}
+
+/// One recipient's failure as a status for the originator.
+///
+/// IM-057, ISC-066: in `safe`, nothing that could make the S-CSCF go round us.
+fn mapped(cause: &Cause, map: FailMap) -> u16 {
+    let status = match cause.protocol {
+        CauseProtocol::Sip | CauseProtocol::Timer if cause.code >= 300 => cause.code,
+        _ => 480,
+    };
+    match (map, status) {
+        (FailMap::Plain, _) => status,
+        (FailMap::Safe, 401 | 407) => 403,
+        (FailMap::Safe, 415 | 420..=422) => 488,
+        (FailMap::Safe, 408 | 300..=399 | 500..=599) => 480,
+        (FailMap::Safe, _) => status,
+    }
+}

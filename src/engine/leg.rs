@@ -1,0 +1,354 @@
+//! One recipient of one page, from its INVITE to the end of its dialog.
+//!
+//! Start at [`State::on`]: every move is in its one `match`. A leg knows its own state only; who joined first and what
+//! the originator hears is decided in `fanout` and `page`.
+//! Follows IM-056…IM-061, IM-065, IM-067 and the leg states of MS section 7.1.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::effect::{Cause, CauseProtocol, Effect};
+use super::event::Event;
+use super::ids::LegId;
+use super::input::{LegEvent, LegMedia, MediaFailure};
+use super::party::{Audience, Recipient};
+use super::policy::Policy;
+
+/// After a CANCEL a final answer comes within 64 × T1, however late the CANCEL itself could leave (RFC 3261 §9.1, §17.1.1.2).
+const CANCEL_LIMIT: Duration = Duration::from_secs(64);
+
+/// What travels on two ways may change places: a BYE is believed this long after it came.
+pub(super) const CROSSING: Duration = Duration::from_millis(500);
+
+/// Where a recipient stands.
+///
+/// ```text
+/// Waiting ── invite ──► Inviting ── 1xx ──► Early
+///    │                      ├───────────────┤
+///    │                      │               ├── 2xx ──► Joined ── first octets ──► Sending
+///    │                      │               │             ├─────────────────────────┤
+///    │                      │               │             │                         ├── BYE, page whole ──► HungUp
+///    │                      │               │             │  all acknowledged, failed, abandoned              │
+///    │                      │               │             └────────► Settling ── quiet, or waited ──► Draining│
+///    │                      │               │                          │                                 │    │
+///    │                      │               │                          └── BYE, session timer ──┐   waited [BYE]
+///    │                      │               │                                                   │        │    │
+///    │                      └── no answer in time, abandoned [CANCEL] ──► Cancelling            │        │    │
+///    │                      │                                                 │                 ▼        ▼    ▼
+///    └── abandoned ─────────┴── 3xx-6xx, unusable 2xx [BYE] ──────────────────┴── any final ──► Gone [release]
+/// ```
+/// The result is told once, on leaving the states left of Cancelling, Settling, Draining and Gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not invited yet (UL-033, UL-034).
+    Waiting,
+    /// The INVITE is out.
+    Inviting { since: Instant },
+    /// A provisional response above 100 came.
+    Early { since: Instant },
+    /// The result is told, the INVITE still open.
+    Cancelling { since: Instant },
+    /// Answered; the media may flow.
+    Joined,
+    /// Octets flow.
+    Sending,
+    /// The recipient said BYE with the whole page on its way: its last acknowledgement may be just behind.
+    HungUp { since: Instant },
+    /// The result is told; responses are outstanding (MS-108).
+    Settling { since: Instant },
+    /// Nothing is outstanding; a moment more before BYE (MS-108).
+    Draining { since: Instant },
+    /// The dialog is over and the MSRP session released.
+    Gone,
+}
+
+/// How a recipient ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Delivered,
+    Failed(Cause),
+}
+
+/// What happens to a leg: its own inputs, its timer, and what its page decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Happening {
+    /// It is this recipient's turn.
+    Invite,
+    /// The dialog did something.
+    Session(LegEvent),
+    /// The media did something.
+    Media(LegMedia),
+    /// The time of the present state is over ([`State::due`]).
+    Waited,
+    /// The page is lost or over: stop with this cause. `now_or_never` leaves no time for outstanding responses.
+    Abandoned { cause: Cause, now_or_never: bool },
+}
+
+/// One recipient.
+#[derive(Debug, Clone)]
+pub(super) struct Leg {
+    pub(super) id: LegId,
+    pub(super) recipient: Recipient,
+    pub(super) state: State,
+    pub(super) outcome: Option<Outcome>,
+    /// Octets known to be acknowledged.
+    octets: u64,
+}
+
+/// What a leg has to know of its page.
+pub(super) struct Surroundings<'a> {
+    pub(super) now: Instant,
+    /// The page is whole in the spool.
+    pub(super) whole: bool,
+    pub(super) audience: &'a Arc<Audience>,
+}
+
+impl State {
+    /// The INVITE has no final answer yet; a breadth limit counts these (UL-034).
+    pub(super) fn is_open_branch(self) -> bool {
+        matches!(self, Self::Inviting { .. } | Self::Early { .. } | Self::Cancelling { .. })
+    }
+
+    /// A 2xx would make this leg join.
+    pub(super) fn awaits_answer(self) -> bool {
+        matches!(self, Self::Inviting { .. } | Self::Early { .. })
+    }
+
+    /// When the present state has lasted long enough.
+    pub(super) fn due(self, policy: &Policy) -> Option<Instant> {
+        match self {
+            // IM-061: no final answer; a provisional one buys no time.
+            Self::Inviting { since } | Self::Early { since } => Some(since + policy.leg_timeout),
+            Self::Cancelling { since } => Some(since + CANCEL_LIMIT),
+            Self::HungUp { since } => Some(since + CROSSING),
+            Self::Settling { since } => Some(since + policy.quiet_timeout),
+            Self::Draining { since } => Some(since + policy.drain_after_end),
+            // MS-035, MS-077, MS-091 are watched by the switch, MS-110 by the page.
+            Self::Waiting | Self::Joined | Self::Sending | Self::Gone => None,
+        }
+    }
+}
+
+impl Leg {
+    pub(super) fn new(id: LegId, recipient: Recipient) -> Self {
+        Self { id, recipient, state: State::Waiting, outcome: None, octets: 0 }
+    }
+
+    /// Moves this leg. A pair that is not named changes nothing: it crossed something on its way.
+    pub(super) fn on(&mut self, what: Happening, around: &Surroundings, out: &mut Vec<Effect>) {
+        use Happening as H;
+        use LegEvent as E;
+        use LegMedia as M;
+        use State as S;
+        let now = around.now;
+        self.state = match (self.state, what) {
+            (S::Waiting, H::Invite) => {
+                let (leg, recipient) = (self.id, self.recipient.clone());
+                let party = recipient.party.clone();
+                out.push(Effect::Invite { leg, recipient, audience: around.audience.clone() });
+                out.push(Effect::Event(Event::Invited { leg, party }));
+                S::Inviting { since: now }
+            }
+            (S::Waiting, H::Abandoned { cause, .. }) => {
+                self.fail(cause, out);
+                S::Gone
+            }
+
+            (
+                S::Inviting { since } | S::Early { since },
+                H::Session(E::Early { ringing, allow, contact }),
+            ) => {
+                out.push(Effect::Event(Event::Early { leg: self.id, ringing, allow, contact }));
+                S::Early { since }
+            }
+            // IM-017, IM-058: whenever it answers, it gets the page from its first octet.
+            (S::Inviting { .. } | S::Early { .. }, H::Session(E::Accepted { allow, contact })) => {
+                out.push(Effect::Join { leg: self.id });
+                out.push(Effect::Event(Event::Joined { leg: self.id, allow, contact }));
+                S::Joined
+            }
+            // IM-060 (RFC 3326): answered, but with media nobody can use.
+            (S::Inviting { .. } | S::Early { .. }, H::Session(E::Unusable { text })) => {
+                let cause = Cause::new(CauseProtocol::Sip, 488, text);
+                self.fail(cause.clone(), out);
+                self.end(Some(cause), out);
+                S::Gone
+            }
+            // IM-056: one refusal is nobody else's business.
+            (S::Inviting { .. } | S::Early { .. }, H::Session(E::Refused { status, text })) => {
+                self.fail(Cause::new(CauseProtocol::Sip, status, text), out);
+                self.release(out);
+                S::Gone
+            }
+            (S::Inviting { .. } | S::Early { .. }, H::Session(E::Unreachable { timeout })) => {
+                self.fail(unreachable_cause(timeout), out);
+                self.release(out);
+                S::Gone
+            }
+            // IM-061 (RFC 3261 §9.1): the dialog layer holds the CANCEL back until a provisional response came.
+            (S::Inviting { .. } | S::Early { .. }, H::Waited) => {
+                let cause =
+                    Cause::new(CauseProtocol::Timer, 408, "no final answer within leg_timeout");
+                self.fail(cause.clone(), out);
+                out.push(Effect::Cancel { leg: self.id, cause });
+                S::Cancelling { since: now }
+            }
+            (S::Inviting { .. } | S::Early { .. }, H::Abandoned { cause, .. }) => {
+                self.fail(cause.clone(), out);
+                out.push(Effect::Cancel { leg: self.id, cause });
+                S::Cancelling { since: now }
+            }
+
+            // IM-061: the answer crossed our CANCEL, so there is a session to end.
+            (S::Cancelling { .. }, H::Session(E::Accepted { .. } | E::Unusable { .. })) => {
+                self.end(self.failure(), out);
+                S::Gone
+            }
+            (
+                S::Cancelling { .. },
+                H::Session(E::Refused { .. } | E::Unreachable { .. }) | H::Waited,
+            ) => {
+                self.release(out);
+                S::Gone
+            }
+
+            (S::Joined, H::Media(M::Sending)) => {
+                out.push(Effect::Event(Event::Sending { leg: self.id }));
+                S::Sending
+            }
+            (S::Joined | S::Sending, H::Media(M::Delivered { octets })) => {
+                self.deliver(octets, out);
+                S::Settling { since: now }
+            }
+            (S::Joined | S::Sending, H::Media(M::Failed { cause })) => {
+                let outstanding = may_be_outstanding(&cause);
+                self.fail(media_cause(&cause), out);
+                if outstanding { S::Settling { since: now } } else { S::Draining { since: now } }
+            }
+            // IM-065, MS-111: this leg only. The last acknowledgement and the BYE come by different ways.
+            (S::Joined | S::Sending, H::Session(E::Bye)) if around.whole => {
+                S::HungUp { since: now }
+            }
+            (S::Joined | S::Sending, H::Session(E::Bye)) => {
+                self.fail(left_cause(), out);
+                self.release(out);
+                S::Gone
+            }
+            (S::Joined | S::Sending, H::Session(E::Expired)) => {
+                self.fail(expired_cause(), out);
+                self.end(self.failure(), out);
+                S::Gone
+            }
+            // MS-090: `#` to whoever has begun to get it.
+            (S::Joined | S::Sending, H::Abandoned { cause, now_or_never }) => {
+                self.fail(cause, out);
+                out.push(Effect::Abort { leg: self.id });
+                if now_or_never { S::Draining { since: now } } else { S::Settling { since: now } }
+            }
+
+            (S::HungUp { .. }, H::Media(M::Delivered { octets })) => {
+                self.deliver(octets, out);
+                self.release(out);
+                S::Gone
+            }
+            (S::HungUp { .. }, H::Media(M::Failed { .. }) | H::Waited | H::Abandoned { .. }) => {
+                self.fail(left_cause(), out);
+                self.release(out);
+                S::Gone
+            }
+
+            // MS-108: first what is outstanding, then a moment, then BYE.
+            (S::Settling { .. }, H::Media(M::Quiet) | H::Waited) => S::Draining { since: now },
+            (S::Draining { .. }, H::Waited) => {
+                self.end(self.failure(), out);
+                S::Gone
+            }
+            (S::Settling { .. } | S::Draining { .. }, H::Session(E::Bye)) => {
+                self.release(out);
+                S::Gone
+            }
+            (S::Settling { .. } | S::Draining { .. }, H::Session(E::Expired)) => {
+                self.end(self.failure(), out);
+                S::Gone
+            }
+
+            (state, H::Media(M::Progress { octets })) => {
+                self.octets = self.octets.max(octets);
+                state
+            }
+            (settled, _) => settled,
+        };
+    }
+
+    fn deliver(&mut self, octets: u64, out: &mut Vec<Effect>) {
+        self.octets = octets;
+        self.outcome = Some(Outcome::Delivered);
+        out.push(Effect::Event(Event::Delivered { leg: self.id, octets }));
+    }
+
+    fn fail(&mut self, cause: Cause, out: &mut Vec<Effect>) {
+        self.outcome = Some(Outcome::Failed(cause.clone()));
+        out.push(Effect::Event(Event::Failed { leg: self.id, cause, octets: self.octets }));
+    }
+
+    /// BYE, and nothing more on this leg.
+    fn end(&self, cause: Option<Cause>, out: &mut Vec<Effect>) {
+        out.push(Effect::EndLeg { leg: self.id, cause });
+        self.release(out);
+    }
+
+    /// IM-067: the one place where a leg's MSRP session goes.
+    fn release(&self, out: &mut Vec<Effect>) {
+        out.push(Effect::ReleaseLeg { leg: self.id });
+    }
+
+    fn failure(&self) -> Option<Cause> {
+        match &self.outcome {
+            Some(Outcome::Failed(cause)) => Some(cause.clone()),
+            Some(Outcome::Delivered) | None => None,
+        }
+    }
+}
+
+/// RFC 3261 §8.1.3.1: no answer counts as 408, nothing sent as 503.
+fn unreachable_cause(timeout: bool) -> Cause {
+    if timeout {
+        Cause::new(CauseProtocol::Timer, 408, "no answer")
+    } else {
+        Cause::new(CauseProtocol::Sip, 503, "the request could not be sent")
+    }
+}
+
+fn left_cause() -> Cause {
+    Cause::new(CauseProtocol::Sip, 0, "the recipient left")
+}
+
+fn expired_cause() -> Cause {
+    Cause::new(CauseProtocol::Timer, 408, "the session timer ran out")
+}
+
+/// Whether responses of the peer can still come after this failure.
+fn may_be_outstanding(failure: &MediaFailure) -> bool {
+    match failure {
+        MediaFailure::Status(_) | MediaFailure::Stall | MediaFailure::TooBig => true,
+        MediaFailure::Connection
+        | MediaFailure::Bind
+        | MediaFailure::Timeout
+        | MediaFailure::Type => false,
+    }
+}
+
+/// What operators read about a media failure.
+fn media_cause(failure: &MediaFailure) -> Cause {
+    use CauseProtocol::{Msrp, Timer};
+    match failure {
+        MediaFailure::Status(code) => Cause::new(Msrp, *code, "refused by the recipient"),
+        MediaFailure::Connection => Cause::new(Msrp, 0, "connection refused or lost"),
+        MediaFailure::Bind => Cause::new(Timer, 408, "the session was never bound"),
+        MediaFailure::Stall => Cause::new(Timer, 408, "no progress"),
+        // MS-077: a missing response is a local 408.
+        MediaFailure::Timeout => Cause::new(Msrp, 408, "no response"),
+        MediaFailure::TooBig => Cause::new(Msrp, 413, "larger than the recipient takes"),
+        MediaFailure::Type => Cause::new(Msrp, 415, "a type the recipient does not take"),
+    }
+}

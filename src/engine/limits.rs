@@ -1,0 +1,117 @@
+//! How much one originator may have going: pages at a time and pages per second (IM-036).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::policy::Policy;
+
+/// The window of `im.max_rate_per_user`.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Every originator with a page on its way or one begun within the last second; nobody else takes room.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    by_key: BTreeMap<Arc<str>, Usage>,
+    /// What began within the window, oldest first.
+    recent: VecDeque<(Instant, Arc<str>)>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Usage {
+    parallel: u32,
+    recent: u32,
+}
+
+/// The limit that is reached, by its profile key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OverLimit(pub(super) &'static str);
+
+impl Users {
+    /// Counts a page of `key` in, if it may begin now. A page that may not is not counted.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        key: &Arc<str>,
+        policy: &Policy,
+    ) -> Result<(), OverLimit> {
+        self.forget_old(now);
+        let usage = self.by_key.get(key).copied().unwrap_or_default();
+        if usage.parallel >= policy.max_parallel_per_user {
+            return Err(OverLimit("im.max_parallel_per_user"));
+        }
+        if usage.recent >= policy.max_rate_per_user {
+            return Err(OverLimit("im.max_rate_per_user"));
+        }
+        let usage = self.by_key.entry(key.clone()).or_default();
+        usage.parallel += 1;
+        usage.recent += 1;
+        self.recent.push_back((now, key.clone()));
+        Ok(())
+    }
+
+    /// A page that began is over.
+    pub(super) fn end(&mut self, key: &Arc<str>) {
+        self.change(key, |usage| usage.parallel -= 1);
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while let Some((at, key)) = self.recent.front().cloned()
+            && at + WINDOW <= now
+        {
+            self.recent.pop_front();
+            self.change(&key, |usage| usage.recent -= 1);
+        }
+    }
+
+    fn change(&mut self, key: &Arc<str>, by: impl FnOnce(&mut Usage)) {
+        let usage = self.by_key.get_mut(key).expect("`begin` counted this originator in");
+        by(usage);
+        if usage.parallel == 0 && usage.recent == 0 {
+            self.by_key.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::start;
+
+    fn policy(parallel: u32, rate: u32) -> Policy {
+        Policy { max_parallel_per_user: parallel, max_rate_per_user: rate, ..Policy::default() }
+    }
+
+    /// Proves IM-036.
+    #[test]
+    fn a_burst_is_cut_and_the_earlier_ones_stay() {
+        let (alice, bob): (Arc<str>, Arc<str>) = ("alice".into(), "bob".into());
+        let mut users = Users::default();
+        let limits = policy(100, 2);
+        let t = |ms| start() + Duration::from_millis(ms);
+        assert_eq!(users.begin(t(0), &alice, &limits), Ok(()));
+        assert_eq!(users.begin(t(300), &alice, &limits), Ok(()));
+        let over = Err(OverLimit("im.max_rate_per_user"));
+        assert_eq!(users.begin(t(999), &alice, &limits), over);
+        assert_eq!(users.begin(t(999), &bob, &limits), Ok(()), "another user is unaffected");
+        assert_eq!(users.begin(t(1000), &alice, &limits), Ok(()), "the first is a second old");
+        assert_eq!(users.begin(t(1000), &alice, &limits), over);
+    }
+
+    /// Proves IM-036.
+    #[test]
+    fn so_many_pages_at_a_time_and_no_trace_of_who_is_done() {
+        let alice: Arc<str> = "alice".into();
+        let mut users = Users::default();
+        let limits = policy(1, 10);
+        let t = |s| start() + Duration::from_secs(s);
+        assert_eq!(users.begin(t(0), &alice, &limits), Ok(()));
+        let over = Err(OverLimit("im.max_parallel_per_user"));
+        assert_eq!(users.begin(t(50), &alice, &limits), over);
+        users.end(&alice);
+        assert_eq!(users.begin(t(50), &alice, &limits), Ok(()));
+        users.end(&alice);
+        users.forget_old(t(60));
+        assert!(users.by_key.is_empty() && users.recent.is_empty());
+    }
+}
