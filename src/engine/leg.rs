@@ -352,3 +352,100 @@ fn media_cause(failure: &MediaFailure) -> Cause {
         MediaFailure::Type => Cause::new(Msrp, 415, "a type the recipient does not take"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+    use crate::engine::ids::PageId;
+    use crate::engine::testing::{recipient, start, words};
+
+    /// Proves IM-056, IM-058, IM-060, IM-061, IM-065, IM-067, MS-090, MS-108.
+    #[test]
+    fn every_state_meets_every_event() {
+        let mut table = String::new();
+        for (name, state) in states() {
+            for (event, what, whole) in events() {
+                let mut leg = Leg::new(LegId { page: PageId::new(0, 1), n: 1 }, recipient("bob"));
+                leg.state = state;
+                leg.outcome = told_before(state);
+                let told = leg.outcome.is_some();
+                let mut out = Vec::new();
+                let audience = Arc::new(Audience::default());
+                leg.on(what, &Surroundings { now: start(), whole, audience: &audience }, &mut out);
+                assert!(!told || leg.outcome == told_before(state), "{name}: a result is final");
+                let quiet = leg.state == state && out.is_empty();
+                if !quiet {
+                    let to = states().into_iter().find(|(_, s)| *s == leg.state);
+                    let to = to.map_or("?", |(name, _)| name);
+                    let line = format!("{name:<10} {event:<17} -> {to:<10} [{}]", words(&out));
+                    writeln!(table, "{}", line.trim_end()).expect("a string takes it");
+                }
+            }
+            writeln!(table, "{name:<10} anything else     -> {name:<10} []\n").expect("as above");
+        }
+        let expected = include_str!("leg_table.txt");
+        assert!(table == expected, "the table is now\n{table}\nand was\n{expected}");
+    }
+
+    fn states() -> [(&'static str, State); 10] {
+        let since = start();
+        [
+            ("Waiting", State::Waiting),
+            ("Inviting", State::Inviting { since }),
+            ("Early", State::Early { since }),
+            ("Cancelling", State::Cancelling { since }),
+            ("Joined", State::Joined),
+            ("Sending", State::Sending),
+            ("HungUp", State::HungUp { since }),
+            ("Settling", State::Settling { since }),
+            ("Draining", State::Draining { since }),
+            ("Gone", State::Gone),
+        ]
+    }
+
+    fn told_before(state: State) -> Option<Outcome> {
+        match state {
+            State::Cancelling { .. } | State::Gone => Some(Outcome::Failed(left_cause())),
+            State::Settling { .. } | State::Draining { .. } => Some(Outcome::Delivered),
+            State::Waiting
+            | State::Inviting { .. }
+            | State::Early { .. }
+            | State::Joined
+            | State::Sending
+            | State::HungUp { .. } => None,
+        }
+    }
+
+    fn events() -> Vec<(&'static str, Happening, bool)> {
+        use Happening::{Abandoned, Invite, Media, Session, Waited};
+        let cause = Cause::new(CauseProtocol::Policy, 1, "");
+        let failed = |cause| Media(LegMedia::Failed { cause });
+        vec![
+            ("invite", Invite, false),
+            (
+                "early",
+                Session(LegEvent::Early { ringing: false, allow: None, contact: None }),
+                false,
+            ),
+            ("accepted", Session(LegEvent::Accepted { allow: None, contact: None }), false),
+            ("unusable", Session(LegEvent::Unusable { text: String::new() }), false),
+            ("refused", Session(LegEvent::Refused { status: 486, text: String::new() }), false),
+            ("timeout", Session(LegEvent::Unreachable { timeout: true }), false),
+            ("unreachable", Session(LegEvent::Unreachable { timeout: false }), false),
+            ("BYE", Session(LegEvent::Bye), false),
+            ("BYE, page whole", Session(LegEvent::Bye), true),
+            ("session timer", Session(LegEvent::Expired), true),
+            ("bound", Media(LegMedia::Bound), true),
+            ("sending", Media(LegMedia::Sending), false),
+            ("delivered", Media(LegMedia::Delivered { octets: 9 }), true),
+            ("connection lost", failed(MediaFailure::Connection), true),
+            ("413", failed(MediaFailure::Status(413)), true),
+            ("quiet", Media(LegMedia::Quiet), true),
+            ("waited", Waited, true),
+            ("abandoned", Abandoned { cause: cause.clone(), now_or_never: false }, true),
+            ("abandoned now", Abandoned { cause, now_or_never: true }, true),
+        ]
+    }
+}

@@ -21,6 +21,8 @@ mod limits;
 mod page;
 pub mod party;
 pub mod policy;
+#[cfg(test)]
+mod random;
 mod report;
 #[cfg(test)]
 mod testing;

@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn a_failure_report_says_what_all_have_in_common() {
         use CauseProtocol::{Msrp, Sip, Timer};
-        let cases: &[(&[(CauseProtocol, u16)], u16, &str)] = &[
+        type Causes = [(CauseProtocol, u16)];
+        let cases: &[(&Causes, u16, &str)] = &[
             (&[(Timer, 408)], 408, "timeout"),
             (&[(Sip, 480), (Msrp, 0), (Sip, 503)], 408, "nobody was reachable"),
             (&[(Msrp, 413), (Sip, 413)], 413, "too big for all"),

@@ -52,7 +52,7 @@ pub(super) fn brief(effect: &Effect) -> String {
         Effect::ReleaseLeg { leg } => format!("release {}", leg.n),
         Effect::ReleaseOriginator { .. } => "release".into(),
         Effect::Forget { .. } => "forget".into(),
-        Effect::Event(event) => return brief_event(event),
+        Effect::Event(event) => brief_event(event),
     }
 }
 
