@@ -548,3 +548,188 @@ fn encode(bytes: &[u8], out: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Uri {
+        Uri::parse(text).unwrap_or_else(|bad| panic!("{text}: {bad}"))
+    }
+
+    #[test]
+    fn parts_are_found() {
+        let all =
+            uri("SIP:al%20ice;x=?:pw@[2001:DB8::1]:5070;Transport=TCP;lr?Subject=a%20b&body=x");
+        assert_eq!(all.user(), Some("al%20ice;x=?:pw"));
+        assert_eq!(all.user_decoded().as_deref(), Some("al ice;x=?:pw"));
+        assert_eq!((all.host(), all.port()), ("[2001:DB8::1]", Some(5070)));
+        assert_eq!(
+            (all.param("transport"), all.param("LR"), all.param("x")),
+            (Some("TCP"), Some(""), None)
+        );
+        assert_eq!(all.headers().collect::<Vec<_>>(), [("Subject", "a%20b"), ("body", "x")]);
+        assert!(all.is_loose_router());
+        let tel = uri("tel:+1-201-555-0123;ext=4");
+        assert_eq!(
+            (tel.user(), tel.param("ext"), tel.host()),
+            (Some("+1-201-555-0123"), Some("4"), "")
+        );
+        assert_eq!(uri("urn:service:sos").scheme(), Scheme::Urn);
+        assert_eq!(uri("im:a@b").scheme(), Scheme::Other);
+        assert_eq!(uri("sip:h").user(), None);
+    }
+
+    #[test]
+    fn broken_uris_are_refused() {
+        for text in [
+            "",
+            "sip:",
+            "bob",
+            ":x",
+            "1sip:x",
+            "sip:@h",
+            "sip:a@",
+            "sip:a@h:x",
+            "sip:a@h:99999",
+            "sip:a@[::1",
+            "sip:a@[::1]x",
+            "sip:a@b@c",
+            "sip:a@b;;c",
+            "sip:a b@c",
+            "sip:<a@b>",
+            "sip:a%4@h",
+            "sip:a@h!",
+            "tel:",
+            "tel:+",
+            "tel:+12x",
+            "tel:+1;;",
+        ] {
+            assert!(Uri::parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// Proves UL-011.
+    #[test]
+    fn equality_follows_the_scheme() {
+        let rows = [
+            (true, "sip:bob@H.example", "SIP:bob@h.EXAMPLE", "host and scheme in any case"),
+            (false, "sip:Bob@h.example", "sip:bob@h.example", "the user in its case"),
+            (true, "sip:%61lice@h", "sip:alice@h", "escapes are resolved"),
+            (
+                true,
+                "sip:alice@h;transport=TCP",
+                "sip:alice@h;Transport=tcp",
+                "parameters in any case",
+            ),
+            (true, "sip:carol@h", "sip:carol@h;newparam=5", "an unknown parameter in only one"),
+            (
+                false,
+                "sip:carol@h;newparam=6",
+                "sip:carol@h;newparam=5",
+                "an unknown parameter in both",
+            ),
+            (
+                true,
+                "sip:b@h;security=on",
+                "sip:b@h;a=1;security=ON",
+                "order and others do not matter",
+            ),
+            (false, "sip:bob@h", "sip:bob@h:5060", "no port is not 5060"),
+            (false, "sip:bob@h:6000", "sip:bob@h:5060", "ports"),
+            (false, "sip:bob@h", "sips:bob@h", "schemes"),
+            (false, "sip:bob@h", "sip:h", "a user or none"),
+            (false, "sip:bob@h", "sip:bob:pw@h", "a password or none"),
+            (false, "sip:+1@h;user=phone", "sip:+1@h", "user in only one"),
+            (false, "sip:bob@h;transport=udp", "sip:bob@h", "transport in only one"),
+            (false, "sip:bob@h;maddr=1.2.3.4", "sip:bob@h", "maddr in only one"),
+            (false, "sip:bob@h;method=INVITE", "sip:bob@h", "method in only one"),
+            (
+                true,
+                "sip:h?to=alice%40a&priority=urgent",
+                "sip:h?Priority=urgent&TO=alice%40a",
+                "headers in any order",
+            ),
+            (false, "sip:bob@h?Subject=x", "sip:bob@h", "headers count"),
+            (false, "sip:bob@h?Subject=x", "sip:bob@h?Subject=X", "header values count"),
+            (true, "sip:[2001:db8:0::1]", "sip:[2001:DB8::1]", "one address, two spellings"),
+            (true, "tel:+1-555-1", "tel:+15551", "visual separators"),
+            (
+                true,
+                "tel:(555).1;phone-context=+1-2",
+                "TEL:5551;PHONE-CONTEXT=+12",
+                "the same in phone-context",
+            ),
+            (true, "tel:1;ext=2-3;isub=a", "tel:1;ISUB=A;ext=23", "parameters in any order"),
+            (false, "tel:+15551", "tel:15551;phone-context=+1", "global and local"),
+            (false, "tel:5551;phone-context=a", "tel:5551;phone-context=b", "another context"),
+            (false, "tel:+15551", "tel:+15551;ext=1", "a parameter in only one"),
+            (false, "tel:+15551", "sip:+15551@h;user=phone", "tel and sip"),
+            (true, "URN:Service:sos", "urn:service:sos", "urn: namespace in any case"),
+            (false, "urn:service:sos", "urn:service:SOS", "urn: the rest in its case"),
+            (false, "im:a@b", "pres:a@b", "other schemes"),
+        ];
+        for (equal, a, b, why) in rows {
+            let (a, b) = (uri(a), uri(b));
+            assert_eq!((a.equals(&b), b.equals(&a)), (equal, equal), "{a} {b}: {why}");
+            assert!(a.equals(&a) && a.canonical() == a.canonical());
+            if equal {
+                assert_eq!(a.canonical(), b.canonical(), "{why}");
+            } else if !why.starts_with("an unknown") {
+                assert_ne!(a.canonical(), b.canonical(), "{why}");
+            }
+        }
+        // ul.normalise_tel: one key for a global number, in the home domain only
+        let key = uri("tel:+1-555-1").canonical_in("home1.example");
+        assert_eq!(uri("sip:+1555.1@Home1.example;user=phone").canonical_in("home1.example"), key);
+        assert_ne!(uri("sip:+15551@other.example;user=phone").canonical_in("home1.example"), key);
+        assert_ne!(uri("sip:+15551@home1.example").canonical_in("home1.example"), key);
+    }
+
+    /// Proves ISC-057.
+    #[test]
+    fn a_psi_is_matched_by_user_and_host() {
+        let psi = uri("sip:im-exploder@im.home1.example");
+        for same in [
+            "SIP:im-exploder@IM.HOME1.EXAMPLE;transport=tcp",
+            "sip:im-exploder@im.home1.example:5060",
+            "sip:im%2Dexploder@im.home1.example;user=phone",
+        ] {
+            assert!(psi.same_psi(&uri(same)), "{same}");
+        }
+        for other in [
+            "sip:IM-exploder@im.home1.example",
+            "sip:im.home1.example",
+            "sip:im-exploder@home1.example",
+            "sip:im-exploder@im.home1.example:5070",
+            "tel:+1",
+        ] {
+            assert!(!psi.same_psi(&uri(other)), "{other}");
+        }
+        assert!(uri("tel:+1-2").same_psi(&uri("tel:+12")));
+    }
+
+    /// The part of UL-015 that can be seen in a URI.
+    #[test]
+    fn what_a_list_may_not_choose_is_dropped() {
+        let rows = [
+            ("sip:bob@h;method=BYE?Route=%3Csip:x%3E&body=hi", "sip:bob@h"),
+            (
+                "sip:bob@h;maddr=1.2.3.4;transport=tcp;TTL=3;x=y;user=phone",
+                "sip:bob@h;transport=tcp;x=y;user=phone",
+            ),
+            ("sip:bob@h?", "sip:bob@h"),
+            ("sip:bob@h", "sip:bob@h"),
+            ("tel:+1;ext=3", "tel:+1;ext=3"),
+            ("urn:service:sos?x", "urn:service:sos?x"),
+        ];
+        for (given, left) in rows {
+            assert_eq!(uri(given).without_headers_and_method().as_str(), left);
+        }
+        assert_eq!(
+            uri("sip:a@b;LR?x=y").with_param("transport", "tcp").as_str(),
+            "sip:a@b;LR;transport=tcp?x=y"
+        );
+        assert_eq!(uri("sip:a@b").with_param("lr", "").as_str(), "sip:a@b;lr");
+    }
+}
