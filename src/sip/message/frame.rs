@@ -90,6 +90,9 @@ impl Framer {
             return Ok(None);
         };
         let head = from + found + 4;
+        if head > self.limits.max_message {
+            return Err(self.lost(buffer, "head too large", 413));
+        }
         let length = match content_length(&buffer[..head - 2]) {
             Ok(length) => length,
             Err(what) => return Err(self.lost(&buffer[..head], what, 400)),
