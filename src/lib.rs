@@ -25,4 +25,6 @@
 pub mod content;
 pub mod engine;
 pub mod isc;
+pub mod msrp;
 pub mod sip;
+pub mod spool;

@@ -1,0 +1,653 @@
+//! A page's octets, held once for all recipients.
+//!
+//! Start at [`Spools`], one per node, which makes a [`Spool`] per page. One writer puts octets in by position, in any
+//! order; readers take them with cursors of their own as soon as everything before them is there. The newest part of a
+//! page stays in memory, older blocks go to a file that is written behind; small pages never touch the disk. The file
+//! goes away with the page. Knows no protocol. Follows MS-063, MS-085, MS-091, MS-092, IM-071.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+/// Octets of one block: the unit of sealing, spilling and reading back.
+pub const BLOCK: usize = 64 * 1024;
+
+/// How much pages may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Octets of all pages, memory and disk.
+    pub total: u64,
+    /// Octets of one page kept in memory.
+    pub page_memory: u64,
+    /// Octets of all pages in memory; above it a page keeps one block only.
+    pub total_memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { total: 4 << 30, page_memory: 4 << 20, total_memory: 256 << 20 }
+    }
+}
+
+/// All spools of a node.
+#[derive(Debug, Clone)]
+pub struct Spools(Arc<Node>);
+
+#[derive(Debug)]
+struct Node {
+    dir: Option<PathBuf>,
+    limits: Limits,
+    octets: AtomicU64,
+    memory: AtomicU64,
+    files: AtomicU64,
+    spools: AtomicU64,
+    room: Notify,
+}
+
+/// What spools hold at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    pub spools: u64,
+    pub octets: u64,
+    pub memory: u64,
+    pub files: u64,
+}
+
+impl Spools {
+    /// Spools whose files lie in `dir`; without one everything stays in memory. Files a former process left are removed.
+    ///
+    /// # Errors
+    /// `dir` cannot be made or read.
+    pub fn new(dir: Option<&Path>, limits: Limits) -> io::Result<Self> {
+        if let Some(dir) = dir {
+            std::fs::create_dir_all(dir)?;
+            for entry in std::fs::read_dir(dir)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|e| e == "page") {
+                    std::fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(Self(Arc::new(Node {
+            dir: dir.map(Path::to_path_buf),
+            limits,
+            octets: AtomicU64::new(0),
+            memory: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+            spools: AtomicU64::new(0),
+            room: Notify::new(),
+        })))
+    }
+
+    /// An empty spool. `name` is unique and fit for a file name.
+    pub fn open(&self, name: String) -> Arc<Spool> {
+        self.0.spools.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Spool {
+            node: Arc::clone(&self.0),
+            name,
+            about: OnceLock::new(),
+            inner: Mutex::new(Inner::default()),
+        })
+    }
+
+    /// What is held now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            spools: self.0.spools.load(Ordering::Relaxed),
+            octets: self.0.octets.load(Ordering::Relaxed),
+            memory: self.0.memory.load(Ordering::Relaxed),
+            files: self.0.files.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells when a refused write may fit.
+    pub fn room(&self) -> &Notify {
+        &self.0.room
+    }
+}
+
+/// What the octets are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// As the sender wrote it.
+    pub content_type: Arc<str>,
+    /// The type inside a `message/cpim`, where it could be read.
+    pub inner: Option<Arc<str>>,
+    /// The sender's word about the whole size.
+    pub total: Option<u64>,
+}
+
+/// The octets of one page.
+#[derive(Debug)]
+pub struct Spool {
+    node: Arc<Node>,
+    name: String,
+    about: OnceLock<About>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Everything before `stored`, in blocks of [`BLOCK`] octets but the last.
+    blocks: Vec<Block>,
+    /// Octets from the start without a hole.
+    stored: u64,
+    /// Octets behind a hole, by position; they never overlap.
+    ahead: BTreeMap<u64, Vec<u8>>,
+    ahead_octets: u64,
+    /// Octets some reader has taken, or whose content was judged: they cannot change any more.
+    fixed: u64,
+    /// Readers may look.
+    open: bool,
+    /// Length of the whole, once known.
+    len: Option<u64>,
+    /// It will never be whole.
+    lost: bool,
+    /// Blocks that are on disk: the first ones.
+    spilled: usize,
+    spilling: bool,
+    disk_failed: bool,
+    file: Option<Arc<File>>,
+    waiters: HashMap<u32, Waker>,
+    /// Counted in the node's totals.
+    octets: u64,
+    memory: u64,
+}
+
+#[derive(Debug)]
+enum Block {
+    Growing(Vec<u8>),
+    Sealed(Bytes),
+    Disk,
+}
+
+/// No room now; nothing was written (MS-092).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the spool has no room")]
+pub struct Full;
+
+/// The page's end lies before octets that are here already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the page ends before octets already received")]
+pub struct Short;
+
+/// What a reader gets.
+#[derive(Debug)]
+pub enum Read {
+    /// The next octets, at least one.
+    Data(Bytes),
+    /// They are on disk; [`DiskRead::run`] blocks.
+    Disk(DiskRead),
+    /// Nothing there yet.
+    Wait,
+    /// The cursor is behind the last octet.
+    End,
+    /// The page will never be whole.
+    Lost,
+}
+
+/// A part of a page that is on disk.
+#[derive(Debug)]
+pub struct DiskRead {
+    file: Arc<File>,
+    at: u64,
+    len: usize,
+}
+
+impl DiskRead {
+    /// Reads it; blocks.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn run(self) -> io::Result<Bytes> {
+        let mut octets = vec![0; self.len];
+        self.file.read_exact_at(&mut octets, self.at)?;
+        Ok(octets.into())
+    }
+}
+
+impl Spool {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while it is held half changed; going on is better than losing the node.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes `octets` at position `at` (0 is the first) and returns how many of them came too late, because those
+    /// before them had been read already.
+    ///
+    /// MS-063: what comes last wins unless it was forwarded.
+    ///
+    /// # Errors
+    /// [`Full`]; nothing was written, try again after [`Spools::room`].
+    pub fn write(self: &Arc<Self>, at: u64, octets: &[u8]) -> Result<u64, Full> {
+        let mut inner = self.lock();
+        if inner.lost {
+            return Ok(octets.len() as u64);
+        }
+        let limit = inner.len.unwrap_or(u64::MAX);
+        let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
+        let octets = &octets[..octets.len().min(room)];
+        let hard = self.page_memory().saturating_mul(2).max(2 * BLOCK as u64);
+        let crowded = self.node.dir.is_some() && inner.in_blocks() >= hard;
+        let total = self.node.octets.load(Ordering::Relaxed) + octets.len() as u64;
+        if (total > self.node.limits.total || crowded) && !octets.is_empty() {
+            drop(inner);
+            self.spill();
+            return Err(Full);
+        }
+        let late = inner.put(at, octets);
+        self.settle(inner);
+        Ok(late)
+    }
+
+    /// Says where the page ends. Octets behind it are dropped.
+    ///
+    /// # Errors
+    /// [`Short`] when more than `len` octets are there already.
+    pub fn finish(self: &Arc<Self>, len: u64) -> Result<(), Short> {
+        let mut inner = self.lock();
+        if inner.stored > len {
+            return Err(Short);
+        }
+        inner.len = Some(len);
+        inner.cut_ahead(len, u64::MAX);
+        if inner.is_whole()
+            && let Some(last) = inner.blocks.last_mut()
+        {
+            last.seal();
+        }
+        self.settle(inner);
+        Ok(())
+    }
+
+    /// The page will never be whole: readers hear it at their next read.
+    pub fn lose(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        if !inner.is_whole() {
+            (inner.lost, inner.open) = (true, true);
+            // Nobody reads any of it again.
+            inner.blocks.clear();
+            inner.ahead.clear();
+            (inner.stored, inner.ahead_octets, inner.spilled) = (0, 0, 0);
+        }
+        self.settle(inner);
+    }
+
+    /// Lets readers look; the first `judged` octets cannot be replaced any more.
+    pub fn publish(self: &Arc<Self>, about: About, judged: u64) {
+        // The first description stays: there is one page in a spool.
+        let _ = self.about.set(about);
+        let mut inner = self.lock();
+        inner.open = true;
+        inner.fixed = inner.fixed.max(judged);
+        self.settle(inner);
+    }
+
+    /// Forgets everything written so far; only before [`Spool::publish`].
+    pub fn clear(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        if !inner.open {
+            let waiters = std::mem::take(&mut inner.waiters);
+            let (octets, memory) = (inner.octets, inner.memory);
+            *inner = Inner { waiters, octets, memory, ..Inner::default() };
+        }
+        self.settle(inner);
+    }
+
+    /// What the octets are, once published.
+    pub fn about(&self) -> Option<&About> {
+        self.about.get()
+    }
+
+    /// Octets from the start without a hole.
+    pub fn stored(&self) -> u64 {
+        self.lock().stored
+    }
+
+    /// Octets a reader can get now.
+    pub fn readable(&self) -> u64 {
+        let inner = self.lock();
+        if inner.open { inner.stored } else { 0 }
+    }
+
+    /// Length of the whole page, once every octet is here.
+    pub fn whole(&self) -> Option<u64> {
+        let inner = self.lock();
+        inner.len.filter(|_| inner.is_whole())
+    }
+
+    /// The page was given up.
+    pub fn is_lost(&self) -> bool {
+        self.lock().lost
+    }
+
+    /// Shows the first octets, at most one block, whether published or not.
+    pub fn peek<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        let inner = self.lock();
+        match inner.blocks.first() {
+            Some(Block::Growing(octets)) => look(octets),
+            Some(Block::Sealed(octets)) => look(octets),
+            Some(Block::Disk) | None => look(&[]),
+        }
+    }
+
+    /// The octets from `at` on, at most `max` of them. With [`Read::Wait`] the waker of reader `who` is kept and woken
+    /// at the next change.
+    pub fn read(&self, at: u64, max: usize, who: u32, waker: Option<&Waker>) -> Read {
+        let mut inner = self.lock();
+        if inner.lost {
+            return Read::Lost;
+        }
+        if inner.open && at < inner.stored {
+            return inner.take(at, max);
+        }
+        if inner.open && inner.is_whole() {
+            return Read::End;
+        }
+        if let Some(waker) = waker {
+            inner.waiters.insert(who, waker.clone());
+        }
+        Read::Wait
+    }
+
+    /// Drops the waker of a reader that has gone.
+    pub fn leave(&self, who: u32) {
+        self.lock().waiters.remove(&who);
+    }
+
+    fn page_memory(&self) -> u64 {
+        let limits = &self.node.limits;
+        if self.node.memory.load(Ordering::Relaxed) > limits.total_memory {
+            BLOCK as u64
+        } else {
+            limits.page_memory
+        }
+    }
+
+    /// After every change: totals, wakers, spilling.
+    fn settle(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
+        self.count(&mut inner);
+        let waiters = if inner.open { std::mem::take(&mut inner.waiters) } else { HashMap::new() };
+        let spill = self.wants_spill(&inner);
+        drop(inner);
+        waiters.into_values().for_each(Waker::wake);
+        if spill {
+            self.spill();
+        }
+    }
+
+    fn count(&self, inner: &mut Inner) {
+        let memory = inner.in_blocks() + inner.ahead_octets;
+        let octets = inner.stored + inner.ahead_octets;
+        let moved = |total: &AtomicU64, from: u64, to: u64| {
+            if to >= from {
+                total.fetch_add(to - from, Ordering::Relaxed);
+            } else {
+                total.fetch_sub(from - to, Ordering::Relaxed);
+            }
+        };
+        moved(&self.node.octets, inner.octets, octets);
+        moved(&self.node.memory, inner.memory, memory);
+        (inner.octets, inner.memory) = (octets, memory);
+    }
+
+    fn wants_spill(&self, inner: &Inner) -> bool {
+        self.node.dir.is_some()
+            && !inner.spilling
+            && !inner.disk_failed
+            && !inner.lost
+            && inner.in_blocks() > self.page_memory()
+            && matches!(inner.blocks.get(inner.spilled), Some(Block::Sealed(_)))
+    }
+
+    /// Starts moving old blocks to the file, away from the thread that serves sockets.
+    fn spill(self: &Arc<Self>) {
+        {
+            let mut inner = self.lock();
+            if !self.wants_spill(&inner) {
+                return;
+            }
+            inner.spilling = true;
+        }
+        let spool = Arc::clone(self);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || spool.spill_blocks())),
+            Err(_) => spool.spill_blocks(),
+        }
+    }
+
+    fn spill_blocks(&self) {
+        loop {
+            let (from, batch, file) = {
+                let mut inner = self.lock();
+                inner.spilling = false;
+                if !self.wants_spill(&inner) {
+                    return;
+                }
+                inner.spilling = true;
+                let batch: Vec<Bytes> = inner.blocks[inner.spilled..]
+                    .iter()
+                    .map_while(|b| if let Block::Sealed(b) = b { Some(b.clone()) } else { None })
+                    .filter(|b| b.len() == BLOCK)
+                    .take(16)
+                    .collect();
+                // What is being written cannot be replaced any more.
+                let end = ((inner.spilled + batch.len()) * BLOCK) as u64;
+                inner.fixed = inner.fixed.max(end);
+                (inner.spilled, batch, inner.file.clone())
+            };
+            let written = file.map_or_else(|| self.make_file(), Ok).and_then(|file| {
+                for (n, block) in batch.iter().enumerate() {
+                    file.write_all_at(block, ((from + n) * BLOCK) as u64)?;
+                }
+                Ok(file)
+            });
+            let mut inner = self.lock();
+            match written {
+                Ok(file) => {
+                    inner.file = Some(file);
+                    if batch.is_empty() || inner.lost {
+                        inner.spilling = false;
+                        return;
+                    }
+                    for block in &mut inner.blocks[from..from + batch.len()] {
+                        *block = Block::Disk;
+                    }
+                    inner.spilled = from + batch.len();
+                }
+                Err(error) => {
+                    // The page stays in memory; the hard bound stops its sender.
+                    tracing::error!(page = %self.name, %error, "spool file cannot be written");
+                    inner.disk_failed = true;
+                    inner.spilling = false;
+                    return;
+                }
+            }
+            self.count(&mut inner);
+            drop(inner);
+            self.node.room.notify_waiters();
+        }
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        self.node.dir.as_ref().map(|dir| dir.join(format!("{}.page", self.name)))
+    }
+
+    fn make_file(&self) -> io::Result<Arc<File>> {
+        let path = self.path().ok_or(io::ErrorKind::NotFound)?;
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        self.node.files.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(file))
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.node.octets.fetch_sub(inner.octets, Ordering::Relaxed);
+        self.node.memory.fetch_sub(inner.memory, Ordering::Relaxed);
+        self.node.spools.fetch_sub(1, Ordering::Relaxed);
+        if inner.file.take().is_some() {
+            self.node.files.fetch_sub(1, Ordering::Relaxed);
+            if let Some(path) = self.path()
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::warn!(page = %self.name, %error, "spool file cannot be removed");
+            }
+        }
+        self.node.room.notify_waiters();
+    }
+}
+
+impl Inner {
+    fn is_whole(&self) -> bool {
+        self.len == Some(self.stored)
+    }
+
+    /// Octets in blocks that are in memory.
+    fn in_blocks(&self) -> u64 {
+        self.stored - (self.spilled * BLOCK) as u64
+    }
+
+    fn take(&mut self, at: u64, max: usize) -> Read {
+        let (index, offset) = ((at / BLOCK as u64) as usize, (at % BLOCK as u64) as usize);
+        let read = match &self.blocks[index] {
+            Block::Growing(octets) => {
+                let end = octets.len().min(offset + max);
+                Read::Data(Bytes::copy_from_slice(&octets[offset..end]))
+            }
+            Block::Sealed(octets) => {
+                Read::Data(octets.slice(offset..octets.len().min(offset + max)))
+            }
+            Block::Disk => {
+                let Some(file) = self.file.clone() else { return Read::Lost };
+                Read::Disk(DiskRead { file, at, len: max.min(BLOCK - offset) })
+            }
+        };
+        let taken = match &read {
+            Read::Data(octets) => octets.len(),
+            Read::Disk(disk) => disk.len,
+            Read::Wait | Read::End | Read::Lost => 0,
+        };
+        self.fixed = self.fixed.max(at + taken as u64);
+        read
+    }
+
+    /// Stores `octets`; returns how many were too late.
+    fn put(&mut self, at: u64, octets: &[u8]) -> u64 {
+        let end = at + octets.len() as u64;
+        let late = self.fixed.min(end).saturating_sub(at);
+        let old = self.stored.min(end).saturating_sub(at);
+        if late < old {
+            self.replace(at + late, &octets[late as usize..old as usize]);
+        }
+        if end <= self.stored {
+            return late;
+        }
+        let (at, octets) = (at + old, &octets[old as usize..]);
+        self.cut_ahead(at, end);
+        if at > self.stored {
+            self.ahead_octets += octets.len() as u64;
+            match self.ahead.range_mut(..at).next_back() {
+                Some((start, before)) if start + before.len() as u64 == at => {
+                    before.extend_from_slice(octets);
+                }
+                _ => {
+                    self.ahead.insert(at, octets.to_vec());
+                }
+            }
+            return late;
+        }
+        self.append(octets);
+        while let Some(entry) = self.ahead.first_entry()
+            && *entry.key() == self.stored
+        {
+            let octets = entry.remove();
+            self.ahead_octets -= octets.len() as u64;
+            self.append(&octets);
+        }
+        if self.is_whole()
+            && let Some(last) = self.blocks.last_mut()
+        {
+            last.seal();
+        }
+        late
+    }
+
+    fn append(&mut self, mut octets: &[u8]) {
+        self.stored += octets.len() as u64;
+        while !octets.is_empty() {
+            if let Some(Block::Growing(block)) = self.blocks.last_mut() {
+                let taken = octets.len().min(BLOCK - block.len());
+                block.extend_from_slice(&octets[..taken]);
+                octets = &octets[taken..];
+                if block.len() == BLOCK {
+                    self.blocks.last_mut().expect("it was just matched").seal();
+                }
+            } else {
+                self.blocks.push(Block::Growing(Vec::new()));
+            }
+        }
+    }
+
+    /// Removes [from, to) of what lies behind a hole: newer octets take its place.
+    fn cut_ahead(&mut self, from: u64, to: u64) {
+        let before = self.ahead.range(..from).next_back().map(|(start, _)| *start);
+        let within = self.ahead.range(from..to).map(|(start, _)| *start);
+        let touched: Vec<u64> = before.into_iter().chain(within).collect();
+        for start in touched {
+            let Some(mut octets) = self.ahead.remove(&start) else { continue };
+            self.ahead_octets -= octets.len() as u64;
+            let end = start + octets.len() as u64;
+            if end > to {
+                self.keep_ahead(to, octets[(to - start) as usize..].to_vec());
+            }
+            if start < from {
+                octets.truncate((from - start) as usize);
+                self.keep_ahead(start, octets);
+            }
+        }
+    }
+
+    fn keep_ahead(&mut self, at: u64, octets: Vec<u8>) {
+        self.ahead_octets += octets.len() as u64;
+        self.ahead.insert(at, octets);
+    }
+
+    /// Replaces octets nobody has seen; what is on disk stays.
+    fn replace(&mut self, at: u64, mut octets: &[u8]) {
+        let (mut index, mut offset) = ((at / BLOCK as u64) as usize, (at % BLOCK as u64) as usize);
+        while !octets.is_empty() {
+            let taken = octets.len().min(BLOCK - offset);
+            match &mut self.blocks[index] {
+                Block::Growing(block) => {
+                    block[offset..offset + taken].copy_from_slice(&octets[..taken])
+                }
+                Block::Sealed(block) => {
+                    let mut copy = block.to_vec();
+                    copy[offset..offset + taken].copy_from_slice(&octets[..taken]);
+                    *block = copy.into();
+                }
+                Block::Disk => {}
+            }
+            octets = &octets[taken..];
+            (index, offset) = (index + 1, 0);
+        }
+    }
+}
+
+impl Block {
+    fn seal(&mut self) {
+        if let Self::Growing(octets) = self {
+            *self = Self::Sealed(std::mem::take(octets).into());
+        }
+    }
+}
