@@ -22,9 +22,12 @@
 //! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod content;
 pub mod engine;
+pub mod flow;
 pub mod isc;
 pub mod msrp;
+pub mod profile;
 pub mod sip;
 pub mod spool;

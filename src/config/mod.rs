@@ -1,0 +1,600 @@
+//! This process: addresses, peers, paths. What operators choose about the service itself stands in `profile`.
+//!
+//! [`Loaded::load`] finds the file, lays `--set` over it, reads the profile it names and checks both; a mistake is one
+//! [`ConfigError`], one line. [`Loaded::settings`] tells every effective value and where it came from. Durations are
+//! `"500ms"`, `"30s"`, `"5m"`, `"72h"`; sizes integers or `"10MiB"`; `${NAME}` is an environment variable; paths are
+//! relative to the file that names them. A key that this version would not obey is refused, never ignored.
+
+pub mod layer;
+pub mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use layer::{ConfigError, Environment, Setting};
+use layer::{Layer, Origin, Reader};
+use value::{Door, FilePath, HostPort, Listen, Peers, Size, Value, choice};
+
+use crate::profile::Profile;
+use crate::sip::Protocol;
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Unique in a cluster.
+    pub name: String,
+    /// Everything that must survive a restart, and the spool.
+    pub data_dir: PathBuf,
+    /// Longest wait for running pages after SIGTERM.
+    pub drain_timeout: Duration,
+    /// OS threads; 0 means one per core.
+    pub threads: u8,
+}
+
+/// `[sip]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sip {
+    /// Never empty, never TLS in this version.
+    pub listen: Vec<Listen>,
+    /// Our own URI, as the filter criteria name it.
+    pub uri: String,
+    /// Other names for us in Route and Request-URI.
+    pub aliases: Vec<String>,
+    /// ISC-001: whose requests are served.
+    pub trusted_peers: Vec<IpNet>,
+    /// Written into Via and Contact. Port 0: the port that was taken when listening.
+    pub advertise: HostPort,
+    /// Largest message, in octets.
+    pub max_message: usize,
+    /// TCP connections held at once.
+    pub max_connections: u32,
+}
+
+/// `[core]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Core {
+    /// Used where neither a registration nor a Route names one.
+    pub scscf: String,
+    /// Equal to `scscf` where not set.
+    pub icscf: String,
+}
+
+/// `[service]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// PSIs that expand URI lists.
+    pub factories: Vec<String>,
+    /// Every user part at one of these hosts is an IM Group Identity.
+    pub group_domains: Vec<String>,
+    /// Single group identities elsewhere.
+    pub groups: Vec<String>,
+    /// Who may use the service; empty: every asserted identity.
+    pub subscribers: Vec<String>,
+    pub barred: Vec<String>,
+}
+
+/// `[msrp]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Msrp {
+    pub listen: Vec<SocketAddr>,
+    /// Written into `a=path`. Port 0: the port that was taken when listening.
+    pub advertise: HostPort,
+}
+
+/// `[xdms]`, embedded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Xdms {
+    /// The XCAP root. Port 0: the port that was taken when listening.
+    pub root: String,
+    pub listen: Option<SocketAddr>,
+    /// A tree that mirrors the XCAP tree below the root.
+    pub documents: Option<PathBuf>,
+    /// Who may assert identities.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In `node.data_dir`.
+    Embedded,
+    /// Nothing survives; for tests.
+    Memory,
+}
+
+/// Which pages' flows go to disk when they end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowKeep {
+    /// Refused pages, and those with a recipient that did not get it.
+    Failed,
+    All,
+    None,
+    /// One of so many, and every failed one is not among them by right.
+    OneIn(u32),
+}
+
+/// `[ops]`
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ops {
+    /// `None`: no operators' door.
+    pub listen: Option<SocketAddr>,
+    /// Asked for on `/api` and `/admin`.
+    pub token: Option<String>,
+    /// Most octets of call flows in memory.
+    pub flow_memory: usize,
+    pub flow_keep: FlowKeep,
+    /// Most octets of call flows on disk.
+    pub flow_disk: u64,
+    /// Most pages that are shown; the oldest that ended leave first.
+    pub pages: u32,
+    /// Most HTTP connections at once.
+    pub max_connections: u32,
+}
+
+impl std::fmt::Debug for Ops {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ops")
+            .field("listen", &self.listen)
+            .field("token", &self.token.as_ref().map(|_| "(secret)"))
+            .field("flow_memory", &self.flow_memory)
+            .field("flow_keep", &self.flow_keep)
+            .field("flow_disk", &self.flow_disk)
+            .field("pages", &self.pages)
+            .field("max_connections", &self.max_connections)
+            .finish()
+    }
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// The word that stands in configuration and in `PUT /admin/log`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl std::str::FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::read(&layer::Raw::Text(text.to_owned()), &Origin::BuiltIn)
+            .map_err(|wrong| format!("{wrong}; {}", Self::right()))
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+choice!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
+choice!(LogFormat { Text = "text", Json = "json" });
+
+/// `[log]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `None`: the built-in values, which are those of the profile `3gpp`.
+    pub profile: Option<PathBuf>,
+    pub node: Node,
+    pub sip: Sip,
+    pub core: Core,
+    pub service: Service,
+    pub msrp: Msrp,
+    pub xdms: Xdms,
+    pub store: Store,
+    pub ops: Ops,
+    pub log: Log,
+}
+
+/// Configuration and profile as they are in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The file that was read; `None` for built-in defaults.
+    pub file: Option<PathBuf>,
+    pub config: Config,
+    pub profile: Profile,
+    /// Every effective setting; those of the profile begin with `profile.`.
+    pub settings: Vec<Setting>,
+}
+
+/// Keys of the interface that belong to later versions.
+const LATER: &[(&str, &str)] = &[
+    ("sip.tls.", "TLS"),
+    ("auth.", "SIP Digest"),
+    ("core.outbound_proxy", "outbound proxy of the profile sipip"),
+    ("msrp.tls.", "TLS"),
+    ("xdms.asserted_identity", "an XDMS elsewhere, mode \"ut\""),
+    ("xdms.tls.", "TLS"),
+    ("xdms.server_tls.", "TLS"),
+    ("charging.", "charging records"),
+];
+
+impl Loaded {
+    /// Loads what `--config` and `--set` ask for.
+    ///
+    /// # Errors
+    /// The first mistake that was found, as one line.
+    pub fn load(file: Option<&Path>, set: &[String]) -> Result<Self, ConfigError> {
+        Self::load_with(file, set, &|name| std::env::var(name).ok())
+    }
+
+    /// [`Loaded::load`] with another environment.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load_with(
+        file: Option<&Path>,
+        set: &[String],
+        environment: Environment<'_>,
+    ) -> Result<Self, ConfigError> {
+        let file = file
+            .map(Path::to_owned)
+            .or_else(|| environment("PAGECAST_CONFIG").filter(|f| !f.is_empty()).map(PathBuf::from))
+            .or_else(|| {
+                ["./config/pagecast.toml", "/etc/pagecast/pagecast.toml"]
+                    .into_iter()
+                    .map(PathBuf::from)
+                    .find(|path| path.exists())
+            });
+        let below = match &file {
+            Some(path) => Layer::from_file(path, environment)?,
+            None => Layer::default(),
+        };
+        let mut set = Layer::from_arguments(set, environment)?;
+        let profile_set = set.split_off_section("profile");
+        if let Some(stray) = below.items.keys().find(|key| key.starts_with("profile.")) {
+            return Err(ConfigError::new(
+                &below.items[stray].origin,
+                stray.clone(),
+                "profile keys do not stand in this file",
+                "write them into the file that `profile` names, or use --set profile.KEY=VALUE",
+            ));
+        }
+        let mut reader = Reader::new(below.under(set));
+        let config = Config::read(&mut reader)?;
+        if let Some(path) = config.profile.as_ref().filter(|path| !path.is_file()) {
+            return Err(reader.wrong(
+                "profile",
+                format!("{} cannot be read", path.display()),
+                "name a profile, like \"../ims-profiles/3gpp.toml\"",
+            ));
+        }
+        let mut settings = reader.finish(LATER)?;
+        let local = config.msrp.listen.iter().all(|address| address.ip().is_loopback());
+        let (profile, profile_settings) =
+            Profile::load(config.profile.as_deref(), profile_set, local, environment)?;
+        settings.extend(profile_settings.into_iter().map(|mut setting| {
+            setting.key.insert_str(0, "profile.");
+            setting
+        }));
+        Ok(Self { file, config, profile, settings })
+    }
+
+    /// What `check` prints: a line per setting with key, value and the file it came from.
+    pub fn explain(&self) -> String {
+        let mut text = String::new();
+        for setting in &self.settings {
+            text.push_str(&format!("{setting}\n"));
+        }
+        text
+    }
+}
+
+impl Config {
+    fn read(r: &mut Reader) -> Result<Self, ConfigError> {
+        let profile = r.take_if_set::<FilePath>("profile")?.map(|path| path.0);
+        let node = read_node(r)?;
+        let sip = read_sip(r)?;
+        let core = read_core(r)?;
+        let service = Service {
+            factories: uris(r, "service.factories", &["sip:pages@ims.test"])?,
+            group_domains: r.take("service.group_domains", vec!["groups.ims.test".to_owned()])?,
+            groups: uris(r, "service.groups", &[])?,
+            subscribers: uris(r, "service.subscribers", &[])?,
+            barred: uris(r, "service.barred", &[])?,
+        };
+        if let Some(domain) = service.group_domains.iter().find(|domain| !is_host(domain)) {
+            return Err(r.wrong(
+                "service.group_domains",
+                format!("{domain:?} is no host name"),
+                "write host names like \"groups.example.net\"",
+            ));
+        }
+        let msrp = read_msrp(r)?;
+        let xdms = read_xdms(r)?;
+        read_sh(r)?;
+        let store = match r.take("store.url", "embedded:".to_owned())?.as_str() {
+            "embedded:" => Store::Embedded,
+            "memory:" => Store::Memory,
+            other => {
+                // The address may hold a password: only its scheme is repeated.
+                let scheme = other.split(':').next().unwrap_or_default();
+                return Err(r.wrong(
+                    "store.url",
+                    format!("a store {scheme:?} is not supported by this version"),
+                    "write \"embedded:\" or \"memory:\"",
+                ));
+            }
+        };
+        let ops = read_ops(r)?;
+        let log = Log {
+            level: r.take("log.level", LogLevel::Info)?,
+            format: r.take("log.format", LogFormat::Text)?,
+        };
+        Ok(Self { profile, node, sip, core, service, msrp, xdms, store, ops, log })
+    }
+}
+
+fn read_node(r: &mut Reader) -> Result<Node, ConfigError> {
+    let name = r.take("node.name", "as1".to_owned())?;
+    if !is_host(&name) || name.len() > 63 {
+        return Err(r.wrong(
+            "node.name",
+            format!("{name:?} is no name"),
+            "write up to 63 letters, digits, '-', '_' and '.'",
+        ));
+    }
+    Ok(Node {
+        name,
+        data_dir: r.take("node.data_dir", FilePath("var".into()))?.0,
+        drain_timeout: r.take_within(
+            "node.drain_timeout",
+            Duration::from_secs(30),
+            Duration::ZERO,
+            Duration::from_secs(86_400),
+        )?,
+        threads: r.take_within("node.threads", 0u8, 0, 64)?,
+    })
+}
+
+fn read_sip(r: &mut Reader) -> Result<Sip, ConfigError> {
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let listen: Vec<Listen> = r.take(
+        "sip.listen",
+        vec![
+            Listen { protocol: Protocol::Udp, address: at(5090) },
+            Listen { protocol: Protocol::Tcp, address: at(5090) },
+        ],
+    )?;
+    let Some(first) = listen.first().map(|listen| listen.address) else {
+        return Err(r.wrong("sip.listen", "is empty", "name at least one address"));
+    };
+    let uri = uri(r, "sip.uri", "sip:127.0.0.1:5090")?;
+    let aliases = uris(r, "sip.aliases", &[])?;
+    let trusted: Vec<Peers> = r.take(
+        "sip.trusted_peers",
+        vec![Peers(IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8))],
+    )?;
+    let addresses: Vec<SocketAddr> = listen.iter().map(|listen| listen.address).collect();
+    let advertise = advertise(r, "sip", &addresses, first)?;
+    Ok(Sip {
+        listen,
+        uri,
+        aliases,
+        trusted_peers: trusted.into_iter().map(|peers| peers.0).collect(),
+        advertise,
+        max_message: r
+            .take_within("sip.max_message", Size::kib(256), Size::kib(8), Size::mib(16))?
+            .as_usize(),
+        max_connections: r.take_within("sip.max_connections", 10_000u32, 1, 1_000_000)?,
+    })
+}
+
+fn read_core(r: &mut Reader) -> Result<Core, ConfigError> {
+    let scscf = uri(r, "core.scscf", "sip:127.0.0.1:5060")?;
+    let icscf: String = r.take("core.icscf", String::new())?;
+    let icscf = if icscf.is_empty() {
+        scscf.clone()
+    } else if is_sip_uri(&icscf) {
+        icscf
+    } else {
+        return Err(r.wrong("core.icscf", format!("{icscf:?} is no SIP URI"), RIGHT_SIP_URI));
+    };
+    Ok(Core { scscf, icscf })
+}
+
+fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {
+    let listen: Vec<SocketAddr> =
+        r.take("msrp.listen", vec![SocketAddr::from(([127, 0, 0, 1], 2855))])?;
+    let Some(first) = listen.first().copied() else {
+        return Err(r.wrong("msrp.listen", "is empty", "name at least one address"));
+    };
+    let advertise = advertise(r, "msrp", &listen, first)?;
+    Ok(Msrp { listen, advertise })
+}
+
+/// What others are told for `listen`: as set, else the first address. Where that one takes a free port, the port told
+/// is the one taken.
+fn advertise(
+    r: &mut Reader,
+    section: &str,
+    listen: &[SocketAddr],
+    first: SocketAddr,
+) -> Result<HostPort, ConfigError> {
+    let key = format!("{section}.advertise");
+    let set: Option<HostPort> = r.take_if_set(&key)?;
+    let wildcard = listen.iter().find(|address| address.ip().is_unspecified());
+    match (set, wildcard) {
+        (None, Some(address)) => Err(r.wrong(
+            &format!("{section}.listen"),
+            format!("{address} is every address of this machine and tells nobody where we are"),
+            format!("set {key} = \"host:port\" too"),
+        )),
+        (None, None) => Ok(HostPort::of(first)),
+        (Some(mut told), _) => {
+            if first.port() == 0 {
+                told.port = 0;
+            }
+            Ok(told)
+        }
+    }
+}
+
+fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
+    let mode = r.take("xdms.mode", "embedded".to_owned())?;
+    if mode != "embedded" {
+        let wrong = if mode == "ut" {
+            "an XDMS elsewhere (\"ut\") is not supported by this version".to_owned()
+        } else {
+            format!("{mode:?} is none of the choices")
+        };
+        return Err(r.wrong("xdms.mode", wrong, "write \"embedded\""));
+    }
+    let root: String = r.take("xdms.root", "http://127.0.0.1:8080/xcap-root".to_owned())?;
+    let authority = root.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+    if authority.is_none_or(str::is_empty) || root.contains(['?', '#', ' ']) {
+        return Err(r.wrong(
+            "xdms.root",
+            format!("{root:?} is no XCAP root"),
+            "write \"http://host:port/path\"",
+        ));
+    }
+    let listen = r.take("xdms.listen", Door(Some(SocketAddr::from(([127, 0, 0, 1], 8080)))))?.0;
+    Ok(Xdms {
+        root: root.trim_end_matches('/').to_owned(),
+        listen,
+        documents: r.take_if_set::<FilePath>("xdms.documents")?.map(|path| path.0),
+        trusted_proxies: r
+            .take(
+                "xdms.trusted_proxies",
+                vec![Peers(IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8))],
+            )?
+            .into_iter()
+            .map(|peers| peers.0)
+            .collect(),
+    })
+}
+
+/// Sh is off in this version. The other keys of its section say how it would be used and are checked for their form.
+fn read_sh(r: &mut Reader) -> Result<(), ConfigError> {
+    if r.take("sh.enabled", false)? {
+        return Err(r.wrong(
+            "sh.enabled",
+            "Sh is not supported by this version",
+            "write false; the S-CSCF is found by Route and core.scscf",
+        ));
+    }
+    for key in ["sh.origin_host", "sh.origin_realm", "sh.destination_realm", "sh.destination_host"]
+    {
+        if r.is_set(key) {
+            r.take(key, String::new())?;
+        }
+    }
+    if r.is_set("sh.peers") {
+        r.take::<Vec<HostPort>>("sh.peers", Vec::new())?;
+    }
+    Ok(())
+}
+
+fn read_ops(r: &mut Reader) -> Result<Ops, ConfigError> {
+    let listen = r.take("ops.listen", Door(Some(SocketAddr::from(([127, 0, 0, 1], 9464)))))?.0;
+    let token = r.take_secret("ops.token")?;
+    if token
+        .as_ref()
+        .is_some_and(|token| token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        return Err(r.wrong(
+            "ops.token",
+            "is empty or holds characters no HTTP header can carry",
+            "write visible ASCII characters without spaces",
+        ));
+    }
+    if token.is_none() && listen.is_some_and(|address| !address.ip().is_loopback()) {
+        return Err(r.wrong(
+            "ops.listen",
+            "is reachable from other machines and nothing guards it",
+            "set ops.token, or listen on 127.0.0.1",
+        ));
+    }
+    let keep: String = r.take("ops.flow_keep", "failed".to_owned())?;
+    let flow_keep = match keep.as_str() {
+        "failed" => FlowKeep::Failed,
+        "all" => FlowKeep::All,
+        "none" => FlowKeep::None,
+        other => other
+            .strip_prefix("1/")
+            .and_then(|n| n.parse().ok())
+            .filter(|n| *n > 0)
+            .map(FlowKeep::OneIn)
+            .ok_or_else(|| {
+                r.wrong(
+                    "ops.flow_keep",
+                    format!("{other:?} is none of the choices"),
+                    "write \"failed\", \"all\", \"none\" or \"1/N\"",
+                )
+            })?,
+    };
+    Ok(Ops {
+        listen,
+        token,
+        flow_memory: r
+            .take_within("ops.flow_memory", Size::mib(64), Size(0), Size::mib(65_536))?
+            .as_usize(),
+        flow_keep,
+        flow_disk: r.take("ops.flow_disk", Size::mib(256))?.0,
+        pages: r.take_within("ops.pages", 10_000u32, 1, 1_000_000)?,
+        max_connections: r.take_within("ops.max_connections", 256u32, 1, 65_536)?,
+    })
+}
+
+const RIGHT_SIP_URI: &str = "write a URI like \"sip:name@host\" or \"sip:host:port\"";
+
+fn uri(r: &mut Reader, key: &str, default: &str) -> Result<String, ConfigError> {
+    let uri: String = r.take(key, default.to_owned())?;
+    if is_sip_uri(&uri) {
+        Ok(uri)
+    } else {
+        Err(r.wrong(key, format!("{uri:?} is no SIP URI"), RIGHT_SIP_URI))
+    }
+}
+
+fn uris(r: &mut Reader, key: &str, default: &[&str]) -> Result<Vec<String>, ConfigError> {
+    let uris: Vec<String> = r.take(key, default.iter().map(|uri| (*uri).to_owned()).collect())?;
+    match uris.iter().find(|uri| !is_sip_uri(uri) && !uri.starts_with("tel:")) {
+        None => Ok(uris),
+        Some(uri) => Err(r.wrong(key, format!("{uri:?} is no SIP or tel URI"), RIGHT_SIP_URI)),
+    }
+}
+
+fn is_sip_uri(uri: &str) -> bool {
+    let rest = uri.strip_prefix("sip:").or_else(|| uri.strip_prefix("sips:"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b))
+    })
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+}
+
+#[cfg(test)]
+mod tests;

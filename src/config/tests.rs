@@ -1,0 +1,363 @@
+//! What is right and what is wrong in a configuration, and how it is told.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+
+/// A folder of its own, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("pagecast-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("writable");
+        std::fs::write(&path, text).expect("the temporary folder can be written");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn nothing(_: &str) -> Option<String> {
+    None
+}
+
+fn load(file: &Path, set: &[&str]) -> Result<Loaded, ConfigError> {
+    let set: Vec<String> = set.iter().map(|argument| (*argument).to_owned()).collect();
+    Loaded::load_with(Some(file), &set, &nothing)
+}
+
+/// The text of the file as the interface shows it, with every key that this version obeys.
+const WHOLE: &str = r#"
+[node]
+name = "as7"
+data_dir = "../var"
+drain_timeout = "5m"
+threads = 3
+[sip]
+listen = ["udp:0.0.0.0:5090", "tcp:[::1]:5091"]
+uri = "sip:as.ims.test"
+aliases = ["sip:as7.ims.test:5090"]
+trusted_peers = ["10.0.0.0/8", "192.0.2.7"]
+advertise = "as.ims.test:5090"
+max_message = 65536
+[core]
+scscf = "sip:scscf.ims.test:6060"
+icscf = "sip:icscf.ims.test"
+[service]
+factories = ["sip:pages@ims.test", "sip:more@ims.test"]
+group_domains = ["groups.ims.test"]
+groups = ["sip:crew@ims.test"]
+subscribers = ["tel:+4912345"]
+barred = ["sip:mallory@ims.test"]
+[msrp]
+listen = ["127.0.0.1:0"]
+advertise = "media.ims.test:2855"
+[xdms]
+mode = "embedded"
+root = "http://127.0.0.1:8081/xcap-root/"
+listen = ""
+documents = "xdms"
+trusted_proxies = ["127.0.0.1"]
+[sh]
+enabled = false
+peers = ["127.0.0.20:3868"]
+origin_host = "as1.ims.test"
+origin_realm = "ims.test"
+destination_realm = "ims.test"
+[store]
+url = "memory:"
+[ops]
+listen = "0.0.0.0:9464"
+token = "${OPS_TOKEN}"
+flow_memory = "8MiB"
+flow_keep = "1/20"
+[log]
+level = "debug"
+format = "json"
+"#;
+
+#[test]
+fn every_key_of_the_file_arrives() {
+    let folder = Folder::new("whole");
+    let file = folder.write("etc/pagecast.toml", WHOLE);
+    let environment = |name: &str| (name == "OPS_TOKEN").then(|| "sesame".to_owned());
+    let loaded = Loaded::load_with(Some(&file), &[], &environment).expect("all is right");
+    let config = &loaded.config;
+    assert_eq!(config.node.name, "as7");
+    assert_eq!(config.node.data_dir, folder.0.join("var"), "relative to the file");
+    assert_eq!(config.node.drain_timeout, Duration::from_secs(300));
+    assert_eq!(config.node.threads, 3);
+    assert_eq!(config.sip.listen.len(), 2);
+    assert_eq!(config.sip.listen[1].protocol, Protocol::Tcp);
+    assert_eq!(config.sip.advertise.to_string(), "as.ims.test:5090");
+    assert_eq!(config.sip.max_message, 65536);
+    assert_eq!(config.sip.trusted_peers[1].to_string(), "192.0.2.7/32");
+    assert_eq!(config.core.icscf, "sip:icscf.ims.test");
+    assert_eq!(config.service.factories.len(), 2);
+    assert_eq!(config.service.subscribers, ["tel:+4912345"]);
+    assert_eq!(config.msrp.advertise.port, 0, "a free port is told as the port that was taken");
+    assert_eq!(config.xdms.root, "http://127.0.0.1:8081/xcap-root");
+    assert_eq!(config.xdms.listen, None);
+    assert_eq!(config.xdms.documents, Some(folder.0.join("etc/xdms")));
+    assert_eq!(config.store, Store::Memory);
+    assert_eq!(config.ops.token.as_deref(), Some("sesame"));
+    assert_eq!(config.ops.flow_memory, 8 << 20);
+    assert_eq!(config.ops.flow_keep, FlowKeep::OneIn(20));
+    assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
+    let explained = loaded.explain();
+    assert!(!explained.contains("sesame"), "secrets are not shown: {explained}");
+    assert!(!format!("{config:?}").contains("sesame"));
+}
+
+#[test]
+fn what_is_not_set_is_as_the_shipped_file_has_it() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
+    let shipped =
+        Loaded::load_with(Some(&shipped), &[], &nothing).expect("the shipped file is right");
+    let folder = Folder::new("empty");
+    let empty = load(&folder.write("pagecast.toml", ""), &[]).expect("nothing is right, too");
+    let mut expected = shipped.config.clone();
+    expected.profile = None;
+    expected.node.data_dir = "var".into();
+    assert_eq!(empty.config, expected);
+    assert_eq!(empty.profile, shipped.profile, "built-in values are those of 3gpp.toml");
+}
+
+#[test]
+fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
+    let cases: &[(&str, &[&str])] = &[
+        ("[node]\nname = 7", &[":2: node.name: 7 is no text; write"]),
+        ("\n\n[node]\nnmae = \"x\"", &[":4: node.nmae: no such key; did you mean node.name?"]),
+        ("[nod]\nname = \"x\"", &[":2: nod.name: no such key; did you mean node.name?"]),
+        ("[node]\nname = \"x\"\nname = \"y\"", &[":3: ", "duplicate"]),
+        ("[node\n", &[":1: "]),
+        (
+            "[node]\ndrain_timeout = 30",
+            &[":2: node.drain_timeout: 30 is no duration; write", "\"30s\""],
+        ),
+        (
+            "[node]\ndrain_timeout = \"30 parsecs\"",
+            &[":2: node.drain_timeout: \"30 parsecs\" is no duration"],
+        ),
+        ("[node]\nthreads = -1", &[":2: node.threads: -1 is out of bounds; write"]),
+        ("[node]\nthreads = 65", &[":2: node.threads: 65 is out of bounds; write 0 to 64"]),
+        (
+            "[sip]\nmax_message = \"10 MB\"",
+            &[":2: sip.max_message: \"10 MB\" is no size; write", "\"10MiB\""],
+        ),
+        ("[sip]\nlisten = []", &[":2: sip.listen: is empty"]),
+        (
+            "[sip]\nlisten = [\n\"udp:127.0.0.1:5090\",\n\"sctp:127.0.0.1:5090\"]",
+            &[":2: sip.listen: \"sctp:127.0.0.1:5090\""],
+        ),
+        (
+            "[sip]\nlisten = [\"tls:127.0.0.1:5061\"]",
+            &[":2: sip.listen: ", "TLS is not supported by this version"],
+        ),
+        (
+            "[sip]\nlisten = [\"udp:0.0.0.0:5090\"]",
+            &[":2: sip.listen: 0.0.0.0:5090", "sip.advertise"],
+        ),
+        ("[sip]\nlisten = [\"udp:[::]:5090\"]", &[":2: sip.listen: [::]:5090", "sip.advertise"]),
+        ("[msrp]\nlisten = [\"0.0.0.0:2855\"]", &[":2: msrp.listen: ", "msrp.advertise"]),
+        (
+            "[msrp]\nadvertise = \"nowhere\"",
+            &[":2: msrp.advertise: \"nowhere\" is no host and port; write \"host:port\""],
+        ),
+        ("[sip]\nuri = \"127.0.0.1\"", &[":2: sip.uri: \"127.0.0.1\" is no SIP URI; write"]),
+        (
+            "[sip]\ntrusted_peers = [\"core.ims.test\"]",
+            &[":2: sip.trusted_peers: ", "not supported by this version"],
+        ),
+        (
+            "[sip.tls]\ncertificate = \"a.pem\"",
+            &[":2: sip.tls.certificate: is not supported by this version (TLS); remove it"],
+        ),
+        ("[auth]\nrealm = \"ims.test\"", &[":2: auth.realm: is not supported by this version"]),
+        (
+            "[core]\noutbound_proxy = \"\"",
+            &[":2: core.outbound_proxy: is not supported by this version"],
+        ),
+        (
+            "[xdms]\nmode = \"ut\"",
+            &[":2: xdms.mode: ", "\"ut\"", "not supported by this version; write \"embedded\""],
+        ),
+        (
+            "[xdms]\nroot = \"https://x/\"",
+            &[":2: xdms.root: \"https://x/\" is no XCAP root; write"],
+        ),
+        (
+            "[sh]\nenabled = true",
+            &[":2: sh.enabled: Sh is not supported by this version; write false"],
+        ),
+        (
+            "[store]\nurl = \"postgres://me:sesame@db/p\"",
+            &[
+                ":2: store.url: a store \"postgres\" is not supported by this version; write \"embedded:\"",
+            ],
+        ),
+        ("[ops]\nlisten = \"0.0.0.0:9464\"", &[":2: ops.listen: ", "ops.token"]),
+        ("[ops]\nlisten = \"192.0.2.1:9464\"", &[":2: ops.listen: ", "ops.token"]),
+        (
+            "[ops]\ntoken = \"${NOT_SET}\"",
+            &[":2: ops.token: the environment variable \"NOT_SET\" is not set"],
+        ),
+        ("[ops]\nflow_keep = \"1/0\"", &[":2: ops.flow_keep: ", "\"1/N\""]),
+        (
+            "[log]\nlevel = \"loud\"",
+            &[":2: log.level: \"loud\" is none of the choices; write one of: \"error\", \"warn\""],
+        ),
+        (
+            "profile = \"missing.toml\"",
+            &[":1: profile: ", "missing.toml cannot be read; name a profile"],
+        ),
+        (
+            "[profile]\nim = { leg_timeout = \"1s\" }",
+            &[":2: profile.im.leg_timeout: profile keys do not stand in this file"],
+        ),
+    ];
+    let folder = Folder::new("wrong");
+    for (text, expected) in cases {
+        let file = folder.write("pagecast.toml", text);
+        let error = load(&file, &[]).expect_err(text).to_string();
+        assert_eq!(error.lines().count(), 1, "{text}: {error}");
+        assert!(error.starts_with(&folder.0.display().to_string()), "{text}: {error}");
+        for part in *expected {
+            assert!(error.contains(part), "{text}: {error}, expected {part}");
+        }
+        assert!(!error.contains("sesame"), "{error}");
+    }
+}
+
+#[test]
+fn set_wins_over_the_file() {
+    let folder = Folder::new("set");
+    let file =
+        folder.write("pagecast.toml", "[node]\nname = \"file\"\n[sip]\nmax_message = \"64KiB\"\n");
+    let loaded = load(
+        &file,
+        &[
+            "node.name=shell",
+            "sip.listen=[\"udp:127.0.0.1:0\"]",
+            "ops.listen=127.0.0.1:0",
+            "node.drain_timeout=2s",
+            "service.group_domains=['a.test', 'b.test']",
+            "node.threads=2",
+            "profile.im.leg_timeout=3s",
+            "profile.im.large.isfocus=false",
+            "profile.core=sipip",
+        ],
+    )
+    .expect("all is right");
+    assert_eq!(loaded.config.node.name, "shell");
+    assert_eq!(loaded.config.node.threads, 2);
+    assert_eq!(loaded.config.sip.listen.len(), 1);
+    assert_eq!(loaded.config.sip.advertise.port, 0);
+    assert_eq!(loaded.config.sip.max_message, 64 << 10);
+    assert_eq!(loaded.config.ops.listen, Some(([127, 0, 0, 1], 0).into()));
+    assert_eq!(loaded.config.service.group_domains, ["a.test", "b.test"]);
+    assert_eq!(loaded.profile.im.leg_timeout, Duration::from_secs(3));
+    assert!(!loaded.profile.im.large_isfocus);
+    assert_eq!(loaded.profile.core, crate::profile::CoreKind::SipIp);
+    let explained = loaded.explain();
+    let line = |key: &str| {
+        explained
+            .lines()
+            .find(|line| line.starts_with(&format!("{key} = ")))
+            .unwrap_or_else(|| panic!("{key} is not explained"))
+    };
+    assert_eq!(line("node.name"), "node.name = \"shell\"  # --set");
+    assert_eq!(
+        line("sip.max_message"),
+        format!("sip.max_message = \"64KiB\"  # {}:4", file.display())
+    );
+    assert_eq!(line("log.level"), "log.level = \"info\"  # built-in");
+    assert_eq!(line("profile.im.leg_timeout"), "profile.im.leg_timeout = \"3s\"  # --set");
+
+    let cases: &[(&str, &str)] = &[
+        ("node.name", "--set: node.name: has no value; write --set section.key=VALUE"),
+        ("node.nmae=x", "--set: node.nmae: no such key; did you mean node.name?"),
+        ("node.threads=many", "--set: node.threads: \"many\" is no number; write"),
+        ("profile.im.leg_timeout=soon", "--set: profile.im.leg_timeout: \"soon\" is no duration"),
+        (
+            "profile.im.leg_timout=1s",
+            "--set: profile.im.leg_timout: no such key; did you mean im.leg_timeout?",
+        ),
+        (
+            "profile.pager.max_size=1300",
+            "--set: profile.pager.max_size: is not supported by this version",
+        ),
+    ];
+    for (argument, expected) in cases {
+        let error = load(&file, &[argument]).expect_err(argument).to_string();
+        assert!(error.starts_with(expected), "{argument}: {error}");
+    }
+}
+
+#[test]
+fn the_file_is_looked_for_in_its_order() {
+    let folder = Folder::new("order");
+    let named = folder.write("named.toml", "[node]\nname = \"named\"");
+    let by_environment = folder.write("env.toml", "[node]\nname = \"by-environment\"");
+    let environment =
+        |name: &str| (name == "PAGECAST_CONFIG").then(|| by_environment.display().to_string());
+    let loaded = Loaded::load_with(Some(&named), &[], &environment).expect("right");
+    assert_eq!(loaded.config.node.name, "named");
+    let loaded = Loaded::load_with(None, &[], &environment).expect("right");
+    assert_eq!(loaded.config.node.name, "by-environment");
+    let gone = |name: &str| (name == "PAGECAST_CONFIG").then(|| "/no/such/file".to_owned());
+    let error = Loaded::load_with(None, &[], &gone).expect_err("a named file must be there");
+    assert!(error.to_string().starts_with("/no/such/file: cannot be read"), "{error}");
+}
+
+#[test]
+fn units_are_read_and_shown() {
+    use super::layer::Raw;
+    let text = |text: &str| Raw::Text(text.to_owned());
+    let durations = [
+        ("500ms", 500, "\"500ms\""),
+        ("30s", 30_000, "\"30s\""),
+        ("5m", 300_000, "\"5m\""),
+        ("120s", 120_000, "\"120s\""),
+        ("72h", 259_200_000, "\"3d\""),
+        ("0s", 0, "\"0s\""),
+    ];
+    for (written, millis, shown) in durations {
+        let duration = Duration::read(&text(written), &Origin::BuiltIn).expect(written);
+        assert_eq!(duration, Duration::from_millis(millis), "{written}");
+        assert_eq!(duration.show(), shown);
+    }
+    for wrong in ["", "s", "-1s", "1.5s", "10", "99999999999d", "1 year"] {
+        assert!(Duration::read(&text(wrong), &Origin::BuiltIn).is_err(), "{wrong}");
+    }
+    let sizes = [
+        (text("10MiB"), 10 << 20, "\"10MiB\""),
+        (text("1GiB"), 1 << 30, "\"1GiB\""),
+        (text("256KiB"), 256 << 10, "\"256KiB\""),
+        (text("17B"), 17, "17"),
+        (Raw::Integer(1300), 1300, "1300"),
+        (Raw::Integer(0), 0, "0"),
+    ];
+    for (written, octets, shown) in sizes {
+        let size = Size::read(&written, &Origin::BuiltIn).expect("a size");
+        assert_eq!((size.0, size.show().as_str()), (octets, shown));
+    }
+    for wrong in
+        [text("10MB"), text("MiB"), Raw::Integer(-1), text("99999999999GiB"), Raw::Switch(true)]
+    {
+        assert!(Size::read(&wrong, &Origin::BuiltIn).is_err(), "{wrong:?}");
+    }
+}

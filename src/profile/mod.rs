@@ -1,0 +1,482 @@
+//! The operator's choices: what operators differ in, as data.
+//!
+//! A profile is a TOML file; `extends` takes another one and changes what it names, over any number of steps but never
+//! in a circle. [`Profile::load`] gives the typed values and, for `check`, every key with the file it came from. Each
+//! module keeps its own settings type and obeys only that; `config::settings` builds those from here. Only keys that
+//! are obeyed exist: every other is refused at load, those of later versions with a word about it.
+//! The keys are those of the rule lists (OMA-IM 0.2, MSRP 0.3, URI lists, AS on ISC); defaults are those of `3gpp.toml`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::layer::{ConfigError, Environment, Layer, Origin, Reader, Setting, resolve};
+use crate::config::value::{Peers, Rate, Size, choice};
+use crate::engine::policy::{FailMap, OriginatorAnswer, SrPolicy};
+
+/// What kind of core stands around the server (core profiles of the ISC rules, section L).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoreKind {
+    /// 3GPP TS 24.229.
+    Tgpp,
+    /// 3GPP2 X.S0013-004.
+    Tgpp2,
+    /// A plain SIP core without IMS headers.
+    SipIp,
+}
+
+/// IM-042, IM-044: release in the product token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    Oma10,
+    Oma20,
+}
+
+/// IM-041: what is appended to the Accept-Contact value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptContactParams {
+    None,
+    RequireExplicit,
+}
+
+/// IM-038, IM-039: whose identity stands in From and P-Asserted-Identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentitySource {
+    Originator,
+    Service,
+}
+
+/// IM-022: the form of a refused anonymous request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnonReject {
+    /// 403 with a Warning.
+    Oma,
+    /// 433.
+    Rfc,
+}
+
+/// IM-045: refresher in the Session-Expires we send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresher {
+    Omit,
+    Uac,
+    Uas,
+}
+
+/// IM-025: an INVITE that names no mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultMode {
+    Reject,
+    Large,
+}
+
+/// ISC-010: how requests of a PSI are routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PsiRoute {
+    Icscf,
+    Scscf,
+}
+
+/// ISC-012: how the requests of a fan-out are routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FanoutRoute {
+    OrigScscf,
+    Odi,
+    Psi,
+    TermIcscf,
+}
+
+/// ISC-019: more than one P-Served-User.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManyServedUsers {
+    Reject,
+    First,
+}
+
+/// ISC-022: when P-Served-User is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendPsu {
+    Always,
+    IfDiffers,
+    Never,
+}
+
+/// MS-020: which pages carry sender attribution, that is CPIM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribution {
+    /// Groups and lists of more than one.
+    Many,
+    Group,
+    Never,
+}
+
+/// UL-023: what becomes of bcc recipients in the history list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BccMode {
+    Remove,
+    KeepOwn,
+}
+
+choice!(CoreKind { Tgpp = "3gpp", Tgpp2 = "3gpp2", SipIp = "sipip" });
+choice!(Release { Oma10 = "1.0", Oma20 = "2.0" });
+choice!(AcceptContactParams { None = "", RequireExplicit = "require;explicit" });
+choice!(IdentitySource { Originator = "originator", Service = "service" });
+choice!(AnonReject { Oma = "oma", Rfc = "rfc" });
+choice!(Refresher { Omit = "omit", Uac = "uac", Uas = "uas" });
+choice!(DefaultMode { Reject = "reject", Large = "large" });
+choice!(PsiRoute { Icscf = "icscf", Scscf = "scscf" });
+choice!(FanoutRoute {
+    OrigScscf = "orig_scscf",
+    Odi = "odi",
+    Psi = "psi",
+    TermIcscf = "term_icscf",
+});
+choice!(ManyServedUsers { Reject = "reject", First = "first" });
+choice!(SendPsu { Always = "always", IfDiffers = "if_differs", Never = "never" });
+choice!(Attribution { Many = "many", Group = "group", Never = "never" });
+choice!(BccMode { Remove = "remove", KeepOwn = "keep_own" });
+choice!(OriginatorAnswer { First200 = "first_200", Immediate = "immediate" });
+choice!(FailMap { Safe = "safe", Plain = "plain" });
+choice!(SrPolicy { Switch = "switch", FirstDelivery = "first_delivery" });
+
+/// Declares one section: a field, its key, its default, and bounds where it has them.
+macro_rules! section {
+    ($(#[$about:meta])* $name:ident {
+        $($(#[$doc:meta])* $field:ident: $kind:ty = $key:literal, $default:expr $(, $least:expr => $most:expr)?;)+
+    }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: $kind,)+
+        }
+
+        impl $name {
+            fn read(r: &mut Reader) -> Result<Self, ConfigError> {
+                Ok(Self { $($field: section!(@take r, $key, $default $(, $least => $most)?),)+ })
+            }
+        }
+    };
+    (@take $r:ident, $key:literal, $default:expr) => { $r.take($key, $default)? };
+    (@take $r:ident, $key:literal, $default:expr, $least:expr => $most:expr) => {
+        $r.take_within($key, $default, $least, $most)?
+    };
+}
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+const DAY: Duration = secs(86_400);
+
+section! {
+    /// `im.*`
+    Im {
+        /// IM-044: release in the product token.
+        release: Release = "im.release", Release::Oma10;
+        /// IM-041.
+        accept_contact_params: AcceptContactParams = "im.accept_contact_params", AcceptContactParams::None;
+        /// IM-051.
+        originator_answer: OriginatorAnswer = "im.originator_answer", OriginatorAnswer::First200;
+        /// IM-039.
+        pai_source: IdentitySource = "im.pai_source", IdentitySource::Originator;
+        /// IM-038.
+        from_source: IdentitySource = "im.from_source", IdentitySource::Originator;
+        /// IM-042: `isfocus` in the Contact of large-message legs.
+        large_isfocus: bool = "im.large.isfocus", true;
+        /// IM-030: octets of a complete message; with `msrp.max_message` the smaller counts.
+        large_max_size: Size = "im.large.max_size", Size::mib(10), Size(1) => Size::mib(65_536);
+        /// IM-045: Session-Expires on large messages.
+        large_session_timer: bool = "im.large.session_timer", true;
+        /// IM-025.
+        default_mode: DefaultMode = "im.default_mode", DefaultMode::Reject;
+        /// IM-032: entries of one list; with `ul.max_entries` the smaller counts.
+        max_recipients: u16 = "im.max_recipients", 50, 1 => 10_000;
+        /// XD-026: members of one group after flattening.
+        max_members: u16 = "im.max_members", 1000, 1 => 10_000;
+        /// IM-061: no final answer from a recipient.
+        leg_timeout: Duration = "im.leg_timeout", secs(120), secs(1) => secs(3600);
+        /// IM-022.
+        anon_reject: AnonReject = "im.anon_reject", AnonReject::Oma;
+        /// IM-057.
+        fail_map: FailMap = "im.fail_map", FailMap::Safe;
+        /// IM-045.
+        refresher: Refresher = "im.refresher", Refresher::Omit;
+        /// IM-045: Session-Expires we send; RFC 4028 allows no less than 90 s.
+        session_expires: Duration = "im.session_expires", secs(1800), secs(90) => DAY;
+        /// The three-digit OMA number inside the warning text.
+        warning_numbers: bool = "im.warning_numbers", true;
+        /// IM-064: how long the originator's own BYE is awaited.
+        originator_bye_timeout: Duration = "im.originator_bye_timeout", secs(30), secs(0) => secs(3600);
+        /// IM-020: first 183 at the latest.
+        progress_after: Duration = "im.progress_after", millis(500), secs(0) => millis(1500);
+        /// IM-036: pages one user may have running.
+        max_parallel_per_user: u32 = "im.max_parallel_per_user", 20, 1 => 1_000_000;
+        /// IM-036: pages one user may start.
+        max_rate_per_user: Rate = "im.max_rate_per_user", Rate::per_second(10);
+    }
+}
+
+section! {
+    /// `isc.*`
+    Isc {
+        /// ISC-010.
+        psi_route: PsiRoute = "isc.psi_route", PsiRoute::Icscf;
+        /// ISC-012.
+        fanout_route: FanoutRoute = "isc.fanout_route", FanoutRoute::OrigScscf;
+        /// ISC-019.
+        many_served_users: ManyServedUsers = "isc.many_served_users", ManyServedUsers::Reject;
+        /// ISC-022.
+        send_psu: SendPsu = "isc.send_psu", SendPsu::Always;
+        /// ISC-028.
+        related_icid: bool = "isc.related_icid", false;
+    }
+}
+
+section! {
+    /// `sip.*`: the timers of RFC 3261 §17 (ISC-065).
+    SipTimers {
+        t1: Duration = "sip.t1", millis(500), millis(10) => secs(10);
+        t2: Duration = "sip.t2", secs(4), millis(10) => secs(60);
+        t4: Duration = "sip.t4", secs(5), millis(10) => secs(60);
+    }
+}
+
+section! {
+    /// `msrp.*`
+    Msrp {
+        /// MS-077: from the last octet of a SEND to its response.
+        tx_timeout: Duration = "msrp.tx_timeout", secs(30), millis(100) => secs(600);
+        /// MS-035.
+        bind_timeout: Duration = "msrp.bind_timeout", secs(30), millis(100) => secs(600);
+        /// MS-064.
+        chunk_gap_timeout: Duration = "msrp.chunk_gap_timeout", secs(540), millis(100) => DAY;
+        /// MS-017.
+        max_message: Size = "msrp.max_message", Size::mib(10), Size(1) => Size::mib(65_536);
+        /// MS-113.
+        max_header_section: Size = "msrp.max_header_section", Size::kib(16), Size::kib(1) => Size::mib(1);
+        /// MS-091.
+        leg_stall_timeout: Duration = "msrp.leg_stall_timeout", secs(120), millis(100) => DAY;
+        /// MS-110: from the first octet of the page to forced clean-up.
+        page_deadline: Duration = "msrp.page_deadline", secs(600), millis(100) => DAY;
+        /// MS-108: between the last response and BYE.
+        drain_after_end: Duration = "msrp.drain_after_end", secs(5), secs(0) => secs(600);
+        /// MS-038.
+        conn_linger: Duration = "msrp.conn_linger", secs(10), secs(0) => secs(3600);
+        /// MS-020.
+        attribution: Attribution = "msrp.attribution", Attribution::Many;
+        /// When the originator's success REPORT is due.
+        sr_policy: SrPolicy = "msrp.sr_policy", SrPolicy::Switch;
+        /// MS-115: connections of the node.
+        max_connections: u32 = "msrp.max_connections", 20_000, 1 => 1_000_000;
+        /// MS-115: connections of one peer address; 0: no limit.
+        max_connections_per_ip: u32 = "msrp.max_connections_per_ip", 0;
+        /// MS-115: connections nothing is bound to yet.
+        max_unbound: u32 = "msrp.max_unbound", 1000, 1 => 1_000_000;
+        /// IM-070: 0 is any number.
+        messages_per_session: u32 = "msrp.messages_per_session", 1;
+    }
+}
+
+section! {
+    /// `ul.*`
+    Ul {
+        /// UL-020: after removal of duplicates.
+        max_entries: u16 = "ul.max_entries", 50, 1 => 10_000;
+        /// UL-017, UL-020.
+        max_bytes: Size = "ul.max_bytes", Size::kib(64), Size(256) => Size::mib(16);
+        /// UL-002, UL-007.
+        require_strict: bool = "ul.require_strict", false;
+        /// UL-023.
+        bcc_mode: BccMode = "ul.bcc_mode", BccMode::Remove;
+        /// UL-033: new legs per second of one page, 0 for all at once.
+        send_rate: u32 = "ul.send_rate", 0;
+        /// UL-033: outgoing requests of one originator.
+        budget_per_minute: u32 = "ul.budget_per_minute", 6000, 1 => 100_000_000;
+        /// UL-033: distinct foreign hosts in one list.
+        foreign_hosts: u32 = "ul.foreign_hosts", 20, 0 => 10_000;
+    }
+}
+
+/// A whole profile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    pub core: CoreKind,
+    pub im: Im,
+    pub isc: Isc,
+    pub sip: SipTimers,
+    pub msrp: Msrp,
+    /// MS-022: where we may connect to; `None`: everything but loopback, link-local, multicast and unspecified
+    /// addresses, and loopback too where MSRP listens on loopback.
+    pub connect_allow: Option<Vec<ipnet::IpNet>>,
+    pub ul: Ul,
+    /// UL-033: `ul.allow_loopback_targets`; unless set, on when listening on loopback.
+    pub allow_loopback_targets: bool,
+}
+
+/// Keys of the rule lists that belong to later versions.
+const LATER: &[(&str, &str)] = &[
+    ("pager.", "short messages"),
+    ("deferred.", "deferred delivery"),
+    ("imdn.", "disposition notifications"),
+    ("session.", "session mode"),
+    ("ft.", "file transfer"),
+    ("sh.", "Sh"),
+    ("dia.", "Sh"),
+    ("xdm.", "an XDMS elsewhere"),
+    ("im.late_offer", "INVITE without SDP"),
+    ("im.icsi", "service identifiers"),
+    ("im.recurse_3xx", "redirection"),
+    ("im.tls_downgrade", "TLS"),
+    ("im.check_registration", "Sh"),
+    ("isc.preconditions", "preconditions"),
+    ("isc.reg_grace", "registration state"),
+    ("msrp.cema", "CEMA"),
+    ("msrp.cpim_rewrite", "rewriting CPIM"),
+    ("msrp.store_and_forward", "deferred delivery"),
+    ("msrp.deliver_all_forks", "delivery to all forks"),
+    ("msrp.nonsend_body", "fixed by RFC 4975"),
+    ("ul.consent", "other consent than static"),
+    ("ul.nested_groups", "groups inside lists"),
+    ("ul.normalise_tel", "always on"),
+    ("ul.require_tls", "TLS"),
+    ("ul.map_im", "im: URIs"),
+];
+
+/// Longest chain of `extends`.
+const MOST_STEPS: usize = 16;
+
+impl Profile {
+    /// Loads `file` and what it extends, with `set` (keys without `profile.`) over it. `local` says that the server
+    /// listens on loopback. Without a file the values are those of `3gpp`.
+    ///
+    /// # Errors
+    /// The first mistake, at its file and line.
+    pub fn load(
+        file: Option<&Path>,
+        set: Layer,
+        local: bool,
+        environment: Environment<'_>,
+    ) -> Result<(Self, Vec<Setting>), ConfigError> {
+        let mut layer = match file {
+            Some(path) => chain(path, environment)?,
+            None => Layer::default(),
+        };
+        layer = layer.under(set);
+        let mut reader = Reader::new(layer);
+        reader.prefix = "profile.";
+        let profile = Self::read(&mut reader, local)?;
+        Ok((profile, reader.finish(LATER)?))
+    }
+
+    fn read(r: &mut Reader, local: bool) -> Result<Self, ConfigError> {
+        let profile = Self {
+            core: r.take("core", CoreKind::Tgpp)?,
+            im: Im::read(r)?,
+            isc: Isc::read(r)?,
+            sip: SipTimers::read(r)?,
+            msrp: Msrp::read(r)?,
+            connect_allow: r
+                .take_if_set::<Vec<Peers>>("msrp.connect_allow")?
+                .map(|peers| peers.into_iter().map(|peers| peers.0).collect()),
+            ul: Ul::read(r)?,
+            allow_loopback_targets: r.take("ul.allow_loopback_targets", local)?,
+        };
+        if profile.sip.t2 < profile.sip.t1 {
+            return Err(r.wrong("sip.t2", "is smaller than sip.t1", "write at least sip.t1"));
+        }
+        if profile.im.max_rate_per_user.count == 0 {
+            return Err(r.wrong(
+                "im.max_rate_per_user",
+                "lets nobody send",
+                "write at least \"1/s\"",
+            ));
+        }
+        Ok(profile)
+    }
+
+    /// The complete message that is taken: the smaller of the two keys that bound it, in octets.
+    pub fn max_message(&self) -> u64 {
+        self.im.large_max_size.0.min(self.msrp.max_message.0)
+    }
+
+    /// Most recipients of one list: the smaller of the two keys that bound it.
+    pub fn max_list(&self) -> u16 {
+        self.im.max_recipients.min(self.ul.max_entries)
+    }
+}
+
+impl Default for Profile {
+    /// The values of `3gpp.toml`, away from loopback.
+    fn default() -> Self {
+        Self::read(&mut Reader::new(Layer::default()), false).expect("defaults are within bounds")
+    }
+}
+
+/// The file and everything it extends, the extended ones below.
+fn chain(file: &Path, environment: Environment<'_>) -> Result<Layer, ConfigError> {
+    let mut seen: Vec<PathBuf> = Vec::new();
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut next = Some((file.to_owned(), None::<(Origin, String)>));
+    while let Some((path, named_by)) = next.take() {
+        let identity = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if let Some((origin, text)) = &named_by {
+            if seen.contains(&identity) {
+                return Err(ConfigError::new(
+                    origin,
+                    "extends",
+                    format!("{text:?} extends this file again, in a circle"),
+                    "extend another profile or none",
+                ));
+            }
+            if seen.len() >= MOST_STEPS {
+                return Err(ConfigError::new(
+                    origin,
+                    "extends",
+                    format!("more than {MOST_STEPS} profiles extend each other"),
+                    "",
+                ));
+            }
+            if !path.is_file() {
+                return Err(ConfigError::new(
+                    origin,
+                    "extends",
+                    format!("{} cannot be read", path.display()),
+                    "name a profile beside this file or an absolute path",
+                ));
+            }
+        }
+        seen.push(identity);
+        let mut layer = Layer::from_file(&path, environment)?;
+        if let Some(item) = layer.items.remove("extends") {
+            match &item.value {
+                crate::config::layer::Raw::Text(text) if !text.is_empty() => {
+                    let target = resolve(text, &item.origin);
+                    next = Some((target, Some((item.origin.clone(), text.clone()))));
+                }
+                other => {
+                    return Err(ConfigError::new(
+                        &item.origin,
+                        "extends",
+                        format!("{} is no path", other.describe()),
+                        "write extends = \"3gpp.toml\"",
+                    ));
+                }
+            }
+        }
+        layers.push(layer);
+    }
+    Ok(layers.into_iter().rev().fold(Layer::default(), Layer::under))
+}
+
+/// The name of a profile for status pages: the file without folder and ending.
+pub fn name_of(file: Option<&Path>) -> Arc<str> {
+    file.and_then(Path::file_stem)
+        .map_or_else(|| "3gpp".into(), |stem| stem.to_string_lossy().into())
+}
+
+#[cfg(test)]
+mod tests;
