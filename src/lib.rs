@@ -28,6 +28,7 @@ pub mod engine;
 pub mod flow;
 pub mod isc;
 pub mod msrp;
+pub mod ops;
 pub mod profile;
 pub mod sip;
 pub mod spool;

@@ -15,9 +15,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use layer::{ConfigError, Environment, Setting};
-use layer::{Layer, Origin, Reader};
-use value::{Door, FilePath, HostPort, Listen, Peers, Size, Value, choice};
+use layer::{Layer, Reader};
+use value::{Door, FilePath, HostPort, Listen, Peers, Size, choice};
 
+use crate::flow::keep::Choice;
+use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
 
@@ -105,17 +107,6 @@ pub enum Store {
     Memory,
 }
 
-/// Which pages' flows go to disk when they end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlowKeep {
-    /// Refused pages, and those with a recipient that did not get it.
-    Failed,
-    All,
-    None,
-    /// One of so many, and every failed one is not among them by right.
-    OneIn(u32),
-}
-
 /// `[ops]`
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ops {
@@ -125,7 +116,7 @@ pub struct Ops {
     pub token: Option<String>,
     /// Most octets of call flows in memory.
     pub flow_memory: usize,
-    pub flow_keep: FlowKeep,
+    pub flow_keep: Choice,
     /// Most octets of call flows on disk.
     pub flow_disk: u64,
     /// Most pages that are shown; the oldest that ended leave first.
@@ -149,54 +140,8 @@ impl std::fmt::Debug for Ops {
     }
 }
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl LogLevel {
-    /// The word that stands in configuration and in `PUT /admin/log`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-impl std::str::FromStr for LogLevel {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::read(&layer::Raw::Text(text.to_owned()), &Origin::BuiltIn)
-            .map_err(|wrong| format!("{wrong}; {}", Self::right()))
-    }
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-choice!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
-choice!(LogFormat { Text = "text", Json = "json" });
-
-/// `[log]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Log {
-    pub level: LogLevel,
-    pub format: LogFormat,
-}
+choice!(Level { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
+choice!(Format { Text = "text", Json = "json" });
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,7 +156,7 @@ pub struct Config {
     pub xdms: Xdms,
     pub store: Store,
     pub ops: Ops,
-    pub log: Log,
+    pub log: log::Settings,
 }
 
 /// Configuration and profile as they are in force.
@@ -345,9 +290,9 @@ impl Config {
             }
         };
         let ops = read_ops(r)?;
-        let log = Log {
-            level: r.take("log.level", LogLevel::Info)?,
-            format: r.take("log.format", LogFormat::Text)?,
+        let log = log::Settings {
+            level: r.take("log.level", Level::Info)?,
+            format: r.take("log.format", Format::Text)?,
         };
         Ok(Self { profile, node, sip, core, service, msrp, xdms, store, ops, log })
     }
@@ -536,14 +481,14 @@ fn read_ops(r: &mut Reader) -> Result<Ops, ConfigError> {
     }
     let keep: String = r.take("ops.flow_keep", "failed".to_owned())?;
     let flow_keep = match keep.as_str() {
-        "failed" => FlowKeep::Failed,
-        "all" => FlowKeep::All,
-        "none" => FlowKeep::None,
+        "failed" => Choice::Failed,
+        "all" => Choice::All,
+        "none" => Choice::None,
         other => other
             .strip_prefix("1/")
             .and_then(|n| n.parse().ok())
             .filter(|n| *n > 0)
-            .map(FlowKeep::OneIn)
+            .map(Choice::OneIn)
             .ok_or_else(|| {
                 r.wrong(
                     "ops.flow_keep",

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::layer::Origin;
+use super::value::Value;
 use super::*;
 
 /// A folder of its own, removed at the end.
@@ -115,8 +117,8 @@ fn every_key_of_the_file_arrives() {
     assert_eq!(config.store, Store::Memory);
     assert_eq!(config.ops.token.as_deref(), Some("sesame"));
     assert_eq!(config.ops.flow_memory, 8 << 20);
-    assert_eq!(config.ops.flow_keep, FlowKeep::OneIn(20));
-    assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
+    assert_eq!(config.ops.flow_keep, Choice::OneIn(20));
+    assert_eq!(config.log, log::Settings { level: Level::Debug, format: Format::Json });
     let explained = loaded.explain();
     assert!(!explained.contains("sesame"), "secrets are not shown: {explained}");
     assert!(!format!("{config:?}").contains("sesame"));

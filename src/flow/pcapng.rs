@@ -230,7 +230,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The Internet checksum over pseudo header and segment (RFC 768, RFC 9293 §3.1, RFC 8200 §8.1).
+/// The Internet checksum over pseudo header and segment.
 fn transport_checksum(from: SocketAddr, to: SocketAddr, protocol: u8, segment: &[u8]) -> u16 {
     let mut total = sum(0, &octets(from.ip()));
     total = sum(total, &octets(to.ip()));
