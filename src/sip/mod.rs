@@ -3,7 +3,10 @@
 //! `message` and `uri` turn bytes into an index over them and back, `transaction`, `dialog` and `ua` are the state
 //! machines without I/O, `transport` owns sockets. Start at `ua::Ua`.
 
+pub mod dialog;
 pub mod message;
+pub mod transaction;
+pub mod ua;
 pub mod uri;
 
 use std::net::SocketAddr;
