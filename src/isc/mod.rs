@@ -1,6 +1,677 @@
-//! SIP on ISC: requests into arrivals, effects into requests.
+//! SIP on ISC: requests into arrivals, effects into requests, answers into the engine's words.
 //!
-//! [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
+//! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
+//! `requests` everything else outside of dialogs, `outbound` writes what leaves, `legs` reads what comes back, `forward`
+//! passes on what is not ours. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
+//!
+//! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
+//! OMA SIMPLE IM 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
+mod forward;
+mod inbound;
+mod legs;
+mod outbound;
+mod requests;
 pub mod rules;
 pub mod settings;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::content::msrp_uri::MsrpUri;
+use crate::content::sdp::{AcceptTypes, Peer};
+use crate::engine::effect::Cause;
+use crate::engine::ids::{LegId, PageId};
+use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
+use crate::engine::party::{Audience, Party, Recipient};
+use crate::sip::Flow;
+use crate::sip::message::{Malformed, Message, Method, Name};
+use crate::sip::ua::{CallKey, Event, Output, RandomSource, Reply, RequestKey, SendKey, Ua};
+use crate::sip::{Protocol, uri::Uri};
+
+use forward::Forward;
+use inbound::{Desk, Facts, texts};
+use legs::{Leg, Page, Plain};
+use outbound::{Block, House, Stamp, Variant};
+use rules::own::{Asked, BadSetting, Own};
+use rules::refusal;
+use rules::route::Arrived;
+use rules::served_user::{self, Case};
+use rules::trust::Trust;
+use settings::Settings;
+
+/// What follows from an event of the SIP stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    /// Something the engine has to hear.
+    Input(Input),
+    /// A request was refused before the engine heard of it. It has been answered and logged.
+    Refused(Refused),
+}
+
+/// A refusal, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The page it would have been; other requests than INVITE have none.
+    pub page: Option<PageId>,
+    pub method: String,
+    /// As it went out.
+    pub status: u16,
+    /// The Warning text, if any.
+    pub text: String,
+    /// The rule that decided, and the key that would change it.
+    pub rule: &'static str,
+    pub key: Option<&'static str>,
+    /// As the core vouched for it.
+    pub originator: Option<Party>,
+    /// The Request-URI.
+    pub dialled: String,
+}
+
+/// The SIP side of one thread's pages.
+///
+/// Contract: what came in goes to [`Isc::receive`], [`Isc::malformed`], [`Isc::sent`], [`Isc::send_failed`] or
+/// [`Isc::wake`]; then [`Isc::poll`] until it is empty, sending what it says and giving events to [`Isc::on_event`].
+/// Effects of the engine are performed by the methods named after them, in order. A page lives here from its
+/// `Input::Arrived` until [`Isc::forget`].
+pub struct Isc {
+    house: House,
+    own: Own,
+    trust: Trust,
+    ua: Ua,
+    random: Box<dyn RandomSource + Send>,
+    forward: Forward,
+    forwarded: VecDeque<Output>,
+    barred: HashSet<String>,
+    closed: Option<u32>,
+    pages: HashMap<PageId, Page>,
+    trails: HashMap<CallKey, (PageId, Option<u16>)>,
+    plain: Plain,
+}
+
+/// Retry-After while draining, seconds.
+const DRAIN_RETRY: u32 = 30;
+
+impl Isc {
+    /// The SIP side of the thread `ua` was made for.
+    ///
+    /// # Errors
+    /// [`BadSetting`] names a setting that is no URI.
+    pub fn new(
+        settings: Settings,
+        ua: Ua,
+        random: impl RandomSource + Send + 'static,
+    ) -> Result<Self, BadSetting> {
+        let own = Own::new(&settings)?;
+        let trust = Trust::new(&settings.sip.trusted_peers);
+        let (sent_by, thread) = (ua.settings().sent_by.clone(), ua.settings().thread);
+        Ok(Self {
+            house: house(settings, &sent_by, thread),
+            own,
+            trust,
+            forward: Forward::new(&sent_by, thread),
+            forwarded: VecDeque::new(),
+            ua,
+            random: Box::new(random),
+            barred: HashSet::new(),
+            closed: None,
+            pages: HashMap::new(),
+            trails: HashMap::new(),
+            plain: Plain::default(),
+        })
+    }
+
+    /// Takes new settings; pages on their way keep what they were accepted with.
+    ///
+    /// # Errors
+    /// [`BadSetting`]; the old settings stay in force.
+    pub fn reload(&mut self, settings: Settings) -> Result<(), BadSetting> {
+        self.own = Own::new(&settings)?;
+        self.trust = Trust::new(&settings.sip.trusted_peers);
+        let (sent_by, thread) = (self.ua.settings().sent_by.clone(), self.house.thread);
+        self.house = house(settings, &sent_by, thread);
+        Ok(())
+    }
+
+    /// The SIP stack underneath.
+    pub fn ua(&mut self) -> &mut Ua {
+        &mut self.ua
+    }
+
+    /// The value for the Server header of everything the stack answers itself (IM-044).
+    pub fn product(settings: &Settings) -> String {
+        format!("IM-serv/OMA{} {}", settings.im.release, settings.im.vendor)
+    }
+
+    /// No new pages from now on: 503 with Retry-After (IM-036, ISC-072).
+    pub fn drain(&mut self) {
+        self.closed = Some(DRAIN_RETRY);
+    }
+
+    /// The node is overloaded (503 with this Retry-After for new requests), or no more.
+    pub fn overload(&mut self, retry_after: Option<u32>) {
+        if self.closed != Some(DRAIN_RETRY) {
+            self.closed = retry_after;
+        }
+    }
+
+    /// An operator bars a user, or lets one in again.
+    pub fn bar(&mut self, uri: &str, barred: bool) {
+        let key = Uri::parse(uri).map_or_else(|_| uri.to_owned(), |uri| uri.canonical());
+        if barred {
+            self.barred.insert(key);
+        } else {
+            self.barred.remove(&key);
+        }
+    }
+
+    // --- what comes in ---
+
+    /// A message came. What is somebody else's goes on at once, the rest goes to the stack.
+    pub fn receive(&mut self, now: Instant, message: Message, flow: Flow) {
+        if let Some(output) = self.pass_on(&message, flow) {
+            self.forwarded.push_back(output);
+            return;
+        }
+        self.ua.receive(now, message, flow);
+    }
+
+    /// Bytes came that are no message.
+    pub fn malformed(&mut self, now: Instant, malformed: Malformed, flow: Flow) {
+        tracing::info!(peer = %flow.peer, status = malformed.status, what = malformed.what, "malformed message");
+        self.ua.malformed(now, malformed, flow);
+    }
+
+    /// The transport chose a protocol.
+    pub fn sent(&mut self, now: Instant, key: SendKey, protocol: Protocol) {
+        self.ua.sent(now, key, protocol);
+    }
+
+    /// The transport gave a message up.
+    pub fn send_failed(&mut self, now: Instant, key: SendKey, more: bool) {
+        self.ua.send_failed(now, key, more);
+    }
+
+    /// Does what is due.
+    pub fn wake(&mut self, now: Instant) {
+        self.ua.wake(now);
+    }
+
+    /// When to call [`Isc::wake`] at the latest.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.ua.next_wake()
+    }
+
+    /// The next thing to send or to hear of.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.forwarded.pop_front().or_else(|| self.ua.poll())
+    }
+
+    /// Whose call this is, for call flows.
+    pub fn trail_of(&self, call: CallKey) -> Option<(PageId, Option<LegId>)> {
+        let (page, n) = *self.trails.get(&call)?;
+        Some((page, n.map(|n| LegId { page, n })))
+    }
+
+    /// How many pages have dialogs here.
+    pub fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// The request or response if it is only on its way through us.
+    ///
+    /// IM-023, IM-037, ISC-005, ISC-021: for a user or a foreign group, and with more Route behind our entry. A leg of
+    /// our own is never expanded again, whoever it is for.
+    fn pass_on(&mut self, message: &Message, flow: Flow) -> Option<Output> {
+        if !self.trust.holds(flow.peer.ip()) {
+            return None;
+        }
+        if !message.is_request() {
+            return self.forward.response(message, flow);
+        }
+        let arrived = Arrived::read(texts(message, Name::Route), |uri| self.own.is_us(uri));
+        if !arrived.ours || arrived.rest.is_empty() {
+            return None;
+        }
+        let passes = match self.own.classify(message.uri()) {
+            Asked::Other => true,
+            Asked::Factory(_) | Asked::Group(_) => {
+                inbound::is_own_call(message.call_id(), &self.house.host) || is_diverted(message)
+            }
+            Asked::Server | Asked::Session => false,
+        };
+        if !passes {
+            return None;
+        }
+        let output = self.forward.request(message, flow, &arrived)?;
+        if message.method() == Some(Method::Invite) {
+            let own = inbound::is_own_call(message.call_id(), &self.house.host);
+            tracing::debug!(uri = message.uri(), own, "INVITE passed on with its Route");
+        }
+        Some(output)
+    }
+
+    /// Something happened in the stack; what the engine or operators have to hear is added to `out`.
+    pub fn on_event(&mut self, now: Instant, event: Event, out: &mut Vec<Happening>) {
+        match event {
+            Event::Invited { call, message, flow } => self.invited(now, call, &message, flow, out),
+            Event::Requested { request, message, flow } => {
+                self.requested(now, request, &message, flow, out);
+            }
+            Event::Provisional { call, fork, message, .. } => {
+                self.on_leg(call, out, |leg, _| Some(leg.provisional(fork, &message)));
+            }
+            Event::Answered { call, fork, message } => {
+                self.on_leg(call, out, |leg, tls| Some(leg.answered(&fork, &message, tls)));
+            }
+            Event::Rejected { call, status, message, cause } => {
+                if !self.tried_again(now, call, status, message.as_ref()) {
+                    let event = legs::rejected(status, message.as_ref(), cause);
+                    self.on_leg(call, out, |_, _| Some(event));
+                }
+            }
+            Event::Bye { call, .. } => {
+                self.on_side(call, out, OriginatorEvent::Bye, LegEvent::Bye);
+            }
+            Event::SessionExpired { call } => {
+                self.on_side(call, out, OriginatorEvent::Expired, LegEvent::Expired);
+            }
+            Event::Cancelled { call } => self.on_originator(call, out, OriginatorEvent::Cancelled),
+            Event::Acked { call } => self.on_originator(call, out, OriginatorEvent::Acked),
+            Event::AckMissing { call } => {
+                self.on_originator(call, out, OriginatorEvent::AckMissing);
+            }
+            Event::PrackMissing { call } => {
+                self.on_originator(call, out, OriginatorEvent::PrackMissing);
+            }
+            // IM-066: media of a page does not change under way.
+            Event::Offer { request, .. } => {
+                let refusal = Refusal::new(488, "IM-066").warn("Session cannot be changed");
+                self.in_dialog(now, request, &refusal);
+            }
+            Event::InDialog { request, message, .. } => {
+                if message.method() == Some(Method::Options) {
+                    self.ua.in_dialog_answer(now, request, Reply::new(200));
+                } else {
+                    self.in_dialog(now, request, &refusal::method("IM-046"));
+                }
+            }
+            Event::Response { .. } | Event::Stray { .. } => {}
+        }
+    }
+
+    fn in_dialog(&mut self, now: Instant, request: RequestKey, refusal: &Refusal) {
+        tracing::info!(rule = refusal.rule, status = refusal.status, "request in a dialog refused");
+        let reply = outbound::refuse(&self.house, &Facts::default(), refusal);
+        self.ua.in_dialog_answer(now, request, reply);
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk {
+            settings: &self.house.settings,
+            own: &self.own,
+            trust: &self.trust,
+            barred: &self.barred,
+            closed: self.closed,
+            host: &self.house.host,
+        }
+    }
+
+    fn invited(
+        &mut self,
+        now: Instant,
+        call: CallKey,
+        message: &Message,
+        flow: Flow,
+        out: &mut Vec<Happening>,
+    ) {
+        let id = PageId::new(self.house.thread, self.random.next_u64());
+        let desk = self.desk();
+        let facts = inbound::facts(&desk, message, &flow);
+        match inbound::check(&desk, message, &flow, &facts) {
+            Ok(origin) => {
+                let Some(originator) = facts.parties.first().cloned() else { return };
+                out.push(Happening::Input(Input::Arrived(Arrival {
+                    page: id,
+                    originator,
+                    identities: facts.parties.clone(),
+                    target: origin.target.clone(),
+                    dialled: origin.dialled.clone(),
+                    anonymous: origin.anonymous,
+                    size: origin.chosen.size,
+                    reliable: origin.reliable,
+                })));
+                self.trails.insert(call, (id, None));
+                let page = Page {
+                    call,
+                    origin,
+                    facts,
+                    since: now,
+                    answered: false,
+                    block: None,
+                    legs: BTreeMap::new(),
+                };
+                self.pages.insert(id, page);
+            }
+            Err(refusal) => {
+                let reply = outbound::refuse(&self.house, &facts, &refusal);
+                out.push(refused(Some(id), message, &facts, &refusal, reply.status));
+                self.ua.reject(now, call, reply);
+                self.ua.close(call);
+            }
+        }
+    }
+
+    fn requested(
+        &mut self,
+        now: Instant,
+        request: RequestKey,
+        message: &Message,
+        flow: Flow,
+        out: &mut Vec<Happening>,
+    ) {
+        let desk = self.desk();
+        let facts = inbound::facts(&desk, message, &flow);
+        let (reply, refusal) = requests::answer(&self.house, &desk, message, &facts);
+        if let Some(refusal) = refusal {
+            out.push(refused(None, message, &facts, &refusal, reply.status));
+        }
+        self.ua.respond(now, request, reply);
+    }
+
+    /// Tells the engine what happened to a recipient's dialog.
+    fn on_leg(
+        &mut self,
+        call: CallKey,
+        out: &mut Vec<Happening>,
+        what: impl FnOnce(&mut Leg, bool) -> Option<LegEvent>,
+    ) {
+        let Some((page, Some(n))) = self.trails.get(&call).copied() else { return };
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        let tls = state.origin.chosen.peer.tls;
+        let event = state.legs.get_mut(&n).and_then(|leg| what(leg, tls));
+        if let Some(event) = event {
+            let leg = LegId { page, n };
+            out.push(Happening::Input(Input::Leg { leg, event }));
+        }
+    }
+
+    fn on_originator(&mut self, call: CallKey, out: &mut Vec<Happening>, event: OriginatorEvent) {
+        let Some((page, None)) = self.trails.get(&call).copied() else { return };
+        if let Some(state) = self.pages.get_mut(&page) {
+            // ISC-006: whatever it was, the transaction that brought the dialog identifier is over or answered.
+            state.answered = true;
+            out.push(Happening::Input(Input::Originator { page, event }));
+        }
+    }
+
+    fn on_side(
+        &mut self,
+        call: CallKey,
+        out: &mut Vec<Happening>,
+        originator: OriginatorEvent,
+        leg: LegEvent,
+    ) {
+        self.on_originator(call, out, originator);
+        self.on_leg(call, out, |_, _| Some(leg));
+    }
+
+    /// IM-062: one more try, where a changed INVITE may do better.
+    fn tried_again(
+        &mut self,
+        now: Instant,
+        call: CallKey,
+        status: u16,
+        message: Option<&Message>,
+    ) -> bool {
+        let Some(message) = message.filter(|_| self.house.settings.im.retry) else { return false };
+        let Some((page, Some(n))) = self.trails.get(&call).copied() else { return false };
+        let Some(leg) = self.pages.get_mut(&page).and_then(|page| page.legs.get_mut(&n)) else {
+            return false;
+        };
+        let Some(variant) = leg.second_try(status, message) else { return false };
+        if variant.plain && status == 415 {
+            self.plain.learn(&leg.recipient.party.key);
+        }
+        leg.retried = true;
+        leg.variant = variant;
+        leg.early = None;
+        let Some(invite) = self.invite_of(now, LegId { page, n }) else { return false };
+        tracing::info!(leg = %LegId { page, n }, status, rule = "IM-062", "INVITE tried again");
+        self.ua.invite_again(now, call, invite);
+        true
+    }
+
+    // --- what the engine wants ---
+
+    /// Invites one recipient. `own_path` is the MSRP URI the switch reserved for this leg.
+    ///
+    /// IM-001, IM-002.
+    pub fn invite(
+        &mut self,
+        now: Instant,
+        leg: LegId,
+        recipient: &Recipient,
+        own_path: &str,
+        audience: &Arc<Audience>,
+    ) {
+        let own_path = MsrpUri::parse(own_path).expect("the switch writes URIs that can be read");
+        let call_id = self.ua.fresh_call_id();
+        let random = self.random.next_u64();
+        let Some(page) = self.pages.get_mut(&leg.page) else {
+            tracing::error!(%leg, "no such page to invite for");
+            return;
+        };
+        let state = Leg {
+            call: None,
+            recipient: recipient.clone(),
+            audience: audience.clone(),
+            own_path,
+            random,
+            call_id,
+            variant: Variant::default(),
+            multipart: false,
+            retried: false,
+            cancelled: false,
+            early: None,
+            peer: None,
+        };
+        page.legs.insert(leg.n, state);
+        let Some(invite) = self.invite_of(now, leg) else { return };
+        let call = self.ua.invite(now, invite);
+        self.trails.insert(call, (leg.page, Some(leg.n)));
+        if let Some(state) = self.leg_mut(leg) {
+            state.call = Some(call);
+        }
+    }
+
+    /// The INVITE of a leg as it stands now.
+    fn invite_of(&mut self, now: Instant, leg: LegId) -> Option<crate::sip::ua::Invite> {
+        let page = self.pages.get_mut(&leg.page)?;
+        let way = outbound::way(&self.house, &page.origin, page.answered);
+        if page.block.is_none() {
+            let block = Block::new(&self.house, leg.page, &page.origin, &page.facts, way.kind);
+            page.block = Some(block);
+        }
+        let block = page.block.as_ref()?;
+        let state = page.legs.get_mut(&leg.n)?;
+        let elapsed = now.saturating_duration_since(page.since).as_secs();
+        let stamp = Stamp {
+            leg,
+            call_id: &state.call_id,
+            random: state.random,
+            recipient: &state.recipient,
+            audience: &state.audience,
+            own_path: &state.own_path,
+            elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
+            variant: &state.variant,
+            plain: self.plain.knows(&state.recipient.party.key),
+        };
+        let invite = outbound::invite(&self.house, &page.origin, &page.facts, block, way, &stamp);
+        state.multipart =
+            invite.body.as_ref().is_some_and(|(kind, _)| kind.starts_with("multipart/"));
+        Some(invite)
+    }
+
+    /// A provisional answer to the originator, with our SDP where it is reliable.
+    ///
+    /// IM-020, IM-054. The originator's session must be open at the switch: a reliable 183 is its answer.
+    pub fn progress(&mut self, now: Instant, page: PageId, own_path: &str, ringing: bool) {
+        let path = MsrpUri::parse(own_path).ok();
+        let Some(state) = self.pages.get(&page) else { return };
+        let reply = outbound::progress(
+            &self.house,
+            page,
+            &state.origin,
+            &state.facts,
+            ringing,
+            path.as_ref(),
+        );
+        self.ua.progress(now, state.call, reply);
+    }
+
+    /// 200 to the originator.
+    ///
+    /// IM-051, IM-052.
+    pub fn answer(&mut self, now: Instant, page: PageId, own_path: &str) {
+        let path = MsrpUri::parse(own_path).expect("the switch writes URIs that can be read");
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        state.answered = true;
+        let reply = outbound::answer(&self.house, page, &state.origin, &state.facts, &path);
+        self.ua.answer(now, state.call, reply);
+    }
+
+    /// Final refusal to the originator, logged with the rule that decided.
+    ///
+    /// IM-057, UL-036.
+    pub fn refuse(&mut self, now: Instant, page: PageId, refusal: &Refusal) {
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        state.answered = true;
+        let reply = outbound::refuse(&self.house, &state.facts, refusal);
+        let originator = state.facts.parties.first().map(|party| party.uri.clone());
+        tracing::info!(
+            %page,
+            rule = refusal.rule,
+            key = refusal.key,
+            status = reply.status,
+            originator = originator.as_deref(),
+            dialled = &*state.origin.dialled.uri,
+            "page refused"
+        );
+        self.ua.reject(now, state.call, reply);
+    }
+
+    /// CANCEL to a recipient who has not answered.
+    ///
+    /// IM-061, IM-063.
+    pub fn cancel(&mut self, now: Instant, leg: LegId, cause: &Cause) {
+        let Some(state) = self.leg_mut(leg) else { return };
+        state.cancelled = true;
+        let Some(call) = state.call else { return };
+        self.ua.cancel(now, call, Some(&outbound::reason(cause)));
+    }
+
+    /// BYE to a recipient.
+    ///
+    /// IM-060, IM-065, ISC-055.
+    pub fn end_leg(&mut self, now: Instant, leg: LegId, cause: Option<&Cause>) {
+        let Some(state) = self.leg_mut(leg) else { return };
+        state.cancelled = true;
+        let Some(call) = state.call else { return };
+        self.ua.bye(now, call, &reason_line(cause));
+    }
+
+    /// BYE to the originator.
+    pub fn end_originator(&mut self, now: Instant, page: PageId, cause: Option<&Cause>) {
+        let Some(call) = self.pages.get(&page).map(|page| page.call) else { return };
+        self.ua.bye(now, call, &reason_line(cause));
+    }
+
+    /// Forgets a page and its dialogs; the stack finishes what the protocol still owes.
+    pub fn forget(&mut self, page: PageId) {
+        let Some(state) = self.pages.remove(&page) else { return };
+        for call in state.legs.values().filter_map(|leg| leg.call).chain([state.call]) {
+            self.trails.remove(&call);
+            self.ua.close(call);
+        }
+    }
+
+    /// What the recipient's answer says about its media, once it was accepted.
+    pub fn peer_of_leg(&self, leg: LegId) -> Option<&Peer> {
+        self.pages.get(&leg.page)?.legs.get(&leg.n)?.peer.as_ref()
+    }
+
+    /// The originator's media, and the content types our answer to it lists.
+    pub fn peer_of_originator(&self, page: PageId) -> Option<(&Peer, &AcceptTypes)> {
+        let chosen = &self.pages.get(&page)?.origin.chosen;
+        Some((&chosen.peer, &chosen.accept))
+    }
+
+    fn leg_mut(&mut self, leg: LegId) -> Option<&mut Leg> {
+        self.pages.get_mut(&leg.page)?.legs.get_mut(&leg.n)
+    }
+}
+
+fn house(settings: Settings, sent_by: &str, thread: u8) -> House {
+    let contact = if settings.sip.advertise.is_empty() { sent_by } else { &settings.sip.advertise };
+    let host = sent_by.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    House {
+        host: host.map_or(sent_by, |(host, _)| host).to_owned(),
+        contact: contact.to_owned(),
+        product: Isc::product(&settings),
+        thread,
+        settings,
+    }
+}
+
+fn reason_line(cause: Option<&Cause>) -> Bytes {
+    match cause {
+        Some(cause) => Bytes::from(format!("Reason: {}\r\n", outbound::reason(cause))),
+        None => Bytes::new(),
+    }
+}
+
+/// RFC 8498 §4: the request is served for a user who diverted the call.
+fn is_diverted(message: &Message) -> bool {
+    let many = settings::ManyServedUsers::First;
+    served_user::read(texts(message, Name::PServedUser), many).is_ok_and(|user| {
+        user.is_some_and(|user| user.case == Some(Case::OriginatingAfterDiversion))
+    })
+}
+
+/// Logs a refusal in one line and tells operators.
+fn refused(
+    page: Option<PageId>,
+    message: &Message,
+    facts: &Facts,
+    refusal: &Refusal,
+    status: u16,
+) -> Happening {
+    let method = message.method().map_or_else(String::new, |method| method.as_str().to_owned());
+    let originator = facts.parties.first().cloned();
+    let text = refusal.warning.as_ref().map_or("", |(_, text)| text);
+    tracing::info!(
+        page = page.map(tracing::field::display),
+        rule = refusal.rule,
+        key = refusal.key,
+        status,
+        method,
+        originator = originator.as_ref().map(|party| &*party.uri),
+        dialled = message.uri(),
+        text,
+        "request refused"
+    );
+    Happening::Refused(Refused {
+        page,
+        method,
+        status,
+        text: text.to_owned(),
+        rule: refusal.rule,
+        key: refusal.key,
+        originator,
+        dialled: message.uri().to_owned(),
+    })
+}

@@ -6,6 +6,9 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::content::resource_lists::BccMode;
+use crate::content::sdp::AcceptTypes;
+
 /// Which core the server stands behind: decides the header rules of a call (IM-018).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CoreProfile {
@@ -46,6 +49,37 @@ pub struct Settings {
     pub isc: IscKeys,
     /// `ul.*` of the profile.
     pub ul: Ul,
+    /// What the media plane serves.
+    pub media: Media,
+    /// `[auth] realm`: credentials for it are ours and go no further (UL-029).
+    pub realm: String,
+}
+
+/// What offers and answers say of the media plane.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// `msrp.attribution`
+    pub attribution: Attribution,
+    /// Content types we take.
+    #[serde(skip)]
+    pub accept: AcceptTypes,
+    /// MSRP over TLS can be served.
+    pub tls: bool,
+    /// `a=fingerprint` of our certificate, where `tls`.
+    pub fingerprint: Option<String>,
+}
+
+/// Which pages say in CPIM who sent them (MS-020).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attribution {
+    /// To a group or to more than one recipient.
+    #[default]
+    Many,
+    /// To a group.
+    Group,
+    Never,
 }
 
 /// Who we are on SIP and whom we trust.
@@ -133,6 +167,17 @@ pub enum DefaultMode {
     Large,
 }
 
+/// How a refused anonymous request is answered (IM-022).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnonReject {
+    /// 403 with a Warning.
+    #[default]
+    Oma,
+    /// 433 (RFC 5079).
+    Rfc,
+}
+
 /// Who refreshes the session, where we say so (IM-045).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -161,6 +206,7 @@ pub struct Im {
     pub large: Large,
     /// Most recipients of one list (IM-032).
     pub max_recipients: usize,
+    pub anon_reject: AnonReject,
     pub refresher: Refresher,
     /// OMA number inside the Warning text.
     pub warning_numbers: bool,
@@ -186,6 +232,7 @@ impl Default for Im {
             from_source: Source::Originator,
             large: Large::default(),
             max_recipients: 50,
+            anon_reject: AnonReject::Oma,
             refresher: Refresher::Omit,
             warning_numbers: true,
             default_mode: DefaultMode::Reject,
@@ -294,16 +341,6 @@ impl Default for IscKeys {
             asserted_service: true,
         }
     }
-}
-
-/// How bcc recipients show in history lists (UL-023).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BccMode {
-    #[default]
-    Remove,
-    /// Each bcc recipient sees itself.
-    KeepOwn,
 }
 
 /// `ul.*`

@@ -1,0 +1,200 @@
+//! Requests that are somebody else's: on their way through us without a trace, once for each time the core asks.
+//!
+//! Start at [`Forward::request`] and [`Forward::response`]. No transaction, no dialog, no Record-Route; the received
+//! Route minus our own entry says where a request goes (ISC-005), the Via below ours where its answers go. Legs of our
+//! own fan-outs that come back through the core are among them (IM-037). Follows RFC 3261 §16.11.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::inbound::texts;
+use super::rules::route::Arrived;
+use super::rules::syntax::Address;
+use crate::sip::message::{Elements, Message, Name, Via};
+use crate::sip::ua::{Output, SendKey};
+use crate::sip::{Flow, Protocol, Target};
+
+/// How many ways back are remembered; the oldest go first, and a lost one is found by its Via.
+const MAX_FLOWS: usize = 16_384;
+
+/// What follows the thread's digits in branches of forwarded requests.
+const MARK: &str = "-fw-";
+
+/// Forwards without state but a bounded memory of the ways requests came.
+#[derive(Debug)]
+pub struct Forward {
+    sent_by: String,
+    thread: u8,
+    flows: HashMap<u64, Flow>,
+    order: VecDeque<u64>,
+}
+
+impl Forward {
+    /// `sent_by` is `host:port` of our Via.
+    pub fn new(sent_by: &str, thread: u8) -> Self {
+        Self { sent_by: sent_by.to_owned(), thread, flows: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// The request as it goes on: our Via on top, our Route entry gone, one hop less.
+    ///
+    /// ISC-002, ISC-003, ISC-005, ISC-015, ISC-052: everything else as it came. `None` where the Route ends here.
+    pub fn request(&mut self, message: &Message, flow: Flow, arrived: &Arrived) -> Option<Output> {
+        let next = Address::parse(arrived.rest.first()?)?.uri.to_owned();
+        let method = message.method()?;
+        let hops =
+            message.text(Name::MaxForwards).map_or(Some(70), |text| text.trim().parse().ok());
+        let hops: u32 = hops.filter(|hops| *hops > 0)?;
+        let id = self.remember(message, flow);
+        let mut out = BytesMut::with_capacity(message.bytes().len() + 128);
+        line(&mut out, &[method.as_str().as_bytes(), b" ", message.uri().as_bytes(), b" SIP/2.0"]);
+        let via_at = out.len() + "Via: SIP/2.0/".len();
+        let thread = self.thread;
+        let branch = format!("z9hG4bK{thread:02x}{MARK}{id:016x}");
+        let ours = format!("Via: SIP/2.0/UDP {};branch={branch};rport", self.sent_by);
+        line(&mut out, &[ours.as_bytes()]);
+        let (mut via_done, mut route_done) = (false, false);
+        for (name, value) in message.all_headers() {
+            if is(name, "Via", b'v') && !via_done {
+                via_done = true;
+                line(&mut out, &[b"Via: ", &marked(value, flow)]);
+            } else if is(name, "Route", 0) {
+                if !route_done {
+                    route_done = true;
+                    line(&mut out, &[b"Route: ", arrived.rest.join(", ").as_bytes()]);
+                }
+            } else if is(name, "Max-Forwards", 0) {
+                line(&mut out, &[name, b": ", (hops - 1).to_string().as_bytes()]);
+            } else {
+                line(&mut out, &[name, b": ", value]);
+            }
+        }
+        if message.header(Name::MaxForwards).is_none() {
+            line(&mut out, &[b"Max-Forwards: ", hops.to_string().as_bytes()]);
+        }
+        out.put_slice(b"\r\n");
+        out.put_slice(message.body());
+        Some(send(Target::NextHop { uri: next, attempt: 0 }, out.freeze(), Some(via_at)))
+    }
+
+    /// The response to a forwarded request on its way back; `None` where it is none, or nobody waits for it.
+    pub fn response(&self, message: &Message, flow: Flow) -> Option<Output> {
+        let id = self.id_of(message.via().branch?)?;
+        let status = message.status()?;
+        let mut out = BytesMut::with_capacity(message.bytes().len());
+        let status = status.to_string();
+        line(&mut out, &[b"SIP/2.0 ", status.as_bytes(), b" ", message.reason().as_bytes()]);
+        let (mut first, mut below) = (true, None);
+        for (name, value) in message.all_headers() {
+            if !is(name, "Via", b'v') {
+                line(&mut out, &[name, b": ", value]);
+                continue;
+            }
+            let mut elements: Vec<&[u8]> = Elements::new(value).collect();
+            if first {
+                first = false;
+                elements.remove(0);
+            }
+            for element in elements {
+                below = below.or_else(|| Via::parse(element));
+                line(&mut out, &[b"Via: ", element]);
+            }
+        }
+        out.put_slice(b"\r\n");
+        out.put_slice(message.body());
+        let below = below?;
+        let to = match self.flows.get(&id) {
+            Some(came) => Target::Flow(*came),
+            None => way_back(&below, flow)?,
+        };
+        Some(send(to, out.freeze(), None))
+    }
+
+    /// A number that retransmissions, CANCEL and ACK of one request share and other requests do not.
+    fn remember(&mut self, message: &Message, flow: Flow) -> u64 {
+        let via = message.via();
+        let mut hasher = DefaultHasher::new();
+        (via.branch, via.host, via.port, message.uri(), message.call_id()).hash(&mut hasher);
+        texts(message, Name::Route).for_each(|entry| entry.hash(&mut hasher));
+        let id = hasher.finish();
+        if self.flows.insert(id, flow).is_none() {
+            self.order.push_back(id);
+        }
+        while self.order.len() > MAX_FLOWS {
+            if let Some(oldest) = self.order.pop_front() {
+                self.flows.remove(&oldest);
+            }
+        }
+        id
+    }
+
+    fn id_of(&self, branch: &str) -> Option<u64> {
+        let rest = branch.strip_prefix("z9hG4bK")?;
+        let (thread, rest) = rest.split_at_checked(2)?;
+        u8::from_str_radix(thread, 16).ok()?;
+        let digits = rest.strip_prefix(MARK).filter(|digits| digits.len() == 16)?;
+        u64::from_str_radix(digits, 16).ok()
+    }
+}
+
+fn send(to: Target, bytes: Bytes, via_at: Option<usize>) -> Output {
+    Output::Send { key: SendKey::NONE, to, bytes, via_at, call: None }
+}
+
+fn line(out: &mut BytesMut, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.put_slice(part));
+    out.put_slice(b"\r\n");
+}
+
+fn is(name: &[u8], long: &str, compact: u8) -> bool {
+    name.eq_ignore_ascii_case(long.as_bytes())
+        || matches!(name, [letter] if letter.to_ascii_lowercase() == compact)
+}
+
+/// RFC 3261 §18.2.1, RFC 3581 §4: the sender's Via says where the request came from.
+fn marked(value: &[u8], flow: Flow) -> Vec<u8> {
+    let mut elements = Elements::new(value);
+    let first = elements.next().unwrap_or(value);
+    let mut out = first.to_vec();
+    if let Some(via) = Via::parse(first) {
+        if via.received.is_none() {
+            out.extend_from_slice(format!(";received={}", flow.peer.ip()).as_bytes());
+        }
+        if via.rport == Some(None) {
+            let lower = out.to_ascii_lowercase();
+            if let Some(at) = memchr::memmem::find(&lower, b";rport") {
+                let end = at + b";rport".len();
+                out.splice(end..end, format!("={}", flow.peer.port()).bytes());
+            }
+        }
+    }
+    for element in elements {
+        out.extend_from_slice(b", ");
+        out.extend_from_slice(element);
+    }
+    out
+}
+
+/// RFC 3261 §18.2.2 where the way a request came is forgotten: by the Via of who sent it.
+fn way_back(via: &Via<'_>, flow: Flow) -> Option<Target> {
+    let host = via.received.unwrap_or(via.host);
+    let port = via.rport.flatten().or(via.port).unwrap_or(5060);
+    let host = if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let protocol = match via.transport.to_ascii_uppercase().as_str() {
+        "UDP" => Protocol::Udp,
+        "TCP" => Protocol::Tcp,
+        "TLS" => Protocol::Tls,
+        _ => return None,
+    };
+    if protocol == Protocol::Udp && flow.protocol == Protocol::Udp {
+        let peer = format!("{host}:{port}").parse().ok()?;
+        return Some(Target::Flow(Flow { protocol, local: flow.local, peer, connection: 0 }));
+    }
+    let transport = via.transport.to_ascii_lowercase();
+    Some(Target::NextHop { uri: format!("sip:{host}:{port};transport={transport}"), attempt: 0 })
+}

@@ -1,0 +1,559 @@
+//! An initial INVITE becomes an arrival or a refusal.
+//!
+//! Start at [`check`]: the checks stand there in the order of the rules, and the first failure decides. What the
+//! answers and the recipients' INVITEs will need is kept in [`Facts`] and [`Origin`]. Asks nobody: no DNS, no XDMS
+//! (UL-031). Follows OMA 7.7.5.2, TS 24.229 5.7.2 and RFC 5366.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::rules::charging::ChargingVector;
+use super::rules::identity::{self, Identity};
+use super::rules::own::{Asked, Own};
+use super::rules::refusal::{self, Texts};
+use super::rules::route::Arrived;
+use super::rules::served_user::{self, Case, Clues};
+use super::rules::service::{self, LIST_INVITE};
+use super::rules::trust::{self, Trust};
+use super::settings::{Attribution, SendPsu, Settings};
+use crate::content::request_body::{self, BodyRefusal, RequestBody};
+use crate::content::resource_lists::{self, Limits};
+use crate::content::sdp::{self, Chosen, Direction, Session, Wants};
+use crate::engine::input::Refusal;
+use crate::engine::party::{Copy, Party, Recipient, Target};
+use crate::sip::message::{Message, Name};
+use crate::sip::uri::Uri;
+use crate::sip::{Flow, Protocol};
+
+/// What the checks look at besides the message.
+pub struct Desk<'a> {
+    pub settings: &'a Settings,
+    pub own: &'a Own,
+    pub trust: &'a Trust,
+    /// Keys of users an operator barred since the start.
+    pub barred: &'a HashSet<String>,
+    /// No new pages: Retry-After in seconds.
+    pub closed: Option<u32>,
+    /// The host in Call-IDs of ours, see [`is_own_call`].
+    pub host: &'a str,
+}
+
+/// What every answer to a request needs, refusals included.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub trusted: bool,
+    pub charging: Option<ChargingVector>,
+    pub identities: Vec<Identity>,
+    /// The same as the engine knows them.
+    pub parties: Vec<Party>,
+}
+
+/// What the recipients' INVITEs and the originator's answers need of the page's INVITE.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub dialled: Party,
+    pub anonymous: bool,
+    pub privacy: Option<String>,
+    pub arrived: Arrived,
+    /// The user in whose name legs leave: the served user of an originating request, else the first identity.
+    pub acting_for: String,
+    /// Registration state of that user, as far as known.
+    pub registered: bool,
+    /// The request came in the originating case: its S-CSCF is that user's (ISC-058).
+    pub same_user: bool,
+    pub charging_functions: Option<String>,
+    /// As received.
+    pub max_forwards: u8,
+    /// Header fields that go to every leg: name and value.
+    pub copied: Vec<(String, String)>,
+    pub expires: Option<u32>,
+    pub accept_contact: Vec<String>,
+    pub asserted_service: Option<String>,
+    /// The request had a Session-ID (RFC 7989).
+    pub session_id: bool,
+    pub reliable: bool,
+    pub chosen: Chosen,
+    pub target: Target,
+}
+
+/// Reads what answers need, before anything is decided.
+///
+/// ISC-017, ISC-018, ISC-025, ISC-074: only a trusted peer asserts anything; a plain core knows no charging.
+pub fn facts(desk: &Desk<'_>, message: &Message, flow: &Flow) -> Facts {
+    let trusted = desk.trust.holds(flow.peer.ip());
+    if !trusted {
+        return Facts::default();
+    }
+    let identities = identity::asserted(texts(message, Name::PAssertedIdentity));
+    let ims = desk.settings.profile.is_ims();
+    let charging = message.text(Name::PChargingVector).filter(|_| ims);
+    let parties = identities
+        .iter()
+        .map(|identity| Party {
+            uri: identity.uri.as_str().into(),
+            key: key_of(desk, &identity.uri, &identities).into(),
+            display: identity.display.as_deref().map(Arc::from),
+        })
+        .collect();
+    Facts { trusted, charging: charging.and_then(ChargingVector::parse), identities, parties }
+}
+
+/// The checks of an initial INVITE in their order; the first failure decides.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn check(
+    desk: &Desk<'_>,
+    message: &Message,
+    flow: &Flow,
+    facts: &Facts,
+) -> Result<Box<Origin>, Refusal> {
+    // 1: overload and drain (IM-036).
+    if let Some(seconds) = desk.closed {
+        return Err(Refusal { retry_after: Some(seconds), ..Refusal::new(503, "IM-036") });
+    }
+    // 2: hops, and legs of our own (IM-037).
+    let max_forwards = hops(message)?;
+    if is_own_call(message.call_id(), desk.host) {
+        return Err(Refusal::new(482, "IM-037"));
+    }
+    // 3: peer and identity.
+    identify(flow, facts)?;
+    let arrived = Arrived::read(texts(message, Name::Route), |uri| desk.own.is_us(uri));
+    let (served, case, registered) = served(desk, message, facts, &arrived)?;
+    // 4: option tags.
+    let asked = desk.own.classify(message.uri());
+    options(desk, message, &asked)?;
+    // 5: what is asked for.
+    let (dialled, group) = classify(asked, case)?;
+    // 6: may the originator use the service?
+    authorise(desk, message, facts)?;
+    // 7, the limits of one user, is the engine's. 8: mode.
+    let mode = service::mode(
+        texts(message, Name::AcceptContact),
+        texts(message, Name::Contact).next(),
+        &desk.settings.im.icsi,
+    );
+    let sendonly = mode != service::Mode::Either || sends_only(desk, message);
+    if !service::is_large(mode, sendonly, desk.settings.im.default_mode) {
+        let text = format!("Feature tag {} missing", service::LARGE);
+        return Err(Refusal::new(488, "IM-025").warn(text).key("im.default_mode"));
+    }
+    // 9: MIME.
+    let body = body(desk, message)?;
+    if group && !body.lists.is_empty() {
+        return Err(refusal::unsupported(&[LIST_INVITE], "IM-034"));
+    }
+    // 10: SDP. How many are meant decides on the envelope, so the list is read here and judged below.
+    let list = recipients(desk, message, flow, facts, &body);
+    let others = list.as_ref().map_or(0, |list| count_others(list, facts));
+    let chosen = media(desk, &body, group, others)?;
+    // 11: the list.
+    let target = if group {
+        Target::Group(dialled.clone())
+    } else {
+        let list = list?;
+        let most = desk.settings.im.max_recipients.min(desk.settings.ul.max_entries);
+        if others > most {
+            // IM-032, UL-020: all or nothing.
+            let text = texts_of(desk).too_many();
+            return Err(Refusal::new(486, "IM-032").warn(text).key("im.max_recipients"));
+        }
+        Target::List(list)
+    };
+    let privacy = message.text(Name::Privacy).map(str::to_owned);
+    let originator = facts.identities.first().map(|identity| identity.uri.clone());
+    let served = served.filter(|_| case == Case::Originating);
+    Ok(Box::new(Origin {
+        anonymous: identity::is_anonymous(privacy.as_deref()),
+        privacy,
+        acting_for: served.or(originator).unwrap_or_default(),
+        same_user: case == Case::Originating,
+        arrived,
+        registered,
+        charging_functions: ims_text(desk, message, Name::PChargingFunctionAddresses),
+        max_forwards,
+        copied: copied(desk, message),
+        expires: message.text(Name::Expires).and_then(|text| text.trim().parse().ok()),
+        accept_contact: texts(message, Name::AcceptContact).map(str::to_owned).collect(),
+        asserted_service: ims_text(desk, message, Name::PAssertedService)
+            .filter(|_| desk.settings.isc.asserted_service),
+        session_id: message.header(Name::Other("Session-ID")).is_some(),
+        reliable: message.has_token(Name::Supported, "100rel")
+            || message.has_token(Name::Require, "100rel"),
+        chosen,
+        target,
+        dialled,
+    }))
+}
+
+/// The elements of a header as text, those that are no text left out.
+pub fn texts(message: &Message, name: Name) -> impl Iterator<Item = &str> {
+    message.values(name).filter_map(|value| std::str::from_utf8(value).ok())
+}
+
+fn texts_of(desk: &Desk<'_>) -> Texts {
+    Texts { numbers: desk.settings.im.warning_numbers }
+}
+
+fn ims_text(desk: &Desk<'_>, message: &Message, name: Name) -> Option<String> {
+    message.text(name).filter(|_| desk.settings.profile.is_ims()).map(str::to_owned)
+}
+
+/// IM-037, ISC-015: 0 hops left is the end; a request without the field has 70 (RFC 3261 §16.3).
+pub fn hops(message: &Message) -> Result<u8, Refusal> {
+    let hops = message
+        .text(Name::MaxForwards)
+        .map_or(Ok(70), |text| text.trim().parse::<u16>())
+        .map_err(|_| Refusal::new(400, "ISC-015"))?;
+    if hops == 0 {
+        return Err(Refusal::new(483, "IM-037"));
+    }
+    Ok(u8::try_from(hops).unwrap_or(u8::MAX))
+}
+
+/// Whether a Call-ID is one of our own legs'.
+///
+/// IM-037: `lm-`, the thread's two digits and sixteen random ones, and our host.
+pub fn is_own_call(call_id: &[u8], host: &str) -> bool {
+    let Some((token, at)) = std::str::from_utf8(call_id).ok().and_then(|id| id.split_once('@'))
+    else {
+        return false;
+    };
+    let digits = token.strip_prefix("lm-");
+    at.eq_ignore_ascii_case(host)
+        && digits.is_some_and(|digits| {
+            digits.len() >= 18
+                && digits.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        })
+}
+
+/// ISC-001, IM-021: only peers of the core, and only with an identity they vouch for.
+fn identify(flow: &Flow, facts: &Facts) -> Result<(), Refusal> {
+    if !facts.trusted {
+        tracing::debug!(peer = %flow.peer, "peer is not in sip.trusted_peers");
+        return Err(Refusal::new(403, "ISC-001").key("sip.trusted_peers"));
+    }
+    if facts.identities.is_empty() {
+        return Err(Refusal::new(403, "IM-021"));
+    }
+    Ok(())
+}
+
+/// ISC-019, ISC-020: whom the S-CSCF serves, in which case, and whether registered.
+fn served(
+    desk: &Desk<'_>,
+    message: &Message,
+    facts: &Facts,
+    arrived: &Arrived,
+) -> Result<(Option<String>, Case, bool), Refusal> {
+    let settings = desk.settings;
+    // Section L: older cores and plain ones do not know the header.
+    let known = settings.profile.is_ims() && settings.isc.send_psu != SendPsu::Never;
+    let values = texts(message, Name::PServedUser).filter(|_| known);
+    let header = served_user::read(values, settings.isc.many_served_users)
+        .map_err(|_| Refusal::new(400, "ISC-019").key("isc.many_served_users"))?;
+    let clues = Clues {
+        originating: arrived.is_originating(),
+        asserted: facts.identities.first().map(|identity| identity.uri.as_str()),
+        request_uri: message.uri(),
+    };
+    let (user, case) = served_user::decide(header.as_ref(), clues);
+    let registered = header
+        .filter(|_| case == Case::Originating)
+        .and_then(|user| user.registered)
+        .unwrap_or(true);
+    Ok((user, case, registered))
+}
+
+/// IM-026, UL-002, ISC-063: every required option is served, the list only by a list service.
+fn options(desk: &Desk<'_>, message: &Message, asked: &Asked) -> Result<(), Refusal> {
+    // Nobody's URI is judged by the next step: 404 says more than 420.
+    let list_service = matches!(asked, Asked::Factory(_) | Asked::Other);
+    let missing = service::missing_options(
+        texts(message, Name::Require),
+        list_service,
+        desk.settings.isc.preconditions,
+    );
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let rule = match missing.as_slice() {
+        [tag] if tag.eq_ignore_ascii_case(LIST_INVITE) => "IM-034",
+        _ => "IM-026",
+    };
+    Err(refusal::unsupported(&missing, rule))
+}
+
+/// IM-023, ISC-021: list services and groups are served here, and never for a user who diverted the call.
+fn classify(asked: Asked, case: Case) -> Result<(Party, bool), Refusal> {
+    if case == Case::OriginatingAfterDiversion {
+        return Err(Refusal::new(404, "ISC-021"));
+    }
+    let (uri, group) = match asked {
+        Asked::Factory(uri) => (uri, false),
+        Asked::Group(uri) => (uri, true),
+        Asked::Server | Asked::Session | Asked::Other => {
+            return Err(Refusal::new(404, "IM-023").key("service.factories"));
+        }
+    };
+    let key = Uri::parse(&uri).map_or_else(|_| uri.clone(), |uri| uri.canonical());
+    Ok((Party { uri: uri.into(), key: key.into(), display: None }, group))
+}
+
+/// IM-024, IM-044: the originator may use the service, with a release we serve.
+fn authorise(desk: &Desk<'_>, message: &Message, facts: &Facts) -> Result<(), Refusal> {
+    let settings = desk.settings;
+    let named = |list: &[String]| {
+        list.iter()
+            .any(|uri| facts.parties.iter().any(|party| same_key(desk, uri, facts, &party.key)))
+    };
+    let barred = named(&settings.service.barred)
+        || facts.parties.iter().any(|party| desk.barred.contains(&*party.key));
+    let subscribed =
+        settings.service.subscribers.is_empty() || named(&settings.service.subscribers);
+    if barred || !subscribed {
+        let key = if barred { "service.barred" } else { "service.subscribers" };
+        return Err(Refusal::new(403, "IM-024").warn(texts_of(desk).not_authorised()).key(key));
+    }
+    let token = message.text(Name::UserAgent).or_else(|| message.text(Name::Server));
+    let release = token.and_then(service::oma_release);
+    if settings.im.strict_release && release.is_some_and(|release| release != settings.im.release) {
+        let text = texts_of(desk).version();
+        return Err(Refusal::new(403, "IM-044").warn(text).key("im.strict_release"));
+    }
+    Ok(())
+}
+
+/// IM-027, UL-006, UL-007.
+fn body(desk: &Desk<'_>, message: &Message) -> Result<RequestBody, Refusal> {
+    let bytes = message.body_bytes();
+    if bytes.is_empty() {
+        return Ok(RequestBody::default());
+    }
+    let Some(content_type) = message.content_type() else {
+        return Err(refusal::media_type("IM-027"));
+    };
+    let disposition = message.text(Name::ContentDisposition);
+    request_body::read(content_type, disposition, &bytes, desk.settings.ul.require_strict).map_err(
+        |error| match error {
+            BodyRefusal::Broken(_) => Refusal::new(400, "IM-027").warn(error.to_string()),
+            BodyRefusal::Unknown => refusal::media_type("IM-027"),
+        },
+    )
+}
+
+/// IM-025: with both feature tags the direction of the media decides. What cannot be read is judged later.
+fn sends_only(desk: &Desk<'_>, message: &Message) -> bool {
+    let chosen = body(desk, message).ok().and_then(|body| media(desk, &body, false, 0).ok());
+    chosen.is_none_or(|chosen| chosen.peer.direction == Direction::SendOnly)
+}
+
+/// IM-028, IM-029, IM-030, MS-020.
+fn media(
+    desk: &Desk<'_>,
+    body: &RequestBody,
+    group: bool,
+    others: usize,
+) -> Result<Chosen, Refusal> {
+    let settings = desk.settings;
+    let Some(sdp) = &body.sdp else {
+        return Err(Refusal::new(488, "IM-028").warn("No SDP offer").key("im.late_offer"));
+    };
+    let session =
+        Session::parse(sdp).map_err(|error| Refusal::new(400, "IM-028").warn(error.to_string()))?;
+    let wants = Wants {
+        accept: &settings.media.accept,
+        attributed: match settings.media.attribution {
+            Attribution::Many => group || others > 1,
+            Attribution::Group => group,
+            Attribution::Never => false,
+        },
+        max_size: settings.im.large.max_size,
+        tls: settings.media.tls,
+    };
+    sdp::choose(&session, &wants).map_err(|error| {
+        let refusal = Refusal {
+            warning: Some((error.code, error.text.to_owned())),
+            ..Refusal::new(error.status, error.rule)
+        };
+        match error.rule {
+            "IM-030" => refusal.key("im.large.max_size"),
+            "MS-020" => refusal.key("msrp.attribution"),
+            _ => refusal,
+        }
+    })
+}
+
+/// The distinct entries of the request's lists.
+///
+/// IM-003, IM-031, UL-002, UL-008, UL-010, UL-012, UL-015, UL-035.
+fn recipients(
+    desk: &Desk<'_>,
+    message: &Message,
+    flow: &Flow,
+    facts: &Facts,
+    body: &RequestBody,
+) -> Result<Vec<Recipient>, Refusal> {
+    let ul = &desk.settings.ul;
+    if body.lists.is_empty() {
+        // The tag without a list and a list service without a list are the same fault.
+        return Err(Refusal::new(400, "IM-031").warn("Recipient list missing"));
+    }
+    if ul.require_strict && !message.has_token(Name::Require, LIST_INVITE) {
+        return Err(Refusal::new(400, "UL-002").warn("Require missing").key("ul.require_strict"));
+    }
+    if !trust::list_is_confidential(facts.trusted, flow.protocol == Protocol::Tls, ul.require_tls) {
+        return Err(Refusal::new(403, "UL-035").key("ul.require_tls"));
+    }
+    let mut entries = Vec::new();
+    let mut octets = 0;
+    for list in &body.lists {
+        octets += list.len();
+        let limits = Limits { max_bytes: ul.max_bytes, strict: ul.require_strict };
+        let read = resource_lists::read(list, &limits);
+        let list = read.and_then(|list| {
+            if octets > ul.max_bytes { Err(resource_lists::BadList::TooLarge) } else { Ok(list) }
+        });
+        let list = list.map_err(|error| {
+            let refusal = Refusal::new(error.status(), "UL-017").warn(error.to_string());
+            if error.status() == 413 { refusal.key("ul.max_bytes") } else { refusal }
+        })?;
+        if list.references > 0 {
+            tracing::info!(
+                references = list.references,
+                "UL-009: references in a list not followed"
+            );
+        }
+        entries.extend(list.entries);
+    }
+    let merged = resource_lists::merge(entries, |uri| target_key(desk, uri, facts));
+    Ok(merged.into_iter().map(|entry| recipient(desk, entry, facts)).collect())
+}
+
+fn recipient(desk: &Desk<'_>, entry: resource_lists::Entry, facts: &Facts) -> Recipient {
+    let key = target_key(desk, &entry.uri, facts);
+    let parsed = Uri::parse(&entry.uri).ok();
+    let headers = parsed.as_ref().map(asked_headers).unwrap_or_default();
+    let uri = match &parsed {
+        Some(uri) => uri.without_headers_and_method().as_str().to_owned(),
+        None => entry.uri,
+    };
+    Recipient {
+        party: Party { uri: uri.into(), key: key.into(), display: None },
+        copy: match entry.copy {
+            resource_lists::Copy::To => Copy::To,
+            resource_lists::Copy::Cc => Copy::Cc,
+            resource_lists::Copy::Bcc => Copy::Bcc,
+        },
+        anonymize: entry.anonymize,
+        headers,
+    }
+}
+
+/// UL-015: of the header fields in an entry's URI those on the allow-list, without line breaks.
+fn asked_headers(uri: &Uri) -> Vec<(String, String)> {
+    const ALLOWED: [&str; 3] = ["Accept-Contact", "Priority", "Subject"];
+    uri.headers()
+        .filter_map(|(name, value)| {
+            let name = ALLOWED.into_iter().find(|allowed| allowed.eq_ignore_ascii_case(name))?;
+            let value: String =
+                service::decode(value).chars().filter(|c| !c.is_control()).collect();
+            Some((name.to_owned(), value))
+        })
+        .collect()
+}
+
+fn count_others(list: &[Recipient], facts: &Facts) -> usize {
+    list.iter()
+        .filter(|entry| !facts.parties.iter().any(|party| party.key == entry.party.key))
+        .count()
+}
+
+/// The key of a list entry: what the URI names, whatever header fields it asks for (UL-010, UL-011).
+fn target_key(desk: &Desk<'_>, uri: &str, facts: &Facts) -> String {
+    match Uri::parse(uri) {
+        Ok(parsed) => key_of(desk, parsed.without_headers_and_method().as_str(), &facts.identities),
+        Err(_) => uri.to_owned(),
+    }
+}
+
+/// UL-011: the key of a URI; with `ul.normalise_tel` a number in the originator's home domain is the number.
+fn key_of(desk: &Desk<'_>, uri: &str, identities: &[Identity]) -> String {
+    let Ok(parsed) = Uri::parse(uri) else { return uri.to_owned() };
+    let home = identities
+        .iter()
+        .filter(|_| desk.settings.ul.normalise_tel)
+        .find_map(|identity| Uri::parse(&identity.uri).ok().filter(Uri::is_sip));
+    match home {
+        Some(home) => parsed.canonical_in(home.host()),
+        None => parsed.canonical(),
+    }
+}
+
+fn same_key(desk: &Desk<'_>, uri: &str, facts: &Facts, key: &str) -> bool {
+    key_of(desk, uri, &facts.identities) == key
+}
+
+/// IM-048, UL-029: what goes to every leg as it came.
+fn copied(desk: &Desk<'_>, message: &Message) -> Vec<(String, String)> {
+    const ALWAYS: [&str; 6] =
+        ["Subject", "Priority", "Date", "Organization", "Answer-Mode", "Content-Language"];
+    const NEVER: [&str; 24] = [
+        "Via",
+        "Route",
+        "Record-Route",
+        "Call-ID",
+        "CSeq",
+        "From",
+        "To",
+        "Contact",
+        "Require",
+        "Supported",
+        "Max-Forwards",
+        "Content-Length",
+        "Content-Type",
+        "Accept-Contact",
+        "Allow",
+        "Accept",
+        "Session-Expires",
+        "Min-SE",
+        "Expires",
+        "User-Agent",
+        "Server",
+        "Privacy",
+        "Authorization",
+        "Proxy-Authorization",
+    ];
+    let mut out = Vec::new();
+    for (name, value) in message.all_headers() {
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+            continue;
+        };
+        let is = |list: &[&str]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let wanted = is(&ALWAYS)
+            || name.eq_ignore_ascii_case("s")
+            || (desk.settings.im.pass_through.iter().any(|known| known.eq_ignore_ascii_case(name))
+                && !is(&NEVER)
+                && !trust::is_trusted_only(name))
+            || is_foreign_credential(name, value, &desk.settings.realm);
+        if wanted {
+            let name = if name.eq_ignore_ascii_case("s") { "Subject" } else { name };
+            out.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    out
+}
+
+/// UL-029 (RFC 5365 §7.2): credentials for our realm stay here, others may be somebody's further on.
+fn is_foreign_credential(name: &str, value: &str, realm: &str) -> bool {
+    ["Authorization", "Proxy-Authorization"].iter().any(|known| known.eq_ignore_ascii_case(name))
+        && super::rules::syntax::split(value, b',').any(|param| {
+            let param = param.trim();
+            let param = param.rsplit_once(' ').map_or(param, |(_, last)| last);
+            param.split_once('=').is_some_and(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("realm")
+                    && !super::rules::syntax::unquote(value).eq_ignore_ascii_case(realm)
+            })
+        })
+}

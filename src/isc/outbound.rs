@@ -1,0 +1,538 @@
+//! What leaves: the INVITE of every recipient and the answers to the originator.
+//!
+//! Start at [`Block::new`]: what all legs of a page share is printed once; [`invite`] stamps the rest. Answers are
+//! [`progress`], [`answer`] and [`refuse`]. Follows OMA 7.7.7.1, 7.7.8.2, 7.5.1 and TS 24.229 5.7.3.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::inbound::{Facts, Origin};
+use super::rules::charging::{self, ChargingVector};
+use super::rules::refusal::{self, ALLOW};
+use super::rules::route::{self, Fanout, Kind, Way};
+use super::rules::{identity, served_user, service};
+use super::settings::{AnonReject, Refresher, SendPsu, Settings, Source};
+use crate::content::msrp_uri::MsrpUri;
+use crate::content::resource_lists::{self, BccMode, Entry};
+use crate::content::{multipart, sdp};
+use crate::engine::effect::Cause;
+use crate::engine::ids::{LegId, PageId};
+use crate::engine::input::Refusal;
+use crate::engine::party::{Audience, Copy, Recipient};
+use crate::sip::ua::{self, Invite, Reply};
+
+/// What we take in answers (IM-046).
+const ACCEPT: &str = "application/sdp, message/sipfrag, multipart/mixed";
+
+/// Everything about this server that stands in what it sends.
+#[derive(Debug, Clone)]
+pub struct House {
+    pub settings: Settings,
+    /// `host` of our own URIs: `icid-generated-at`, Warning, Call-ID.
+    pub host: String,
+    /// `host[:port]` of Contact.
+    pub contact: String,
+    /// `IM-serv/OMA1.0 vendor/version` (IM-044).
+    pub product: String,
+    pub thread: u8,
+}
+
+impl House {
+    /// The URI of a page's dialogs.
+    ///
+    /// IM-042: one user part for each fan-out.
+    pub fn session_uri(&self, page: PageId) -> String {
+        format!("sip:lm-{page}@{}", self.contact)
+    }
+
+    /// The service identifier legs and Contacts carry; a plain core knows none.
+    pub fn icsi(&self) -> &str {
+        if self.is_ims() { &self.settings.im.icsi } else { "" }
+    }
+
+    fn contact(&self, page: PageId) -> String {
+        service::contact(&self.session_uri(page), self.settings.im.large.isfocus, self.icsi())
+    }
+
+    /// Our inter-operator identifier: the configured operator, else the one the core speaks for, else our domain.
+    fn ioi(&self, charging: Option<&ChargingVector>) -> String {
+        let isc = &self.settings.isc;
+        let operator = if isc.operator.is_empty() {
+            let named = charging.and_then(ChargingVector::orig_operator);
+            named.unwrap_or_else(|| domain(&self.host).to_owned())
+        } else {
+            isc.operator.clone()
+        };
+        charging::ioi(&isc.ioi_prefix, &operator)
+    }
+
+    fn is_ims(&self) -> bool {
+        self.settings.profile.is_ims()
+    }
+}
+
+/// The domain a host belongs to; addresses and short names are their own.
+fn domain(host: &str) -> &str {
+    let is_name = host.bytes().any(|byte| byte.is_ascii_alphabetic()) && !host.starts_with('[');
+    match host.split_once('.') {
+        Some((_, rest)) if is_name && rest.contains('.') => rest,
+        _ => host,
+    }
+}
+
+/// What one try of a leg does differently from the first (IM-062).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Variant {
+    /// Without the history list.
+    pub plain: bool,
+    /// Min-SE the peer asked for.
+    pub min_se: Option<u32>,
+    /// Option tags not to offer.
+    pub without: Vec<String>,
+}
+
+/// The lines all legs of one page share, printed once.
+#[derive(Debug, Clone)]
+pub struct Block {
+    lines: Bytes,
+    from: String,
+    contact: String,
+    /// Value lines every leg has unless its list entry asked for another.
+    replaceable: Vec<(String, String)>,
+    accept_contact: Vec<String>,
+}
+
+impl Block {
+    /// Prints the shared lines.
+    ///
+    /// IM-038…IM-049, ISC-022, ISC-031, ISC-034, ISC-073, ISC-077.
+    pub fn new(house: &House, page: PageId, origin: &Origin, facts: &Facts, kind: Kind) -> Self {
+        let settings = &house.settings;
+        let mut lines = String::with_capacity(1024);
+        let mut put = |name: &str, value: &str| {
+            let value = value.replace(['\r', '\n', '\0'], " ");
+            let _ = write!(lines, "{name}: {value}\r\n");
+        };
+        let service_name = format!("<{}>", origin.dialled.uri);
+        if house.is_ims() {
+            let asserted = match settings.im.pai_source {
+                Source::Originator => identity::assert(&facts.identities),
+                Source::Service => service_name.clone(),
+            };
+            put("P-Asserted-Identity", &asserted);
+            if let Some(user) = served_user_value(settings, origin, facts, kind) {
+                put("P-Served-User", &user);
+            }
+            if let Some(addresses) = &origin.charging_functions {
+                put("P-Charging-Function-Addresses", addresses);
+            }
+            match (&origin.asserted_service, house.icsi()) {
+                (Some(received), _) => put("P-Asserted-Service", received),
+                (None, icsi) if !icsi.is_empty() && settings.isc.asserted_service => {
+                    put("P-Asserted-Service", icsi);
+                }
+                (None, _) => {}
+            }
+        }
+        if let Some(privacy) = &origin.privacy {
+            put("Privacy", privacy);
+        }
+        let originator = facts.parties.first();
+        let uri = originator.map_or("", |party| &*party.uri);
+        if let Some(referrer) = identity::referred_by(uri, origin.anonymous) {
+            put("Referred-By", &referrer);
+        }
+        put("User-Agent", &house.product);
+        put("Allow", ALLOW);
+        put("Accept", ACCEPT);
+        let mut replaceable = Vec::new();
+        for (name, value) in &origin.copied {
+            if ["Subject", "Priority"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                replaceable.push((name.clone(), value.clone()));
+            } else {
+                put(name, value);
+            }
+        }
+        let from = match settings.im.from_source {
+            Source::Originator => {
+                let display = originator.and_then(|party| party.display.as_deref());
+                identity::from_header(uri, display, origin.anonymous)
+            }
+            Source::Service if origin.anonymous => identity::ANONYMOUS.to_owned(),
+            Source::Service => service_name,
+        };
+        let accept_contact = service::accept_contact(
+            origin.accept_contact.iter().map(String::as_str),
+            &settings.im.accept_contact_params,
+            house.icsi(),
+        );
+        Self {
+            lines: Bytes::from(lines),
+            from,
+            contact: house.contact(page),
+            replaceable,
+            accept_contact,
+        }
+    }
+}
+
+/// ISC-022, ISC-060: who is served by the S-CSCF we send to, if anybody.
+fn served_user_value(
+    settings: &Settings,
+    origin: &Origin,
+    facts: &Facts,
+    kind: Kind,
+) -> Option<String> {
+    let first = facts.identities.first().map(|identity| identity.uri.as_str());
+    let wanted = match settings.isc.send_psu {
+        SendPsu::Always => true,
+        SendPsu::IfDiffers => first != Some(origin.acting_for.as_str()),
+        SendPsu::Never => false,
+    };
+    match kind {
+        _ if !wanted => None,
+        Kind::User | Kind::Dialog => {
+            Some(served_user::write(&origin.acting_for, origin.registered))
+        }
+        Kind::Service if settings.isc.psi_route == super::settings::PsiRoute::Scscf => {
+            Some(served_user::write(&origin.dialled.uri, false))
+        }
+        Kind::Service | Kind::Plain => None,
+    }
+}
+
+/// The way of one leg, decided when it is invited.
+///
+/// ISC-006: the received Route serves only until our final answer.
+pub fn way(house: &House, origin: &Origin, answered: bool) -> Way {
+    route::fanout(Fanout {
+        profile: house.settings.profile,
+        route: house.settings.isc.fanout_route,
+        psi_route: house.settings.isc.psi_route,
+        core: &house.settings.core,
+        arrived: &origin.arrived,
+        odi_valid: !answered,
+        same_user: origin.same_user,
+    })
+}
+
+/// What belongs to one leg alone.
+#[derive(Debug)]
+pub struct Stamp<'a> {
+    pub leg: LegId,
+    pub call_id: &'a str,
+    /// Random bits for what has to be unique.
+    pub random: u64,
+    pub recipient: &'a Recipient,
+    pub audience: &'a Audience,
+    pub own_path: &'a MsrpUri,
+    /// Whole seconds since the originator's INVITE.
+    pub elapsed: u32,
+    pub variant: &'a Variant,
+    /// This recipient's client is known to refuse multipart.
+    pub plain: bool,
+}
+
+/// One leg's INVITE.
+///
+/// IM-002, IM-005, IM-006, IM-038…IM-050, ISC-015, ISC-028, ISC-051, UL-003, UL-015.
+pub fn invite(
+    house: &House,
+    origin: &Origin,
+    facts: &Facts,
+    block: &Block,
+    way: Way,
+    stamp: &Stamp<'_>,
+) -> Invite {
+    let settings = &house.settings;
+    let mut lines = BytesMut::with_capacity(block.lines.len() + 512);
+    let mut put = |name: &str, value: &str| {
+        for text in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            lines.put_slice(text);
+        }
+    };
+    let charging = house.is_ims().then(|| leg_charging(house, facts, way.kind, stamp));
+    if let Some((first, _)) = &charging {
+        put("P-Charging-Vector", first);
+    }
+    let asked = |name: &'static str| {
+        let headers = &stamp.recipient.headers;
+        headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+    };
+    for value in &block.accept_contact {
+        put("Accept-Contact", value);
+    }
+    for (_, value) in asked("Accept-Contact") {
+        put("Accept-Contact", value);
+    }
+    for name in ["Subject", "Priority"] {
+        let own: Vec<_> = asked(name).take(1).collect();
+        let shared = block.replaceable.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        for (_, value) in own.iter().copied().chain(shared.filter(|_| own.is_empty())) {
+            put(name, value);
+        }
+    }
+    let supported: Vec<&str> = ["100rel", "timer"]
+        .into_iter()
+        .filter(|tag| !stamp.variant.without.iter().any(|not| not.eq_ignore_ascii_case(tag)))
+        .collect();
+    if !supported.is_empty() {
+        put("Supported", &supported.join(", "));
+    }
+    if let Some(expires) = origin.expires {
+        put("Expires", &expires.saturating_sub(stamp.elapsed).to_string());
+    }
+    if origin.session_id {
+        // ISC-078: a local half of its own, the other one not known yet (RFC 7989).
+        let page = stamp.leg.page.as_u64();
+        let local = u128::from(stamp.random) << 64 | u128::from(page ^ u64::from(stamp.leg.n));
+        put("Session-ID", &format!("{local:032x};remote={:032x}", 0));
+    }
+    let wanted = settings.im.large.session_timer && supported.contains(&"timer");
+    let mut interval = Some(settings.im.session_expires).filter(|_| wanted);
+    let refresher = match settings.im.refresher {
+        Refresher::Omit => None,
+        Refresher::Uac => Some(ua::Refresher::Uac),
+        Refresher::Uas => Some(ua::Refresher::Uas),
+    };
+    // IM-062: a least interval other than our own is written here, not by the stack.
+    if let Some(least) = stamp.variant.min_se.filter(|_| wanted) {
+        let parameter =
+            refresher.map_or(String::new(), |side| format!(";refresher={}", side.as_str()));
+        let asked = least.max(settings.im.session_expires);
+        put("Session-Expires", &format!("{asked}{parameter}"));
+        put("Min-SE", &least.to_string());
+        interval = None;
+    }
+    lines.put_slice(&block.lines);
+    let offer = offer(settings, origin, stamp);
+    Invite {
+        call_id: stamp.call_id.to_owned(),
+        request_uri: stamp.recipient.party.uri.to_string(),
+        to: format!("<{}>", stamp.recipient.party.uri),
+        from: block.from.clone(),
+        max_forwards: origin.max_forwards.saturating_sub(1),
+        route: way.route,
+        contact: block.contact.clone(),
+        headers: lines.freeze(),
+        in_dialog: in_dialog(house, charging.map(|(_, later)| later)),
+        body: Some(body(settings, &offer, stamp)),
+        session_expires: interval,
+        refresher,
+        offer,
+        ..Invite::default()
+    }
+}
+
+/// The charging vectors of a leg: for the INVITE, and for later requests in its dialog.
+///
+/// ISC-027, ISC-028.
+fn leg_charging(house: &House, facts: &Facts, kind: Kind, stamp: &Stamp<'_>) -> (String, String) {
+    let received = facts.charging.as_ref();
+    let ioi = house.ioi(received);
+    let vector = match (kind, received) {
+        (Kind::Dialog, Some(received)) => received.forward(),
+        _ => {
+            let icid = format!("{}-{}-{:016x}", stamp.leg.page, stamp.leg.n, stamp.random);
+            let related =
+                received.filter(|_| house.settings.isc.related_icid).and_then(ChargingVector::icid);
+            charging::new_leg(&icid, &house.host, &ioi, related.as_deref())
+        }
+    };
+    let later = ChargingVector::parse(&vector).map(|vector| vector.in_dialog(&ioi));
+    (vector, later.unwrap_or_default())
+}
+
+/// Lines of our later requests in a dialog: none of what belongs to initial requests (ISC-014).
+fn in_dialog(house: &House, charging: Option<String>) -> Bytes {
+    let mut lines = String::new();
+    if let Some(charging) = charging.filter(|vector| !vector.is_empty()) {
+        let _ = write!(lines, "P-Charging-Vector: {charging}\r\n");
+    }
+    let _ = write!(lines, "User-Agent: {}\r\n", house.product);
+    Bytes::from(lines)
+}
+
+/// IM-005…IM-009.
+fn offer(settings: &Settings, origin: &Origin, stamp: &Stamp<'_>) -> Bytes {
+    origin.chosen.offer(&sdp::Own {
+        path: stamp.own_path,
+        session_id: stamp.random >> 2,
+        version: 1,
+        max_size: settings.im.large.max_size,
+        fingerprint: settings.media.fingerprint.as_deref().filter(|_| origin.chosen.peer.tls),
+    })
+}
+
+/// IM-047, UL-021: the offer alone, or with the history list where there is something to show.
+fn body(settings: &Settings, offer: &Bytes, stamp: &Stamp<'_>) -> (String, Bytes) {
+    let list = if stamp.plain || stamp.variant.plain { None } else { history(settings, stamp) };
+    match list {
+        None => ("application/sdp".to_owned(), offer.clone()),
+        Some(list) => multipart::write(&[
+            (&[("Content-Type", "application/sdp")], offer),
+            (
+                &[
+                    ("Content-Type", "application/resource-lists+xml"),
+                    ("Content-Disposition", "recipient-list-history; handling=optional"),
+                ],
+                list.as_bytes(),
+            ),
+        ]),
+    }
+}
+
+/// UL-022, UL-023.
+fn history(settings: &Settings, stamp: &Stamp<'_>) -> Option<String> {
+    let entries: Vec<Entry> = stamp
+        .audience
+        .history
+        .iter()
+        .map(|entry| Entry {
+            uri: entry.party.uri.to_string(),
+            copy: match entry.copy {
+                Copy::To => resource_lists::Copy::To,
+                Copy::Cc => resource_lists::Copy::Cc,
+                Copy::Bcc => resource_lists::Copy::Bcc,
+            },
+            tagged: true,
+            anonymize: entry.anonymize,
+        })
+        .collect();
+    let own = (settings.ul.bcc_mode == BccMode::KeepOwn).then_some(&*stamp.recipient.party.uri);
+    resource_lists::history(&entries, settings.ul.bcc_mode, own)
+}
+
+/// A provisional answer to the originator.
+///
+/// IM-020, IM-054: our own, with our SDP where it is to be reliable and the media is ready.
+pub fn progress(
+    house: &House,
+    page: PageId,
+    origin: &Origin,
+    facts: &Facts,
+    ringing: bool,
+    own_path: Option<&MsrpUri>,
+) -> Reply {
+    let status = if ringing { 180 } else { 183 };
+    let body =
+        own_path.filter(|_| origin.reliable).map(|path| sdp_answer(house, page, origin, path));
+    Reply { reliable: true, body, ..positive(house, page, origin, facts, status) }
+}
+
+/// The 200 to the originator.
+///
+/// IM-052, ISC-023, ISC-026.
+pub fn answer(
+    house: &House,
+    page: PageId,
+    origin: &Origin,
+    facts: &Facts,
+    own_path: &MsrpUri,
+) -> Reply {
+    Reply {
+        body: Some(sdp_answer(house, page, origin, own_path)),
+        ..positive(house, page, origin, facts, 200)
+    }
+}
+
+fn positive(house: &House, page: PageId, origin: &Origin, facts: &Facts, status: u16) -> Reply {
+    let mut lines = String::new();
+    if house.is_ims() {
+        let _ = write!(lines, "P-Asserted-Identity: <{}>\r\n", origin.dialled.uri);
+    }
+    lines.push_str(&charging_answer(house, facts));
+    let _ = write!(lines, "Allow: {ALLOW}\r\nSupported: 100rel, timer\r\n");
+    let ioi = house.ioi(facts.charging.as_ref());
+    let later = facts.charging.as_ref().map(|vector| vector.in_dialog(&ioi));
+    Reply {
+        headers: Bytes::from(lines),
+        contact: Some(house.contact(page)),
+        in_dialog: Some(in_dialog(house, later)),
+        ..Reply::new(status)
+    }
+}
+
+fn sdp_answer(house: &House, page: PageId, origin: &Origin, path: &MsrpUri) -> (String, Bytes) {
+    let settings = &house.settings;
+    let own = sdp::Own {
+        path,
+        session_id: page.as_u64() >> 2,
+        version: 1,
+        max_size: settings.im.large.max_size,
+        fingerprint: settings.media.fingerprint.as_deref().filter(|_| origin.chosen.peer.tls),
+    };
+    ("application/sdp".to_owned(), origin.chosen.answer(&own))
+}
+
+/// ISC-026: the charging line of an answer, or nothing where the request had none.
+pub fn charging_answer(house: &House, facts: &Facts) -> String {
+    match facts.charging.as_ref().filter(|_| house.is_ims()) {
+        Some(vector) => {
+            let ioi = house.ioi(Some(vector));
+            format!("P-Charging-Vector: {}\r\n", vector.answer(&ioi))
+        }
+        None => String::new(),
+    }
+}
+
+/// The refusal of a request.
+///
+/// UL-036, ISC-026, ISC-066; IM-022 in the words the profile wants.
+pub fn refuse(house: &House, facts: &Facts, refusal: &Refusal) -> Reply {
+    let mut refusal = refusal.clone();
+    let rfc = house.settings.im.anon_reject == AnonReject::Rfc;
+    if rfc && refusal.rule == "IM-022" && refusal.status == 403 {
+        (refusal.status, refusal.warning) = (433, None);
+    }
+    let lines = refusal::lines(&refusal, &house.host) + &charging_answer(house, facts);
+    Reply {
+        headers: Bytes::from(lines),
+        ..Reply::new(refusal::status(&refusal, house.settings.profile))
+    }
+}
+
+/// The Reason value for what we end ourselves.
+///
+/// ISC-055, IM-060, IM-074 (RFC 3326): a status where there is one, whoever gave it.
+pub fn reason(cause: &Cause) -> String {
+    let text = super::rules::syntax::quote(&cause.text);
+    if (200..700).contains(&cause.code) {
+        format!("SIP;cause={};text={text}", cause.code)
+    } else {
+        format!("SIP;text={text}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::effect::CauseProtocol;
+
+    #[test]
+    fn the_domain_of_a_host() {
+        for (host, want) in [
+            ("im-as1.home1.example", "home1.example"),
+            ("ims.test", "ims.test"),
+            ("localhost", "localhost"),
+            ("127.0.0.50", "127.0.0.50"),
+            ("[2001:db8::1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(domain(host), want);
+        }
+    }
+
+    /// Proves ISC-055.
+    #[test]
+    fn the_reason_names_the_status_where_there_is_one() {
+        let cause = |protocol, code| Cause { protocol, code, text: "x \"y\"".to_owned() };
+        for (cause, want) in [
+            (cause(CauseProtocol::Sip, 488), "SIP;cause=488;text=\"x \\\"y\\\"\""),
+            (cause(CauseProtocol::Msrp, 413), "SIP;cause=413;text=\"x \\\"y\\\"\""),
+            (cause(CauseProtocol::Timer, 0), "SIP;text=\"x \\\"y\\\"\""),
+        ] {
+            assert_eq!(reason(&cause), want);
+        }
+    }
+}

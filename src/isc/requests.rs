@@ -1,0 +1,139 @@
+//! Requests outside of dialogs other than INVITE.
+//!
+//! Start at [`answer`]. OPTIONS says what we are, a third-party REGISTER is taken as said, everything else is not served
+//! here. Follows IM-096, ISC-039, ISC-040, ISC-046, ISC-072, UL-001.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use super::inbound::{Desk, Facts, hops, texts};
+use super::outbound::{House, charging_answer, refuse};
+use super::rules::own::Asked;
+use super::rules::refusal::{self, ALLOW};
+use super::rules::service::{self, LIST_SUBSCRIBE};
+use super::rules::syntax::Address;
+use crate::engine::input::Refusal;
+use crate::sip::message::{Message, Method, Name};
+use crate::sip::ua::Reply;
+
+/// The answer to a request, and the refusal if it is one.
+pub fn answer(
+    house: &House,
+    desk: &Desk<'_>,
+    message: &Message,
+    facts: &Facts,
+) -> (Reply, Option<Refusal>) {
+    match served(house, desk, message, facts) {
+        Ok(reply) => (reply, None),
+        Err(refusal) => (refuse(house, facts, &refusal), Some(refusal)),
+    }
+}
+
+fn served(
+    house: &House,
+    desk: &Desk<'_>,
+    message: &Message,
+    facts: &Facts,
+) -> Result<Reply, Refusal> {
+    let method = message.method();
+    // ISC-046: what the core says about its users is never refused for a reason of ours.
+    if method == Some(Method::Register) {
+        return register(house, desk, message, facts);
+    }
+    if let Some(seconds) = desk.closed {
+        return Err(Refusal { retry_after: Some(seconds), ..Refusal::new(503, "ISC-072") });
+    }
+    hops(message)?;
+    if !facts.trusted {
+        return Err(Refusal::new(403, "ISC-001").key("sip.trusted_peers"));
+    }
+    match method {
+        Some(Method::Options) => options(house, desk, message, facts),
+        Some(Method::Subscribe) => Err(subscribe(message)),
+        Some(Method::Notify) => Err(Refusal::new(481, "ISC-048")),
+        Some(Method::Other(_)) if !desk.settings.profile.is_ims() => {
+            Err(Refusal::new(501, "IM-046"))
+        }
+        _ => Err(refusal::method("IM-046")),
+    }
+}
+
+/// UL-001: lists of subscriptions are not offered, and nothing else can be subscribed to.
+fn subscribe(message: &Message) -> Refusal {
+    let asks = |name| texts(message, name).any(|tag| tag.eq_ignore_ascii_case(LIST_SUBSCRIBE));
+    if asks(Name::Require) {
+        return refusal::unsupported(&[LIST_SUBSCRIBE], "UL-001");
+    }
+    Refusal::new(489, "IM-086")
+}
+
+/// IM-096, UL-004, ISC-072: what we are and can; lists only where lists are taken.
+fn options(
+    house: &House,
+    desk: &Desk<'_>,
+    message: &Message,
+    facts: &Facts,
+) -> Result<Reply, Refusal> {
+    let lists = match desk.own.classify(message.uri()) {
+        Asked::Factory(_) | Asked::Server => true,
+        Asked::Group(_) | Asked::Session => false,
+        Asked::Other => return Err(Refusal::new(404, "IM-023").key("service.factories")),
+    };
+    let tags = if lists {
+        "100rel, timer, recipient-list-invite, recipient-list-message, multiple-refer, norefersub"
+    } else {
+        "100rel, timer"
+    };
+    let uri = format!("sip:{}", house.contact);
+    let mut lines = format!(
+        "Allow: {ALLOW}\r\nAccept: {}, message/sipfrag\r\nSupported: {tags}\r\nContact: {}\r\n",
+        refusal::ACCEPT,
+        service::contact(&uri, house.settings.im.large.isfocus, house.icsi()),
+    );
+    lines.push_str(&charging_answer(house, facts));
+    Ok(Reply { headers: Bytes::from(lines), ..Reply::new(200) })
+}
+
+/// A third-party registration.
+///
+/// ISC-039: to us, from the S-CSCF about a user. ISC-040: the expiry comes back as it was.
+fn register(
+    house: &House,
+    desk: &Desk<'_>,
+    message: &Message,
+    facts: &Facts,
+) -> Result<Reply, Refusal> {
+    let contact = texts(message, Name::Contact).next().and_then(Address::parse);
+    // The S-CSCF names itself in From and Contact, the user only in To; a phone would name itself throughout.
+    let about_another = message.from().uri != message.to().uri
+        && contact.is_none_or(|contact| host_of(contact.uri) == host_of(message.from().uri));
+    if !facts.trusted || !desk.own.is_us(message.uri()) || !about_another {
+        return Err(Refusal::new(403, "ISC-039").key("sip.trusted_peers"));
+    }
+    let mut lines = String::new();
+    let header = message.text(Name::Expires).map(str::trim);
+    let in_contact = contact.and_then(|contact| contact.param("expires").flatten());
+    let expires = header.or(in_contact).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    if let Some(expires) = expires {
+        if let Some(contact) = contact {
+            let own = in_contact.unwrap_or(expires);
+            let _ = write!(lines, "Contact: <{}>;expires={own}\r\n", contact.uri);
+        }
+        let _ = write!(lines, "Expires: {expires}\r\n");
+    }
+    lines.push_str(&charging_answer(house, facts));
+    Ok(Reply { headers: Bytes::from(lines), ..Reply::new(200) })
+}
+
+fn host_of(uri: &str) -> String {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let rest = rest.split(';').next().unwrap_or(rest);
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = if host.starts_with('[') {
+        host.split(']').next().unwrap_or(host)
+    } else {
+        host.split(':').next().unwrap_or(host)
+    };
+    host.to_ascii_lowercase()
+}
