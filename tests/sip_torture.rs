@@ -458,6 +458,18 @@ fn bounds_are_refused_with_their_status() {
     }
 }
 
+/// `;tag` and `;tag=` are no tag, wherever they stand, and no reason to fall over.
+#[test]
+fn a_tag_without_a_value_is_none() {
+    for tag in [";tag", ";tag=", ";tag;x=1", ";tag=\"\""] {
+        let line = format!("From: <sip:alice@example.com>{tag}");
+        let read = parse(message(&["-From", &format!("+{line}")]));
+        if let Ok(read) = read {
+            assert_eq!(read.from_tag(), None, "{line}");
+        }
+    }
+}
+
 proptest! {
     /// Whatever single bytes are changed, removed or added: no panic, and what is accepted can be echoed and read again.
     #[test]

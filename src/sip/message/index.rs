@@ -431,8 +431,11 @@ fn tag_of(value: &[u8]) -> Option<Range> {
     for param in list.by_ref() {
         if param.is("tag") {
             let text = param.plain();
-            let start = text.as_ptr().addr() - value.as_ptr().addr();
-            tag = (start as u32, (start + text.len()) as u32);
+            // A tag without a value is none, and its empty text lies outside of the header's value.
+            if !text.is_empty() {
+                let start = text.as_ptr().addr() - value.as_ptr().addr();
+                tag = (start as u32, (start + text.len()) as u32);
+            }
         }
     }
     list.is_at_end().then_some(tag)
