@@ -5,7 +5,9 @@
 
 pub mod dialog;
 pub mod message;
+pub mod resolve;
 pub mod transaction;
+pub mod transport;
 pub mod ua;
 pub mod uri;
 

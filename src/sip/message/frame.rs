@@ -74,9 +74,9 @@ impl Framer {
         Ok(Some(Frame::Message(buffer.split_to(total).freeze())))
     }
 
-    /// Whether a message has begun and is not complete. Meant for a deadline on slow senders.
-    pub fn is_amid(&self, buffer: &BytesMut) -> bool {
-        !buffer.is_empty()
+    /// Whether the head of the message in front is complete and only its body is missing.
+    pub fn has_head(&self) -> bool {
+        self.total.is_some()
     }
 
     /// The octets of the message in front once its head is there.

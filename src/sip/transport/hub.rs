@@ -1,0 +1,221 @@
+//! What the threads of one node share: inboxes, the table of connections with its limits, counters.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use super::owner::owner_of;
+use super::{Inbound, Key, Settings, Stats};
+use crate::sip::resolve::{Hop, NoRoute};
+use crate::sip::{Flow, Protocol};
+
+/// What can wait in a thread's inbox.
+#[derive(Debug)]
+pub(super) enum Arrival<K> {
+    Up(Inbound<K>),
+    /// A name this thread asked for.
+    Resolved {
+        uri: Box<str>,
+        hops: Result<Vec<Hop>, NoRoute>,
+    },
+}
+
+/// One message to write, and who wants to know what became of it.
+#[derive(Debug)]
+pub(super) struct Item<K> {
+    pub bytes: Bytes,
+    /// `None` for a pong.
+    pub ticket: Option<Ticket<K>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ticket<K> {
+    pub key: K,
+    pub thread: usize,
+    /// Whether there is another alternate to try.
+    pub more: bool,
+    /// The caller was told [`super::Sent::Later`] and waits for the outcome.
+    pub later: bool,
+}
+
+/// What a connection's task writes from.
+pub(super) type Items<K> = mpsc::UnboundedReceiver<Item<K>>;
+
+/// One connection, open or being opened.
+#[derive(Debug)]
+pub(super) struct Line<K> {
+    pub flow: Flow,
+    pub queue: mpsc::UnboundedSender<Item<K>>,
+    /// Octets in `queue`: what bounds it.
+    pub queued: AtomicUsize,
+    /// Told to end at once.
+    pub end: Notify,
+    /// Connected; false while one of ours is being opened.
+    pub open: AtomicBool,
+}
+
+/// Why a connection takes nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Choked;
+
+impl<K> Line<K> {
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Puts a message into the queue. One that reads too slowly to keep its queue short loses the connection.
+    pub fn push(&self, item: Item<K>, max_queued: usize) -> Result<(), Choked> {
+        let octets = item.bytes.len();
+        if self.queued.fetch_add(octets, Ordering::Relaxed) + octets > max_queued {
+            self.end.notify_one();
+            return Err(Choked);
+        }
+        self.queue.send(item).map_err(|_| Choked)
+    }
+}
+
+struct Table<K> {
+    connections: HashMap<u64, Arc<Line<K>>, ahash::RandomState>,
+    by_peer: HashMap<(Protocol, SocketAddr), u64, ahash::RandomState>,
+    per_peer: HashMap<IpAddr, usize, ahash::RandomState>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub datagrams: AtomicU64,
+    pub inbox_full: AtomicU64,
+    pub send_dropped: AtomicU64,
+    pub accepted: AtomicU64,
+    pub connected: AtomicU64,
+    pub refused_connections: AtomicU64,
+    pub slow: AtomicU64,
+    pub choked: AtomicU64,
+    pub framing_lost: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+pub(super) struct Hub<K> {
+    pub settings: Settings,
+    pub inboxes: Vec<mpsc::Sender<Arrival<K>>>,
+    pub counters: Counters,
+    table: Mutex<Table<K>>,
+    next: AtomicU64,
+}
+
+impl<K: Key> Hub<K> {
+    pub fn new(settings: Settings, inboxes: Vec<mpsc::Sender<Arrival<K>>>) -> Self {
+        let table = Table {
+            connections: HashMap::default(),
+            by_peer: HashMap::default(),
+            per_peer: HashMap::default(),
+        };
+        Self {
+            settings,
+            inboxes,
+            counters: Counters::default(),
+            table: Mutex::new(table),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<K>> {
+        // Each change is one step, so a panic of another thread left nothing half done.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a new connection; `None` when the limits say no.
+    pub fn admit(
+        &self,
+        protocol: Protocol,
+        local: SocketAddr,
+        peer: SocketAddr,
+        open: bool,
+    ) -> Option<(Arc<Line<K>>, Items<K>)> {
+        let mut table = self.table();
+        let from_peer = table.per_peer.get(&peer.ip()).copied().unwrap_or(0);
+        if table.connections.len() >= self.settings.max_connections
+            || from_peer >= self.settings.max_connections_per_peer
+        {
+            count(&self.counters.refused_connections);
+            return None;
+        }
+        let connection = self.next.fetch_add(1, Ordering::Relaxed);
+        let (queue, items) = mpsc::unbounded_channel();
+        let line = Arc::new(Line {
+            flow: Flow { protocol, local, peer, connection },
+            queue,
+            queued: AtomicUsize::new(0),
+            end: Notify::new(),
+            open: AtomicBool::new(open),
+        });
+        table.per_peer.insert(peer.ip(), from_peer + 1);
+        table.by_peer.insert((protocol, peer), connection);
+        table.connections.insert(connection, Arc::clone(&line));
+        Some((line, items))
+    }
+
+    pub fn by_id(&self, connection: u64) -> Option<Arc<Line<K>>> {
+        self.table().connections.get(&connection).cloned()
+    }
+
+    pub fn by_peer(&self, protocol: Protocol, peer: SocketAddr) -> Option<Arc<Line<K>>> {
+        let table = self.table();
+        table.connections.get(table.by_peer.get(&(protocol, peer))?).cloned()
+    }
+
+    /// No new requests on this connection; answers still find it.
+    pub fn retire(&self, flow: &Flow) {
+        let mut table = self.table();
+        if table.by_peer.get(&(flow.protocol, flow.peer)) == Some(&flow.connection) {
+            table.by_peer.remove(&(flow.protocol, flow.peer));
+        }
+    }
+
+    pub fn remove(&self, flow: &Flow) {
+        self.retire(flow);
+        let mut table = self.table();
+        if table.connections.remove(&flow.connection).is_none() {
+            return;
+        }
+        let ip = flow.peer.ip();
+        match table.per_peer.get_mut(&ip) {
+            Some(left) if *left > 1 => *left -= 1,
+            _ => drop(table.per_peer.remove(&ip)),
+        }
+    }
+
+    /// Hands a message of a connection to its thread, waiting while that one is busy: the peer feels it.
+    pub async fn deliver(&self, bytes: Bytes, flow: Flow) {
+        let owner = owner_of(&bytes, self.inboxes.len());
+        self.post(owner, Arrival::Up(Inbound::Message { bytes, flow })).await;
+    }
+
+    pub async fn post(&self, thread: usize, arrival: Arrival<K>) {
+        // A thread that has ended takes nothing any more, and nobody else could.
+        let _ = self.inboxes[thread].send(arrival).await;
+    }
+
+    pub fn stats(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        Stats {
+            connections: self.table().connections.len() as u64,
+            datagrams: read(&counters.datagrams),
+            inbox_full: read(&counters.inbox_full),
+            send_dropped: read(&counters.send_dropped),
+            accepted: read(&counters.accepted),
+            connected: read(&counters.connected),
+            refused_connections: read(&counters.refused_connections),
+            slow: read(&counters.slow),
+            choked: read(&counters.choked),
+            framing_lost: read(&counters.framing_lost),
+        }
+    }
+}
