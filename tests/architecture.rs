@@ -320,6 +320,7 @@ fn the_check_of_citations_finds_what_it_should() {
         "IM-011…IM-012 (RFC 3261 §17.1.1).",
         "UTF-8, SHA-256, ISO-8859-1",
         "after RFC 3261 §16.7 step 6",
+        "OMA SIMPLE IM 7.7.5.2",
     ] {
         assert_eq!(faults_of_citations(good, &known), Vec::<String>::new(), "{good}");
     }
@@ -677,7 +678,10 @@ fn faults_of_citations(comment: &str, known: &BTreeSet<String>) -> Vec<String> {
             continue;
         }
         let id = format!("{letters}{separator}{digits}");
-        if !known.contains(&id) {
+        // "SIMPLE IM 7.7.5.2" is a clause.
+        let after = &rest[separator.len() + digits.len()..];
+        let meant = separator.contains('-') || (digits.len() == 3 && !after.starts_with('.'));
+        if meant && !known.contains(&id) {
             faults.push(format!("{id} is no rule, or not written as one"));
         }
     }
