@@ -135,6 +135,9 @@ mod tests {
     const SDP_PART: (&str, &str) = ("Content-Type: application/sdp\r\n", "v=0");
     const LIST: &str = "Content-Type: application/resource-lists+xml\r\n";
 
+    /// Header lines and content.
+    type PartText<'a> = (&'a str, &'a str);
+
     /// Whether there was SDP, and the lists; or the status of the refusal.
     type Sorted = Result<(bool, Vec<Bytes>), u16>;
 
@@ -189,7 +192,7 @@ mod tests {
         let nested = "Content-Type: multipart/alternative;boundary=n\r\n";
         let inner = "--n\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--n--";
         let all = Ok((true, vec![Bytes::from_static(b"L")]));
-        let cases: &[(&str, &[(&str, &str)], Sorted)] = &[
+        let cases: &[(&str, &[PartText<'_>], Sorted)] = &[
             ("sdp and list", &[SDP_PART, (&list, "L")], all.clone()),
             ("nested sdp", &[(nested, inner), (&list, "L")], all.clone()),
             ("optional", &[SDP_PART, (optional, "x"), (&list, "L")], all.clone()),
