@@ -32,3 +32,4 @@ pub mod ops;
 pub mod profile;
 pub mod sip;
 pub mod spool;
+pub mod xdms;

@@ -1,0 +1,536 @@
+//! Who is meant: a request's own list, or the members of a group, and whether the originator may reach them.
+//!
+//! Start at [`Resolver::resolve`]. Lists follow IM-031, IM-032, IM-035 and the UL rules; groups the procedure of the XDM
+//! rules, section 7.1 (IM-004, IM-022, IM-033, XD-023, XD-024, XD-026, XD-036, XD-037). Documents come from a [`Source`];
+//! which one is none of this module's business. Sends nothing and asks no DNS.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use time::OffsetDateTime;
+
+use super::access::{Requester, Surroundings, decide};
+use super::groups::{Condition, Grants, ListChild, ListService, Member, Rule};
+use super::lists::{Sieve, Sifted};
+use super::path::{DocumentPath, Resource};
+use super::selector;
+use super::store::{Document, Store};
+use super::{AnonReject, Attribution, Consent, Settings};
+use crate::engine::input::Refusal;
+use crate::engine::party::{Audience, Party, Recipient, Target};
+use crate::sip::uri::Uri;
+
+/// The question.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// What the page is addressed to.
+    pub target: Target,
+    /// Asserted identities of the originator.
+    pub identities: Vec<Party>,
+    /// The originator asks to stay unknown (IM-022).
+    pub anonymous: bool,
+    /// Now, for budgets.
+    pub now: Instant,
+    /// Wall clock, for rules with a validity.
+    pub time: SystemTime,
+}
+
+/// The documents cannot be had at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("XDMS unavailable: {0}")]
+pub struct Unavailable(pub String);
+
+/// What a [`Source`] promises: the document, that there is none, or that nobody knows.
+pub type Fetching<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Arc<Document>>, Unavailable>> + Send + 'a>>;
+
+/// Where documents come from.
+pub trait Source: Send + Sync {
+    /// Fetches one document (XD-003, XD-007).
+    fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a>;
+}
+
+impl Source for Store {
+    fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a> {
+        Box::pin(std::future::ready(Ok(self.get(path))))
+    }
+}
+
+/// Finds out who gets a page. One for a node, shared by its threads.
+pub struct Resolver {
+    settings: Settings,
+    source: Arc<dyn Source>,
+    barred: RwLock<HashSet<String>>,
+    budget: Mutex<Budget>,
+}
+
+impl Resolver {
+    /// A resolver over a source of documents.
+    pub fn new(settings: Settings, source: Arc<dyn Source>) -> Self {
+        Self { settings, source, barred: RwLock::default(), budget: Mutex::new(Budget::default()) }
+    }
+
+    /// Replaces the set of those who are not to be reached, by URI (IM-035).
+    pub fn set_barred<'a>(&self, uris: impl IntoIterator<Item = &'a str>) {
+        let keys = uris.into_iter().map(|uri| self.settings.key_of(uri)).collect();
+        *self.barred.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Answers the question once; the answer is frozen for the page (XD-037).
+    ///
+    /// # Errors
+    /// The refusal the originator gets. It is final and nobody is invited.
+    pub async fn resolve(&self, query: Query) -> Result<Audience, Refusal> {
+        let originator: HashSet<String> = query
+            .identities
+            .iter()
+            .flat_map(|party| [party.key.to_string(), self.settings.key_of(&party.uri)])
+            .collect();
+        let audience = match &query.target {
+            Target::List(entries) => self.list(entries, &originator)?,
+            Target::Group(group) => self.group(group, &query, &originator).await?,
+        };
+        self.spend(&query, audience.recipients.len())?;
+        Ok(audience)
+    }
+
+    fn sieve<'a>(
+        &'a self,
+        originator: &'a HashSet<String>,
+        barred: &'a HashSet<String>,
+        group: Option<&'a str>,
+    ) -> Sieve<'a> {
+        Sieve { settings: &self.settings, originator, barred, group }
+    }
+
+    fn barred(&self) -> HashSet<String> {
+        self.barred.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn list(
+        &self,
+        entries: &[Recipient],
+        originator: &HashSet<String>,
+    ) -> Result<Audience, Refusal> {
+        let barred = self.barred();
+        let sieve = self.sieve(originator, &barred, None);
+        let Sifted { recipients, removed, history } = sieve.list(entries);
+        report(&removed);
+        // IM-031.
+        if recipients.is_empty() {
+            return Err(Refusal::new(403, "IM-031").warn("No destinations"));
+        }
+        // IM-032, UL-020: all or nothing.
+        if recipients.len() > self.settings.max_recipients {
+            return Err(too_many("IM-032").key("im.max_recipients"));
+        }
+        if sieve.foreign_hosts(&recipients) > self.settings.foreign_hosts {
+            return Err(Refusal::new(403, "UL-033")
+                .warn("Function not allowed")
+                .key("ul.foreign_hosts"));
+        }
+        // UL-032: nobody has given a permission that could be looked up, so none is there.
+        if self.settings.consent == Consent::Rfc5360 {
+            let missing: Vec<String> =
+                recipients.iter().map(|r| format!("<{}>", r.party.uri)).collect();
+            let mut refusal = Refusal::new(470, "UL-032").key("ul.consent");
+            refusal.headers.push(("Permission-Missing", missing.join(", ")));
+            return Err(refusal);
+        }
+        let sender_attribution =
+            self.settings.attribution == Attribution::Many && recipients.len() > 1;
+        Ok(Audience { recipients, removed, history, sender_attribution })
+    }
+
+    /// Section 7.1 of the XDM rules, step by step.
+    async fn group(
+        &self,
+        group: &Party,
+        query: &Query,
+        originator: &HashSet<String>,
+    ) -> Result<Audience, Refusal> {
+        let settings = &self.settings;
+        // 1: the document.
+        let path = DocumentPath::by_group(&group.uri);
+        let document = match self.source.fetch(&path).await {
+            Ok(Some(document)) => document,
+            Ok(None) => return Err(Refusal::new(404, "IM-033")),
+            Err(why) => return Err(self.unavailable(&why)),
+        };
+        let Some(parsed) = &document.group else {
+            return Err(self.unavailable(&Unavailable(format!("{path} is no group document"))));
+        };
+        // 2: the service of that identity.
+        let group_key = settings.key_of(&group.uri);
+        let service = parsed
+            .services
+            .iter()
+            .find(|s| settings.key_of(&s.uri) == group_key)
+            .ok_or_else(|| Refusal::new(404, "XD-029"))?;
+        for warning in &service.warnings {
+            tracing::warn!(group = %group.uri, warning, "group document read leniently");
+        }
+        // 3: what the group is for.
+        self.usable(service)?;
+        // 4: its members.
+        let members =
+            self.flatten(&document, service).await.map_err(|why| self.unavailable(&why))?;
+        // 5, 6: may the originator send.
+        let member_keys: HashSet<String> = members.iter().map(|uri| settings.key_of(uri)).collect();
+        let world = World {
+            external: self.external_lists(service).await,
+            members: member_keys,
+            at: OffsetDateTime::from(query.time),
+        };
+        let identities: Vec<Uri> =
+            query.identities.iter().filter_map(|p| Uri::parse(&p.uri).ok()).collect();
+        let grants = self.permission(service, &world, &identities, query.anonymous)?;
+        if query.anonymous && !grants.anonymity {
+            return Err(self.anonymity_refused());
+        }
+        // 7, 8: who is left, and whether that is too many.
+        let barred = self.barred();
+        let sieve = self.sieve(originator, &barred, Some(&group_key));
+        let Sifted { mut recipients, removed, .. } = sieve.members(&members);
+        report(&removed);
+        if recipients.is_empty() {
+            return Err(Refusal::new(403, "XD-026").warn("No destinations"));
+        }
+        if recipients.len() > settings.max_members {
+            return Err(too_many("XD-026").key("im.max_members"));
+        }
+        if service.max_participants.is_some_and(|most| recipients.len() as u64 > most) {
+            return Err(too_many("IM-032"));
+        }
+        let is_key = |recipient: &Recipient| self.is_key_participant(service, &world, recipient);
+        // Stable: document order within both parts.
+        recipients.sort_by_cached_key(|recipient| !is_key(recipient));
+        Ok(Audience {
+            recipients,
+            removed,
+            history: Vec::new(),
+            sender_attribution: settings.attribution != Attribution::Never,
+        })
+    }
+
+    fn usable(&self, service: &ListService) -> Result<(), Refusal> {
+        let settings = &self.settings;
+        if let Some(supported) = &service.supported {
+            let admits = supported.iter().any(|s| {
+                s.pager_mode
+                    && (settings.im_enabler_ids.is_empty()
+                        || settings.im_enabler_ids.contains(&s.enabler))
+            });
+            if !admits {
+                return Err(Refusal::new(488, "XD-029")
+                    .warn("Function not allowed")
+                    .key("xdm.im_enabler_ids"));
+            }
+        }
+        if !service.invite_members && !settings.pager_to_chat_group {
+            return Err(Refusal::new(403, "IM-033")
+                .warn("Function not allowed")
+                .key("im.pager_to_chat_group"));
+        }
+        if service.scheduled {
+            // A schedule that cannot be read excludes now rather than ever.
+            tracing::warn!(group = %service.uri, "the group has a schedule; pages to it are refused");
+            return Err(self.later("XD-037"));
+        }
+        Ok(())
+    }
+
+    /// IM-033, XD-033, XD-037.
+    fn permission(
+        &self,
+        service: &ListService,
+        world: &World,
+        identities: &[Uri],
+        anonymous: bool,
+    ) -> Result<Grants, Refusal> {
+        let keys: Vec<String> = identities.iter().map(|uri| self.settings.key(uri)).collect();
+        let Some(rules) = &service.rules else {
+            let member = keys.iter().any(|key| world.members.contains(key));
+            let initiate = self.settings.absent_ruleset_members && member;
+            return match initiate {
+                true => Ok(Grants { initiate, ..Grants::default() }),
+                false => Err(self.not_allowed("xdm.absent_ruleset")),
+            };
+        };
+        let decision = self.evaluate(rules, world, identities, &keys, anonymous);
+        tracing::debug!(group = %service.uri, class = ?decision.class, "group rules applied");
+        if decision.uncertain {
+            tracing::warn!(group = %service.uri, "a list in the group's rules cannot be had");
+            return Err(self.later("XD-034"));
+        }
+        if !decision.grants.initiate {
+            return Err(self.not_allowed("xdm.oma_precedence"));
+        }
+        Ok(decision.grants)
+    }
+
+    fn evaluate(
+        &self,
+        rules: &[Rule],
+        world: &World,
+        identities: &[Uri],
+        keys: &[String],
+        anonymous: bool,
+    ) -> super::access::Decision {
+        let key = |text: &str| Uri::parse(text).ok().map(|uri| self.settings.key(&uri));
+        decide(
+            rules,
+            &Requester { identities, keys, anonymous, at: world.at },
+            &Surroundings {
+                members: &world.members,
+                external: &world.external,
+                precedence: self.settings.oma_precedence,
+                key: &key,
+            },
+        )
+    }
+
+    fn is_key_participant(
+        &self,
+        service: &ListService,
+        world: &World,
+        recipient: &Recipient,
+    ) -> bool {
+        let (Some(rules), Ok(uri)) = (&service.rules, Uri::parse(&recipient.party.uri)) else {
+            return false;
+        };
+        if !rules.iter().any(|rule| rule.grants.key_participant) {
+            return false;
+        }
+        let keys = [recipient.party.key.to_string()];
+        let identities = [uri];
+        self.evaluate(rules, world, &identities, &keys, false).grants.key_participant
+    }
+
+    /// XD-034: the lists that rules ask about; `None` for one that cannot be had.
+    async fn external_lists(
+        &self,
+        service: &ListService,
+    ) -> HashMap<String, Option<HashSet<String>>> {
+        let mut lists = HashMap::new();
+        let conditions = service.rules.iter().flatten().flat_map(|rule| &rule.conditions);
+        for condition in conditions {
+            let Condition::ExternalList(anchors) = condition else { continue };
+            for anchor in anchors {
+                if lists.contains_key(anchor) || lists.len() >= self.settings.max_refs {
+                    continue;
+                }
+                let mut walk = Walk::default();
+                walk.open.push(Step::External { anchor: anchor.clone(), above: Vec::new() });
+                let keys = match self.walk(walk).await {
+                    Ok(uris) => Some(uris.iter().map(|uri| self.settings.key_of(uri)).collect()),
+                    Err(why) => {
+                        tracing::warn!(%why, "a list in the rules of a group");
+                        None
+                    }
+                };
+                lists.insert(anchor.clone(), keys);
+            }
+        }
+        lists
+    }
+
+    /// XD-023, XD-024: all members in document order, lists elsewhere included.
+    async fn flatten(
+        &self,
+        document: &Document,
+        service: &ListService,
+    ) -> Result<Vec<String>, Unavailable> {
+        let start = format!("{}/{}", self.settings.root, document.path);
+        let mut walk = Walk::default();
+        walk.traversed.insert(start.clone());
+        for member in service.list.iter().rev() {
+            walk.open.push(match member {
+                Member::Entry(uri) => Step::Entry(uri.clone()),
+                Member::External(anchor) => {
+                    Step::External { anchor: anchor.clone(), above: vec![start.clone()] }
+                }
+            });
+        }
+        self.walk(walk).await
+    }
+
+    /// Depth first, in document order, without recursion.
+    async fn walk(&self, mut walk: Walk) -> Result<Vec<String>, Unavailable> {
+        let mut found = Vec::new();
+        let mut seen = HashSet::new();
+        while let Some(step) = walk.open.pop() {
+            let outcome = match step {
+                Step::Entry(uri) => {
+                    if seen.insert(self.settings.key_of(&uri)) {
+                        found.push(uri);
+                    }
+                    // One more than is ever allowed is enough to say so.
+                    if found.len() > self.settings.max_members + 1 {
+                        return Ok(found);
+                    }
+                    Ok(())
+                }
+                Step::External { anchor, above } => {
+                    self.follow(&anchor, "list", above, &mut walk).await
+                }
+                Step::EntryRef { reference, above } => {
+                    let absolute = format!("{}/{reference}", self.settings.root);
+                    self.follow(&absolute, "entry", above, &mut walk).await
+                }
+            };
+            if let Err(why) = outcome {
+                if !self.settings.partial_lists {
+                    return Err(why);
+                }
+                tracing::warn!(%why, "a reference in a group was skipped");
+            }
+        }
+        Ok(found)
+    }
+
+    async fn follow(
+        &self,
+        anchor: &str,
+        wanted: &str,
+        mut above: Vec<String>,
+        walk: &mut Walk,
+    ) -> Result<(), Unavailable> {
+        let fail = |what: &str| Err(Unavailable(format!("{what}: {anchor}")));
+        // XD-024: below our own root it is resolved inside; nothing else is fetched.
+        let Some(resource) = anchor
+            .strip_prefix(&self.settings.root)
+            .and_then(|below| Resource::parse(below, "").ok())
+        else {
+            return fail("a reference outside the XCAP root");
+        };
+        let name = format!("{}~~{:?}", resource.document, resource.selector);
+        if above.contains(&name) {
+            return fail("a reference that loops");
+        }
+        if !walk.traversed.insert(name.clone()) {
+            return Ok(()); // named twice, without a loop: its members are there already
+        }
+        walk.fetched += 1;
+        if walk.fetched > self.settings.max_refs || above.len() >= self.settings.max_nesting {
+            return fail("too many references");
+        }
+        let Some(document) = self.source.fetch(&resource.document).await? else {
+            return fail("a reference to nothing");
+        };
+        let Some(children) =
+            selector::list_at(&document.bytes, resource.selector.as_deref(), wanted)
+        else {
+            return fail("a reference to something else");
+        };
+        above.push(name);
+        for child in children.into_iter().rev() {
+            walk.open.push(match child {
+                ListChild::Entry(uri) => Step::Entry(uri),
+                ListChild::External(anchor) => Step::External { anchor, above: above.clone() },
+                ListChild::EntryRef(reference) => {
+                    Step::EntryRef { reference, above: above.clone() }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// UL-033, IM-036: requests of one originator in a minute.
+    fn spend(&self, query: &Query, requests: usize) -> Result<(), Refusal> {
+        let Some(originator) = query.identities.first() else { return Ok(()) };
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if budget.spend(&originator.key, requests, self.settings.budget_per_minute, query.now) {
+            return Ok(());
+        }
+        Err(Refusal::new(486, "UL-033").key("ul.budget_per_minute"))
+    }
+
+    fn unavailable(&self, why: &Unavailable) -> Refusal {
+        tracing::error!(%why, "the recipients of a page cannot be found out");
+        self.later("IM-033")
+    }
+
+    fn later(&self, rule: &'static str) -> Refusal {
+        let mut refusal = Refusal::new(480, rule);
+        refusal.retry_after = Some(self.settings.retry_after);
+        refusal
+    }
+
+    fn not_allowed(&self, key: &'static str) -> Refusal {
+        Refusal::new(403, "IM-033").warn("Function not allowed").key(key)
+    }
+
+    /// IM-022, XD-036.
+    fn anonymity_refused(&self) -> Refusal {
+        let refusal = match self.settings.anon_reject {
+            AnonReject::Oma => Refusal::new(403, "IM-022").warn("Anonymity not allowed"),
+            AnonReject::Rfc => Refusal::new(433, "IM-022"),
+        };
+        refusal.key("im.anon_reject")
+    }
+}
+
+fn too_many(rule: &'static str) -> Refusal {
+    Refusal::new(486, rule).warn("102 Too many participants")
+}
+
+/// IM-035: each removal is logged; only the reason, for the URI may be one nobody else may learn (UL-035).
+fn report(removed: &[(Party, crate::engine::party::Removal)]) {
+    for (_, why) in removed {
+        tracing::info!(?why, "an entry is not invited");
+    }
+}
+
+struct World {
+    members: HashSet<String>,
+    external: HashMap<String, Option<HashSet<String>>>,
+    at: OffsetDateTime,
+}
+
+/// What is still to be looked at, last first, and what has been.
+#[derive(Default)]
+struct Walk {
+    open: Vec<Step>,
+    traversed: HashSet<String>,
+    fetched: usize,
+}
+
+enum Step {
+    Entry(String),
+    External { anchor: String, above: Vec<String> },
+    EntryRef { reference: String, above: Vec<String> },
+}
+
+/// Requests of each originator in the running minute. Bounded: a full table forgets everybody with their minute over,
+/// and refuses newcomers if that frees nothing.
+#[derive(Default)]
+struct Budget {
+    spent: HashMap<Arc<str>, (Instant, usize)>,
+}
+
+impl Budget {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const MOST: usize = 100_000;
+
+    fn spend(&mut self, who: &Arc<str>, requests: usize, most: usize, now: Instant) -> bool {
+        if self.spent.len() >= Self::MOST && !self.spent.contains_key(who) {
+            self.spent.retain(|_, (since, _)| now.duration_since(*since) < Self::MINUTE);
+            if self.spent.len() >= Self::MOST {
+                return false;
+            }
+        }
+        let (since, spent) = self.spent.entry(who.clone()).or_insert((now, 0));
+        if now.duration_since(*since) >= Self::MINUTE {
+            (*since, *spent) = (now, 0);
+        }
+        if *spent + requests > most {
+            return false;
+        }
+        *spent += requests;
+        true
+    }
+}
