@@ -375,6 +375,13 @@ impl Reader {
         Ok(value)
     }
 
+    /// Says what a key that was taken amounts to where it is not set.
+    pub fn amounts_to(&mut self, key: &str, value: String) {
+        if let Some(setting) = self.settings.iter_mut().find(|setting| setting.key == key) {
+            setting.value = value;
+        }
+    }
+
     /// A value that must not be shown: `check` only tells that it is set.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! relative to the file that names them. A key that this version would not obey is refused, never ignored.
 
 pub mod layer;
+pub mod node;
 pub mod value;
 
 use std::net::SocketAddr;
@@ -16,12 +17,13 @@ use ipnet::IpNet;
 
 pub use layer::{ConfigError, Environment, Setting};
 use layer::{Layer, Reader};
-use value::{Door, FilePath, HostPort, Listen, Peers, Size, choice};
+use value::{Door, FilePath, HostPort, Listen, Peers, Size, Value, choice};
 
 use crate::flow::keep::Choice;
 use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
+use crate::sip::uri::Uri;
 
 /// `[node]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Node {
     pub drain_timeout: Duration,
     /// OS threads; 0 means one per core.
     pub threads: u8,
+    /// Pages on their way at once; beyond it is overload (IM-036).
+    pub max_pages: u32,
 }
 
 /// `[sip]`
@@ -62,6 +66,8 @@ pub struct Core {
     pub scscf: String,
     /// Equal to `scscf` where not set.
     pub icscf: String,
+    /// Profile `sipip`: where requests go; empty: by the Request-URI.
+    pub outbound_proxy: String,
 }
 
 /// `[service]`
@@ -84,6 +90,10 @@ pub struct Msrp {
     pub listen: Vec<SocketAddr>,
     /// Written into `a=path`. Port 0: the port that was taken when listening.
     pub advertise: HostPort,
+    /// Octets of all pages, in memory and on disk (MS-092).
+    pub spool_total: u64,
+    /// Octets of all pages kept in memory.
+    pub spool_memory: u64,
 }
 
 /// `[xdms]`, embedded.
@@ -174,13 +184,34 @@ pub struct Loaded {
 const LATER: &[(&str, &str)] = &[
     ("sip.tls.", "TLS"),
     ("auth.", "SIP Digest"),
-    ("core.outbound_proxy", "outbound proxy of the profile sipip"),
     ("msrp.tls.", "TLS"),
     ("xdms.asserted_identity", "an XDMS elsewhere, mode \"ut\""),
     ("xdms.tls.", "TLS"),
     ("xdms.server_tls.", "TLS"),
     ("charging.", "charging records"),
 ];
+
+/// Where configuration is read from, now and at each reload: the arguments `--config` and `--set`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    pub file: Option<PathBuf>,
+    pub set: Vec<String>,
+}
+
+impl Source {
+    /// The arguments as they were given.
+    pub fn new(file: Option<PathBuf>, set: Vec<String>) -> Self {
+        Self { file, set }
+    }
+
+    /// Reads everything again.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        Loaded::load(self.file.as_deref(), &self.set)
+    }
+}
 
 impl Loaded {
     /// Loads what `--config` and `--set` ask for.
@@ -317,6 +348,7 @@ fn read_node(r: &mut Reader) -> Result<Node, ConfigError> {
             Duration::from_secs(86_400),
         )?,
         threads: r.take_within("node.threads", 0u8, 0, 64)?,
+        max_pages: r.take_within("node.max_pages", 10_000u32, 1, 10_000_000)?,
     })
 }
 
@@ -333,7 +365,16 @@ fn read_sip(r: &mut Reader) -> Result<Sip, ConfigError> {
         return Err(r.wrong("sip.listen", "is empty", "name at least one address"));
     };
     let uri = uri(r, "sip.uri", "sip:127.0.0.1:5090")?;
-    let aliases = uris(r, "sip.aliases", &[])?;
+    let aliases: Vec<String> = r.take("sip.aliases", Vec::new())?;
+    if let Some(alias) =
+        aliases.iter().find(|alias| !is_sip_uri(alias) && !is_sip_uri(&format!("sip:{alias}")))
+    {
+        return Err(r.wrong(
+            "sip.aliases",
+            format!("{alias:?} names no host"),
+            "write \"as.example.net\", \"host:port\" or a SIP URI",
+        ));
+    }
     let trusted: Vec<Peers> = r.take(
         "sip.trusted_peers",
         vec![Peers(IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8))],
@@ -355,15 +396,19 @@ fn read_sip(r: &mut Reader) -> Result<Sip, ConfigError> {
 
 fn read_core(r: &mut Reader) -> Result<Core, ConfigError> {
     let scscf = uri(r, "core.scscf", "sip:127.0.0.1:5060")?;
-    let icscf: String = r.take("core.icscf", String::new())?;
-    let icscf = if icscf.is_empty() {
-        scscf.clone()
-    } else if is_sip_uri(&icscf) {
-        icscf
-    } else {
-        return Err(r.wrong("core.icscf", format!("{icscf:?} is no SIP URI"), RIGHT_SIP_URI));
+    let mut optional = |key: &str| -> Result<String, ConfigError> {
+        let uri: String = r.take(key, String::new())?;
+        if uri.is_empty() || is_sip_uri(&uri) {
+            Ok(uri)
+        } else {
+            Err(r.wrong(key, format!("{uri:?} is no SIP URI"), RIGHT_SIP_URI))
+        }
     };
-    Ok(Core { scscf, icscf })
+    let icscf = match optional("core.icscf")? {
+        empty if empty.is_empty() => scscf.clone(),
+        icscf => icscf,
+    };
+    Ok(Core { scscf, icscf, outbound_proxy: optional("core.outbound_proxy")? })
 }
 
 fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {
@@ -373,7 +418,16 @@ fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {
         return Err(r.wrong("msrp.listen", "is empty", "name at least one address"));
     };
     let advertise = advertise(r, "msrp", &listen, first)?;
-    Ok(Msrp { listen, advertise })
+    Ok(Msrp {
+        listen,
+        advertise,
+        spool_total: r
+            .take_within("msrp.spool_total", Size::mib(4096), Size::mib(1), Size(1 << 50))?
+            .0,
+        spool_memory: r
+            .take_within("msrp.spool_memory", Size::mib(256), Size::kib(64), Size(1 << 50))?
+            .0,
+    })
 }
 
 /// What others are told for `listen`: as set, else the first address. Where that one takes a free port, the port told
@@ -393,7 +447,11 @@ fn advertise(
             format!("{address} is every address of this machine and tells nobody where we are"),
             format!("set {key} = \"host:port\" too"),
         )),
-        (None, None) => Ok(HostPort::of(first)),
+        (None, None) => {
+            let told = HostPort::of(first);
+            r.amounts_to(&key, told.show());
+            Ok(told)
+        }
         (Some(mut told), _) => {
             if first.port() == 0 {
                 told.port = 0;
@@ -523,17 +581,14 @@ fn uri(r: &mut Reader, key: &str, default: &str) -> Result<String, ConfigError> 
 
 fn uris(r: &mut Reader, key: &str, default: &[&str]) -> Result<Vec<String>, ConfigError> {
     let uris: Vec<String> = r.take(key, default.iter().map(|uri| (*uri).to_owned()).collect())?;
-    match uris.iter().find(|uri| !is_sip_uri(uri) && !uri.starts_with("tel:")) {
+    match uris.iter().find(|uri| Uri::parse(uri).is_err()) {
         None => Ok(uris),
         Some(uri) => Err(r.wrong(key, format!("{uri:?} is no SIP or tel URI"), RIGHT_SIP_URI)),
     }
 }
 
 fn is_sip_uri(uri: &str) -> bool {
-    let rest = uri.strip_prefix("sip:").or_else(|| uri.strip_prefix("sips:"));
-    rest.is_some_and(|rest| {
-        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b))
-    })
+    Uri::parse(uri).is_ok_and(|uri| uri.is_sip())
 }
 
 fn is_host(text: &str) -> bool {

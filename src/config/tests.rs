@@ -190,8 +190,8 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
         ),
         ("[auth]\nrealm = \"ims.test\"", &[":2: auth.realm: is not supported by this version"]),
         (
-            "[core]\noutbound_proxy = \"\"",
-            &[":2: core.outbound_proxy: is not supported by this version"],
+            "[core]\noutbound_proxy = \"nowhere\"",
+            &[":2: core.outbound_proxy: \"nowhere\" is no SIP URI"],
         ),
         (
             "[xdms]\nmode = \"ut\"",
@@ -273,7 +273,7 @@ fn set_wins_over_the_file() {
     assert_eq!(loaded.config.service.group_domains, ["a.test", "b.test"]);
     assert_eq!(loaded.profile.im.leg_timeout, Duration::from_secs(3));
     assert!(!loaded.profile.im.large_isfocus);
-    assert_eq!(loaded.profile.core, crate::profile::CoreKind::SipIp);
+    assert_eq!(loaded.profile.core, crate::isc::settings::CoreProfile::SipIp);
     let explained = loaded.explain();
     let line = |key: &str| {
         explained

@@ -191,6 +191,12 @@ impl Rate {
     pub const fn per_second(count: u32) -> Self {
         Self { count, per: Duration::from_secs(1) }
     }
+
+    /// The rate a second where that is a whole number and not 0.
+    pub fn a_second(self) -> Option<u32> {
+        let seconds = u32::try_from(self.per.as_secs()).ok()?;
+        (self.count > 0 && self.count.is_multiple_of(seconds)).then(|| self.count / seconds)
+    }
 }
 
 impl Value for Rate {

@@ -12,115 +12,15 @@ use std::time::Duration;
 
 use crate::config::layer::{ConfigError, Environment, Layer, Origin, Reader, Setting, resolve};
 use crate::config::value::{Peers, Rate, Size, choice};
+use crate::content::resource_lists::BccMode;
 use crate::engine::policy::{FailMap, OriginatorAnswer, SrPolicy};
+use crate::isc::settings::{
+    AnonReject, Attribution, CoreProfile, DefaultMode, FanoutRoute, ManyServedUsers, PsiRoute,
+    Refresher, SendPsu, Source,
+};
 
-/// What kind of core stands around the server (core profiles of the ISC rules, section L).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CoreKind {
-    /// 3GPP TS 24.229.
-    Tgpp,
-    /// 3GPP2 X.S0013-004.
-    Tgpp2,
-    /// A plain SIP core without IMS headers.
-    SipIp,
-}
-
-/// IM-042, IM-044: release in the product token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Release {
-    Oma10,
-    Oma20,
-}
-
-/// IM-041: what is appended to the Accept-Contact value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AcceptContactParams {
-    None,
-    RequireExplicit,
-}
-
-/// IM-038, IM-039: whose identity stands in From and P-Asserted-Identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IdentitySource {
-    Originator,
-    Service,
-}
-
-/// IM-022: the form of a refused anonymous request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnonReject {
-    /// 403 with a Warning.
-    Oma,
-    /// 433.
-    Rfc,
-}
-
-/// IM-045: refresher in the Session-Expires we send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refresher {
-    Omit,
-    Uac,
-    Uas,
-}
-
-/// IM-025: an INVITE that names no mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DefaultMode {
-    Reject,
-    Large,
-}
-
-/// ISC-010: how requests of a PSI are routed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PsiRoute {
-    Icscf,
-    Scscf,
-}
-
-/// ISC-012: how the requests of a fan-out are routed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FanoutRoute {
-    OrigScscf,
-    Odi,
-    Psi,
-    TermIcscf,
-}
-
-/// ISC-019: more than one P-Served-User.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ManyServedUsers {
-    Reject,
-    First,
-}
-
-/// ISC-022: when P-Served-User is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendPsu {
-    Always,
-    IfDiffers,
-    Never,
-}
-
-/// MS-020: which pages carry sender attribution, that is CPIM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attribution {
-    /// Groups and lists of more than one.
-    Many,
-    Group,
-    Never,
-}
-
-/// UL-023: what becomes of bcc recipients in the history list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BccMode {
-    Remove,
-    KeepOwn,
-}
-
-choice!(CoreKind { Tgpp = "3gpp", Tgpp2 = "3gpp2", SipIp = "sipip" });
-choice!(Release { Oma10 = "1.0", Oma20 = "2.0" });
-choice!(AcceptContactParams { None = "", RequireExplicit = "require;explicit" });
-choice!(IdentitySource { Originator = "originator", Service = "service" });
+choice!(CoreProfile { Gpp = "3gpp", Gpp2 = "3gpp2", SipIp = "sipip" });
+choice!(Source { Originator = "originator", Service = "service" });
 choice!(AnonReject { Oma = "oma", Rfc = "rfc" });
 choice!(Refresher { Omit = "omit", Uac = "uac", Uas = "uas" });
 choice!(DefaultMode { Reject = "reject", Large = "large" });
@@ -176,19 +76,25 @@ section! {
     /// `im.*`
     Im {
         /// IM-044: release in the product token.
-        release: Release = "im.release", Release::Oma10;
+        release: String = "im.release", "1.0".to_owned();
+        /// IM-044: peers of another release are refused.
+        strict_release: bool = "im.strict_release", false;
         /// IM-041.
-        accept_contact_params: AcceptContactParams = "im.accept_contact_params", AcceptContactParams::None;
+        accept_contact_params: String = "im.accept_contact_params", String::new();
         /// IM-051.
         originator_answer: OriginatorAnswer = "im.originator_answer", OriginatorAnswer::First200;
         /// IM-039.
-        pai_source: IdentitySource = "im.pai_source", IdentitySource::Originator;
+        pai_source: Source = "im.pai_source", Source::Originator;
         /// IM-038.
-        from_source: IdentitySource = "im.from_source", IdentitySource::Originator;
+        from_source: Source = "im.from_source", Source::Originator;
         /// IM-042: `isfocus` in the Contact of large-message legs.
         large_isfocus: bool = "im.large.isfocus", true;
         /// IM-030: octets of a complete message; with `msrp.max_message` the smaller counts.
         large_max_size: Size = "im.large.max_size", Size::mib(10), Size(1) => Size::mib(65_536);
+        /// IM-049, ISC-036: the service identifier; empty: none.
+        icsi: String = "im.icsi", String::new();
+        /// IM-048: header fields copied to every leg besides the fixed ones.
+        pass_through: Vec<String> = "im.pass_through", vec!["Conversation-ID".to_owned(), "Contribution-ID".to_owned()];
         /// IM-045: Session-Expires on large messages.
         large_session_timer: bool = "im.large.session_timer", true;
         /// IM-025.
@@ -233,6 +139,14 @@ section! {
         send_psu: SendPsu = "isc.send_psu", SendPsu::Always;
         /// ISC-028.
         related_icid: bool = "isc.related_icid", false;
+        /// ISC-063.
+        preconditions: bool = "isc.preconditions", false;
+        /// ISC-029: what stands before the operator in an IOI.
+        ioi_prefix: String = "isc.ioi_prefix", "Type 3".to_owned();
+        /// ISC-029: our operator in IOI values; empty: as the core names it, else the domain of our URI.
+        operator: String = "isc.operator", String::new();
+        /// ISC-034: P-Asserted-Service is read and sent.
+        asserted_service: bool = "isc.asserted_service", true;
     }
 }
 
@@ -268,6 +182,8 @@ section! {
         conn_linger: Duration = "msrp.conn_linger", secs(10), secs(0) => secs(3600);
         /// MS-020.
         attribution: Attribution = "msrp.attribution", Attribution::Many;
+        /// MS-086: recipients get nothing before the page is whole.
+        store_and_forward: bool = "msrp.store_and_forward", false;
         /// When the originator's success REPORT is due.
         sr_policy: SrPolicy = "msrp.sr_policy", SrPolicy::Switch;
         /// MS-115: connections of the node.
@@ -292,6 +208,8 @@ section! {
         require_strict: bool = "ul.require_strict", false;
         /// UL-023.
         bcc_mode: BccMode = "ul.bcc_mode", BccMode::Remove;
+        /// UL-011: `tel:+N` and `sip:+N@home;user=phone` are one recipient.
+        normalise_tel: bool = "ul.normalise_tel", true;
         /// UL-033: new legs per second of one page, 0 for all at once.
         send_rate: u32 = "ul.send_rate", 0;
         /// UL-033: outgoing requests of one originator.
@@ -304,7 +222,7 @@ section! {
 /// A whole profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    pub core: CoreKind,
+    pub core: CoreProfile,
     pub im: Im,
     pub isc: Isc,
     pub sip: SipTimers,
@@ -328,20 +246,16 @@ const LATER: &[(&str, &str)] = &[
     ("dia.", "Sh"),
     ("xdm.", "an XDMS elsewhere"),
     ("im.late_offer", "INVITE without SDP"),
-    ("im.icsi", "service identifiers"),
     ("im.recurse_3xx", "redirection"),
     ("im.tls_downgrade", "TLS"),
     ("im.check_registration", "Sh"),
-    ("isc.preconditions", "preconditions"),
     ("isc.reg_grace", "registration state"),
     ("msrp.cema", "CEMA"),
     ("msrp.cpim_rewrite", "rewriting CPIM"),
-    ("msrp.store_and_forward", "deferred delivery"),
     ("msrp.deliver_all_forks", "delivery to all forks"),
     ("msrp.nonsend_body", "fixed by RFC 4975"),
     ("ul.consent", "other consent than static"),
     ("ul.nested_groups", "groups inside lists"),
-    ("ul.normalise_tel", "always on"),
     ("ul.require_tls", "TLS"),
     ("ul.map_im", "im: URIs"),
 ];
@@ -374,7 +288,7 @@ impl Profile {
 
     fn read(r: &mut Reader, local: bool) -> Result<Self, ConfigError> {
         let profile = Self {
-            core: r.take("core", CoreKind::Tgpp)?,
+            core: r.take("core", CoreProfile::Gpp)?,
             im: Im::read(r)?,
             isc: Isc::read(r)?,
             sip: SipTimers::read(r)?,
@@ -388,11 +302,33 @@ impl Profile {
         if profile.sip.t2 < profile.sip.t1 {
             return Err(r.wrong("sip.t2", "is smaller than sip.t1", "write at least sip.t1"));
         }
-        if profile.im.max_rate_per_user.count == 0 {
+        if profile.im.max_rate_per_user.a_second().is_none() {
             return Err(r.wrong(
                 "im.max_rate_per_user",
-                "lets nobody send",
-                "write at least \"1/s\"",
+                "is not a whole number a second, at least 1",
+                "write \"10/s\" or \"600/m\"",
+            ));
+        }
+        if !matches!(profile.im.release.as_str(), "1.0" | "2.0") {
+            let wrong = format!("{:?} is no OMA release", profile.im.release);
+            return Err(r.wrong("im.release", wrong, "write \"1.0\" or \"2.0\""));
+        }
+        if !matches!(profile.im.accept_contact_params.as_str(), "" | "require;explicit") {
+            return Err(r.wrong(
+                "im.accept_contact_params",
+                format!("{:?} is none of the choices", profile.im.accept_contact_params),
+                "write \"\" or \"require;explicit\"",
+            ));
+        }
+        let is_token = |name: &&String| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        if let Some(name) = profile.im.pass_through.iter().find(|name| !is_token(name)) {
+            return Err(r.wrong(
+                "im.pass_through",
+                format!("{name:?} is no header field name"),
+                "write names like \"Conversation-ID\"",
             ));
         }
         Ok(profile)

@@ -33,8 +33,8 @@ fn every_shipped_profile_loads_and_differs_in_what_it_means_to() {
         "3gpp.toml names every key but those whose default depends on the addresses"
     );
     let expected: [(&str, &[&str]); 3] = [
-        ("3gpp2.toml", &["core", "isc.send_psu"]),
-        ("sipip.toml", &["core", "im.default_mode", "im.anon_reject", "isc.send_psu"]),
+        ("3gpp2.toml", &["core", "isc.send_psu", "isc.ioi_prefix", "isc.asserted_service"]),
+        ("sipip.toml", &["core", "im.default_mode", "isc.send_psu", "isc.asserted_service"]),
         ("kamailio.toml", &["isc.many_served_users"]),
     ];
     for (name, keys) in expected {

@@ -1,0 +1,340 @@
+//! Everything a node needs, built once from configuration and profile: each module gets the settings it obeys.
+//!
+//! Start at [`NodeSettings::new`]. Ports that were 0 are known only when the sockets are open: [`NodeSettings::bound`].
+
+use super::{Config, Loaded};
+use crate::engine::policy::Policy;
+use crate::profile::{Profile, SipTimers};
+use crate::sip::message::Limits;
+use crate::sip::transaction::Timers;
+use crate::{flow, isc, msrp, profile, sip};
+
+/// Settings of every part.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// This process, for everything that no part's settings hold (addresses, `[ops]`, `[log]`).
+    pub config: Config,
+    pub profile: Profile,
+    /// Name of the profile, for status pages.
+    pub profile_name: std::sync::Arc<str>,
+    /// OS threads, at least 1.
+    pub threads: u8,
+    /// For each thread's engine; counts that concern the node are divided among the threads.
+    pub policy: Policy,
+    pub isc: isc::settings::Settings,
+    pub msrp: msrp::Settings,
+    /// For each thread's user agent; `thread` is 0 here.
+    pub ua: sip::ua::Settings,
+    pub limits: Limits,
+    pub flow: flow::Settings,
+}
+
+/// Ports that were taken when listening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Of the first address of `sip.listen`.
+    pub sip: u16,
+    /// Of the first address of `msrp.listen`.
+    pub msrp: u16,
+    /// Of `xdms.listen`; 0 where that door is closed.
+    pub xcap: u16,
+}
+
+impl NodeSettings {
+    /// Settings for a node; `cores` counts where `node.threads` does not.
+    pub fn new(loaded: &Loaded, cores: usize) -> Self {
+        let Loaded { config, profile, .. } = loaded;
+        let threads = match config.node.threads {
+            0 => u8::try_from(cores.clamp(1, 64)).unwrap_or(1),
+            threads => threads,
+        };
+        let isc = isc_settings(config, profile);
+        Self {
+            policy: policy(config, profile, threads),
+            msrp: msrp_settings(config, profile),
+            ua: ua_settings(config, profile, &isc),
+            limits: Limits { max_message: config.sip.max_message, ..Limits::default() },
+            flow: flow::Settings {
+                memory: config.ops.flow_memory,
+                threads: usize::from(threads),
+                keep: config.ops.flow_keep,
+                disk: config.ops.flow_disk,
+                folder: Some(config.node.data_dir.join("flows")),
+            },
+            isc,
+            profile_name: profile::name_of(config.profile.as_deref()),
+            threads,
+            config: config.clone(),
+            profile: profile.clone(),
+        }
+    }
+
+    /// Tells the ports that were taken: those that were 0 are now known, in what we tell others and in our own names.
+    pub fn bound(&mut self, ports: Ports) {
+        if self.config.sip.advertise.port == 0 {
+            self.config.sip.advertise.port = ports.sip;
+        }
+        let told = self.config.sip.advertise.to_string();
+        if self.config.sip.listen[0].address.port() == 0
+            && self.isc.sip.uri != format!("sip:{told}")
+        {
+            // Neighbours find us by the port that was taken, too.
+            self.isc.sip.aliases.push(told.clone());
+        }
+        self.isc.sip.advertise.clone_from(&told);
+        self.ua.sent_by = told;
+        if self.config.msrp.advertise.port == 0 {
+            self.config.msrp.advertise.port = ports.msrp;
+            self.msrp.port = ports.msrp;
+        }
+        if let Some(listen) = self.config.xdms.listen.filter(|address| address.port() == 0) {
+            let root = &self.config.xdms.root;
+            let authority = format!("//{}:{}", listen.ip(), ports.xcap);
+            let path = root.splitn(4, '/').nth(3).unwrap_or_default();
+            self.config.xdms.root = format!("http:{authority}/{path}");
+        }
+    }
+}
+
+fn policy(config: &Config, profile: &Profile, threads: u8) -> Policy {
+    let Profile { im, msrp, ul, .. } = profile;
+    Policy {
+        originator_answer: im.originator_answer,
+        leg_timeout: im.leg_timeout,
+        fail_map: im.fail_map,
+        page_deadline: msrp.page_deadline,
+        drain_after_end: msrp.drain_after_end,
+        quiet_timeout: msrp.tx_timeout,
+        originator_bye_timeout: im.originator_bye_timeout,
+        progress_after: im.progress_after,
+        sr_policy: msrp.sr_policy,
+        send_rate: ul.send_rate,
+        max_entries: ul.max_entries,
+        max_parallel_per_user: im.max_parallel_per_user,
+        max_rate_per_user: im.max_rate_per_user.a_second().unwrap_or(1),
+        max_pages: (config.node.max_pages as usize).div_ceil(usize::from(threads)),
+        ..Policy::default()
+    }
+}
+
+fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
+    use isc::settings::{Core, Im, IscKeys, Large, Media, Service, Settings, Sip, Ul};
+    let Config { sip, core, service, .. } = config;
+    let Profile { im, isc, msrp, ul, .. } = profile;
+    let seconds = u32::try_from(im.session_expires.as_secs()).unwrap_or(u32::MAX);
+    Settings {
+        profile: profile.core,
+        sip: Sip {
+            uri: sip.uri.clone(),
+            aliases: sip.aliases.clone(),
+            trusted_peers: sip.trusted_peers.clone(),
+            advertise: sip.advertise.to_string(),
+        },
+        core: Core {
+            scscf: core.scscf.clone(),
+            icscf: core.icscf.clone(),
+            outbound_proxy: core.outbound_proxy.clone(),
+        },
+        service: Service {
+            factories: service.factories.clone(),
+            group_domains: service.group_domains.clone(),
+            groups: service.groups.clone(),
+            subscribers: service.subscribers.clone(),
+            barred: service.barred.clone(),
+        },
+        im: Im {
+            release: im.release.clone(),
+            strict_release: im.strict_release,
+            accept_contact_params: im.accept_contact_params.clone(),
+            pai_source: im.pai_source,
+            from_source: im.from_source,
+            large: Large {
+                isfocus: im.large_isfocus,
+                max_size: profile.max_message(),
+                session_timer: im.large_session_timer,
+            },
+            max_recipients: usize::from(profile.max_list()),
+            anon_reject: im.anon_reject,
+            refresher: im.refresher,
+            warning_numbers: im.warning_numbers,
+            default_mode: im.default_mode,
+            icsi: im.icsi.clone(),
+            session_expires: seconds,
+            pass_through: im.pass_through.clone(),
+            ..Im::default()
+        },
+        isc: IscKeys {
+            fanout_route: isc.fanout_route,
+            psi_route: isc.psi_route,
+            many_served_users: isc.many_served_users,
+            send_psu: isc.send_psu,
+            related_icid: isc.related_icid,
+            preconditions: isc.preconditions,
+            ioi_prefix: isc.ioi_prefix.clone(),
+            operator: isc.operator.clone(),
+            asserted_service: isc.asserted_service,
+        },
+        ul: Ul {
+            max_entries: usize::from(profile.max_list()),
+            max_bytes: ul.max_bytes.as_usize(),
+            require_strict: ul.require_strict,
+            bcc_mode: ul.bcc_mode,
+            normalise_tel: ul.normalise_tel,
+            ..Ul::default()
+        },
+        media: Media { attribution: msrp.attribution, ..Media::default() },
+        ..Settings::default()
+    }
+}
+
+fn msrp_settings(config: &Config, profile: &Profile) -> msrp::Settings {
+    let keys = &profile.msrp;
+    msrp::Settings {
+        host: config.msrp.advertise.host.clone(),
+        port: config.msrp.advertise.port,
+        spool_dir: Some(config.node.data_dir.join("spool")),
+        connect_allow: profile.connect_allow.clone().unwrap_or_default(),
+        connect_loopback: config.msrp.listen.iter().all(|address| address.ip().is_loopback()),
+        tx_timeout: keys.tx_timeout,
+        bind_timeout: keys.bind_timeout,
+        chunk_gap_timeout: keys.chunk_gap_timeout,
+        leg_stall_timeout: keys.leg_stall_timeout,
+        conn_linger: keys.conn_linger,
+        max_message: profile.max_message(),
+        max_header_section: keys.max_header_section.0,
+        messages_per_session: keys.messages_per_session,
+        max_connections: keys.max_connections as usize,
+        max_connections_per_ip: keys.max_connections_per_ip as usize,
+        max_unbound: keys.max_unbound as usize,
+        spool_total: config.msrp.spool_total,
+        spool_memory: config.msrp.spool_memory,
+        sr_policy: keys.sr_policy,
+        store_and_forward: keys.store_and_forward,
+        ..msrp::Settings::default()
+    }
+}
+
+fn ua_settings(
+    config: &Config,
+    profile: &Profile,
+    isc: &isc::settings::Settings,
+) -> sip::ua::Settings {
+    let SipTimers { t1, t2, t4 } = profile.sip;
+    let mut session = sip::ua::SessionTimer::default();
+    if session.expires.is_some() {
+        session.expires = Some(isc.im.session_expires);
+    }
+    sip::ua::Settings {
+        timers: Timers { t1, t2, t4 },
+        sent_by: config.sip.advertise.to_string(),
+        server: isc::Isc::product(isc),
+        session,
+        ..sip::ua::Settings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(set: &[&str]) -> NodeSettings {
+        let set: Vec<String> = set.iter().map(|argument| (*argument).to_owned()).collect();
+        let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
+        let loaded = Loaded::load_with(Some(&shipped), &set, &|_| None).expect("all is right");
+        NodeSettings::new(&loaded, 2)
+    }
+
+    /// The shipped file leaves every part as that part's own defaults have it.
+    #[test]
+    fn the_shipped_file_means_the_defaults_of_every_part() {
+        let settings = settings(&[]);
+        assert_eq!(settings.threads, 2);
+        let policy = Policy { max_pages: 5_000, ..Policy::default() };
+        assert_eq!(settings.policy, policy);
+        let mut isc = isc::settings::Settings::default();
+        isc.sip.advertise = "127.0.0.1:5090".into();
+        isc.core.icscf = "sip:127.0.0.1:5060".into();
+        isc.service.factories = vec!["sip:pages@ims.test".into()];
+        isc.service.group_domains = vec!["groups.ims.test".into()];
+        isc.sip.trusted_peers = isc.sip.trusted_peers.iter().map(ipnet::IpNet::trunc).collect();
+        assert_eq!(settings.isc, isc);
+        let msrp = msrp::Settings {
+            spool_dir: settings.msrp.spool_dir.clone(),
+            connect_loopback: true,
+            ..msrp::Settings::default()
+        };
+        assert_eq!(settings.msrp, msrp);
+        assert!(settings.msrp.spool_dir.is_some_and(|folder| folder.ends_with("var/spool")));
+        assert_eq!(
+            settings.ua.server,
+            format!("IM-serv/OMA1.0 pagecast/{}", env!("CARGO_PKG_VERSION"))
+        );
+    }
+
+    /// Every profile has what its core wants, besides what isc itself says of that core.
+    #[test]
+    fn profiles_of_cores_agree_with_isc() {
+        use isc::settings::{CoreProfile, Settings};
+        for (name, core) in [
+            ("3gpp", CoreProfile::Gpp),
+            ("3gpp2", CoreProfile::Gpp2),
+            ("sipip", CoreProfile::SipIp),
+        ] {
+            let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("ims-profiles/{name}.toml"));
+            let settings = settings(&[&format!("profile={}", file.display())]);
+            let expected = Settings::of(core);
+            assert_eq!(settings.isc.profile, core);
+            assert_eq!(settings.isc.isc, expected.isc, "{name}");
+            assert_eq!(settings.isc.im, expected.im, "{name}");
+            assert_eq!(&*settings.profile_name, name);
+        }
+    }
+
+    #[test]
+    fn each_key_reaches_the_part_that_obeys_it() {
+        let settings = settings(&[
+            "profile.msrp.max_message=2MiB",
+            "profile.im.large.max_size=3MiB",
+            "profile.im.max_recipients=70",
+            "profile.ul.max_entries=60",
+            "profile.im.max_rate_per_user=120/m",
+            "profile.sip.t1=200ms",
+            "profile.msrp.tx_timeout=7s",
+            "profile.msrp.connect_allow=['10.0.0.0/8']",
+            "profile.im.session_expires=10m",
+            "profile.isc.fanout_route=odi",
+            "sip.max_message=64KiB",
+            "node.threads=4",
+            "node.max_pages=10",
+            "msrp.spool_memory=1MiB",
+        ]);
+        assert_eq!(settings.msrp.max_message, 2 << 20, "the smaller of the two");
+        assert_eq!(settings.isc.im.large.max_size, 2 << 20);
+        assert_eq!(settings.isc.im.max_recipients, 60, "the smaller of the two");
+        assert_eq!(settings.policy.max_rate_per_user, 2);
+        assert_eq!(settings.policy.quiet_timeout, std::time::Duration::from_secs(7));
+        assert_eq!(settings.policy.max_pages, 3);
+        assert_eq!(settings.ua.timers.t1, std::time::Duration::from_millis(200));
+        assert_eq!(settings.ua.session.expires, Some(600));
+        assert_eq!(settings.isc.isc.fanout_route, isc::settings::FanoutRoute::Odi);
+        assert_eq!(settings.msrp.connect_allow.len(), 1);
+        assert_eq!(settings.msrp.spool_memory, 1 << 20);
+        assert_eq!(settings.limits.max_message, 64 << 10);
+    }
+
+    #[test]
+    fn ports_that_were_free_are_told_once_they_are_taken() {
+        let mut settings = settings(&[
+            "sip.listen=['udp:127.0.0.1:0', 'tcp:127.0.0.1:0']",
+            "msrp.listen=['127.0.0.1:0']",
+            "xdms.listen=127.0.0.1:0",
+        ]);
+        settings.bound(Ports { sip: 40001, msrp: 40002, xcap: 40003 });
+        assert_eq!(settings.isc.sip.advertise, "127.0.0.1:40001");
+        assert_eq!(settings.isc.sip.aliases, ["127.0.0.1:40001"]);
+        assert_eq!(settings.ua.sent_by, "127.0.0.1:40001");
+        assert_eq!(settings.msrp.port, 40002);
+        assert_eq!(settings.config.xdms.root, "http://127.0.0.1:40003/xcap-root");
+    }
+}
