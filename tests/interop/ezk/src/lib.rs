@@ -3,6 +3,8 @@
 //! The published stack is code we did not write, so it shows what our own tests cannot: that both of us read the same
 //! standards. It is not on our wire because of the gaps `tests/known_gaps.rs` keeps an eye on.
 
+pub mod ours;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
