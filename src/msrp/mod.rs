@@ -13,6 +13,9 @@ use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, OriginatorMedia};
 
 pub mod codec;
+mod frames;
+mod net;
+mod session;
 mod settings;
 mod switch;
 

@@ -1,22 +1,180 @@
 //! The registry of sessions: which URI is whose, and what joins an originator with its recipients.
+//!
+//! Start at [`Switch`]. A page's sides share one spool and nothing else; each [`Cell`] sits behind a small lock of its
+//! own that nobody holds while waiting. What a connection has to do for a session reaches it as a [`Nudge`].
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-use super::{AcceptTypes, Full, PageRules, PeerMedia, Settings, Side, Sink, Stats};
+use super::codec;
+use super::net::{self, Handle, Nudge};
+use super::session::{FromRecipient, Incoming, Outgoing, Owed, Part, Session};
+use super::{
+    AcceptTypes, Full, MediaEvent, PageRules, PeerMedia, Role, Settings, Side, Sink, Stats,
+};
+use crate::content::msrp_uri::MsrpUri;
 use crate::engine::ids::{LegId, PageId};
+use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
+use crate::spool::{self, Spool, Spools};
 
-/// All MSRP of a node; cheap to clone. Calls never block and belong into a tokio runtime.
+/// All MSRP of a node; cheap to clone.
+///
+/// Contract: calls come from inside a tokio runtime, never block, and change nothing for sides they do not know. Events
+/// of one side come in order; the sink must neither block nor call the switch.
 #[derive(Clone)]
-pub struct Switch(Arc<Shared>);
+pub struct Switch(pub(super) Arc<Shared>);
 
-struct Shared {
-    _settings: Settings,
-    _sink: Sink,
+/// What all connections and sessions share.
+pub(super) struct Shared {
+    pub settings: Arc<Settings>,
+    pub spools: Spools,
+    pub counters: Counters,
+    sink: Sink,
+    sessions: Mutex<HashMap<String, Arc<Cell>>>,
+    pages: Mutex<HashMap<PageId, Page>>,
+    pub peers: Mutex<HashMap<net::PeerKey, net::PeerConnection>>,
+    pub per_ip: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// See [`Stats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub connections: AtomicUsize,
+    pub incoming: AtomicUsize,
+    pub unbound: AtomicUsize,
+    pub next_connection: AtomicU64,
+    pub octets_in: AtomicU64,
+    pub octets_out: AtomicU64,
+    pub control: AtomicU64,
+    pub refused: AtomicU64,
+    pub overlapped: AtomicU64,
+}
+
+struct Page {
+    spool: Arc<Spool>,
+    originator: Option<Arc<Cell>>,
+    legs: HashMap<u16, Arc<Cell>>,
+}
+
+/// One session as connections and the switch share it.
+pub(super) struct Cell {
+    pub side: Side,
+    pub spool: Arc<Spool>,
+    /// Waits in a connection's turn already.
+    pub queued: std::sync::atomic::AtomicBool,
+    inner: Mutex<Guarded>,
+}
+
+pub(super) struct Guarded {
+    pub session: Session,
+    /// The connection it is bound to.
+    pub handle: Option<Arc<Handle>>,
+    pub waker: Option<std::task::Waker>,
+    /// Its URI is dead: nothing is told any more.
+    pub released: bool,
+    /// The engine knows that nothing is owed to the originator.
+    pub settled: bool,
+}
+
+/// What a session wants the engine to hear.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub originator: Vec<OriginatorMedia>,
+    pub leg: Vec<LegMedia>,
+}
+
+impl Cell {
+    pub fn lock(&self) -> MutexGuard<'_, Guarded> {
+        // A session a panic left half changed concerns nobody else.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Tables are changed by single inserts and removes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// `N` base-62 characters of system randomness, about 5.9 bits each (MS-004, MS-041).
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets).expect("the system has a random source");
+    octets.map(|octet| ALPHABET[usize::from(octet) % ALPHABET.len()])
+}
+
+pub(super) fn random_text<const N: usize>() -> String {
+    random::<N>().iter().map(|octet| char::from(*octet)).collect()
+}
+
+impl Shared {
+    /// Passes on what a session told; the session's lock is held, so that the order is right.
+    pub fn tell(&self, guarded: &Guarded, told: Told) {
+        if guarded.released {
+            return;
+        }
+        match guarded.session.side {
+            Side::Originator(page) => {
+                for event in told.originator {
+                    tracing::debug!(%page, ?event, "originator media");
+                    (self.sink)(MediaEvent::Originator { page, event });
+                }
+            }
+            Side::Leg(leg) => {
+                for event in told.leg {
+                    tracing::debug!(%leg, ?event, "recipient media");
+                    (self.sink)(MediaEvent::Leg { leg, event });
+                }
+            }
+        }
+    }
+
+    /// The live session with this URI.
+    pub fn find(&self, uri: &MsrpUri) -> Option<Arc<Cell>> {
+        lock(&self.sessions).get(uri.session_id()?).cloned()
+    }
+
+    /// A session's connection broke, was never made, or nobody came (MS-036, MS-035).
+    pub fn lost(&self, cell: &Cell, loss: PageLoss, cause: MediaFailure) {
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        guarded.session.unbind();
+        guarded.handle = None;
+        guarded.waker = None;
+        match &mut guarded.session.part {
+            Part::Reserved { .. } => {}
+            Part::Originator(page) => {
+                page.lose(loss, &mut told.originator);
+                if !std::mem::replace(&mut guarded.settled, true) {
+                    told.originator.push(OriginatorMedia::Settled);
+                }
+            }
+            Part::Leg { send, .. } => send.cut(cause, &mut told.leg),
+        }
+        self.tell(guarded, told);
+    }
+
+    fn side(&self, side: Side) -> Option<Arc<Cell>> {
+        let pages = lock(&self.pages);
+        let page = pages.get(&side.page())?;
+        match side {
+            Side::Originator(_) => page.originator.clone(),
+            Side::Leg(leg) => page.legs.get(&leg.n).cloned(),
+        }
+    }
 }
 
 impl Switch {
@@ -25,60 +183,289 @@ impl Switch {
     /// # Errors
     /// The spool's directory cannot be used.
     pub fn new(settings: Settings, sink: Sink) -> io::Result<Self> {
-        Ok(Self(Arc::new(Shared { _settings: settings, _sink: sink })))
+        let limits = spool::Limits {
+            total: settings.spool_total,
+            page_memory: settings.spool_page_memory,
+            total_memory: settings.spool_memory,
+        };
+        Ok(Self(Arc::new(Shared {
+            spools: Spools::new(settings.spool_dir.as_deref(), limits)?,
+            settings: Arc::new(settings),
+            counters: Counters::default(),
+            sink,
+            sessions: Mutex::default(),
+            pages: Mutex::default(),
+            peers: Mutex::default(),
+            per_ip: Mutex::default(),
+        })))
     }
 
-    /// Accepts connections until the listener fails for good; each becomes a task of the current runtime.
-    pub async fn listen(&self, _listener: TcpListener) {}
+    /// Accepts connections until dropped; each becomes a task of the current runtime.
+    pub async fn listen(&self, listener: TcpListener) {
+        net::listen(&self.0, listener).await;
+    }
 
-    /// Serves one connection to its end.
-    pub async fn serve_connection<S>(&self, _stream: S, _peer: SocketAddr)
+    /// Serves one incoming connection to its end.
+    pub async fn serve_connection<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        net::serve(&self.0, stream, peer.ip()).await;
     }
 
-    /// Makes our path URI for one side, before any SDP leaves (IM-067).
+    /// Makes our path URI for one side, before any SDP leaves (IM-067). A side reserved before gets a new one.
     ///
     /// # Errors
     /// [`Full`] at `msrp.max_sessions`.
-    pub fn reserve(&self, _side: Side) -> Result<String, Full> {
-        Err(Full)
+    pub fn reserve(&self, side: Side) -> Result<String, Full> {
+        self.release(side);
+        let shared = &self.0;
+        let id = random_text::<24>();
+        let own = MsrpUri::own(false, &shared.settings.host, shared.settings.port, &id)
+            .expect("host and port come from a checked configuration, the id from our alphabet");
+        let text = own.as_str().to_owned();
+        if lock(&shared.sessions).len() >= shared.settings.max_sessions {
+            tracing::warn!(%side, "MS-115: no MSRP session left (msrp.max_sessions)");
+            return Err(Full);
+        }
+        let mut pages = lock(&shared.pages);
+        let page = pages.entry(side.page()).or_insert_with(|| Page {
+            spool: shared.spools.open(side.page().to_string()),
+            originator: None,
+            legs: HashMap::new(),
+        });
+        let cell = Arc::new(Cell {
+            side,
+            spool: Arc::clone(&page.spool),
+            queued: false.into(),
+            inner: Mutex::new(Guarded {
+                session: Session::reserved(side, own),
+                handle: None,
+                waker: None,
+                released: false,
+                settled: false,
+            }),
+        });
+        match side {
+            Side::Originator(_) => page.originator = Some(Arc::clone(&cell)),
+            Side::Leg(leg) => {
+                page.legs.insert(leg.n, Arc::clone(&cell));
+            }
+        }
+        drop(pages);
+        lock(&shared.sessions).insert(id, cell);
+        Ok(text)
     }
 
-    /// The originator's SDP is agreed: it may bind and send.
+    /// The originator's SDP is agreed: it may bind and send what `accept` and `rules` allow.
     pub fn open_originator(
         &self,
-        _page: PageId,
-        _peer: PeerMedia,
-        _accept: AcceptTypes,
-        _rules: PageRules,
+        page: PageId,
+        peer: PeerMedia,
+        accept: AcceptTypes,
+        rules: PageRules,
     ) {
+        let shared = &self.0;
+        let Some(cell) = shared.side(Side::Originator(page)) else { return };
+        let settings = Arc::clone(&shared.settings);
+        let part =
+            Part::Originator(Incoming::new(settings, accept, rules, Arc::clone(&cell.spool)));
+        self.agree(&cell, peer, part);
     }
 
     /// A recipient's SDP is agreed: connect or wait, then send the page from octet 1.
-    pub fn join(&self, _leg: LegId, _peer: PeerMedia) {}
+    pub fn join(&self, leg: LegId, peer: PeerMedia) {
+        let shared = &self.0;
+        let Some(cell) = shared.side(Side::Leg(leg)) else { return };
+        let own = cell.lock().session.own().clone();
+        let send = Outgoing::new(
+            now(),
+            Arc::clone(&shared.settings),
+            Arc::clone(&cell.spool),
+            u32::from(leg.n),
+            &own,
+            &peer,
+            random_text::<20>(),
+        );
+        self.agree(&cell, peer, Part::Leg { send, receive: FromRecipient::default() });
+    }
+
+    fn agree(&self, cell: &Arc<Cell>, peer: PeerMedia, part: Part) {
+        let shared = &self.0;
+        let by = now() + shared.settings.bind_timeout;
+        let stranger = {
+            let mut guarded = cell.lock();
+            let early = guarded.session.bound_to().is_some();
+            let stranger =
+                if guarded.session.agree(&peer, part, by) { None } else { guarded.handle.take() };
+            if early && stranger.is_none() {
+                // The peer was faster than its answer (MS-025).
+                let told =
+                    Told { originator: vec![OriginatorMedia::Bound], leg: vec![LegMedia::Bound] };
+                shared.tell(&guarded, told);
+                if let Some(handle) = &guarded.handle {
+                    handle.ready(cell);
+                }
+                return;
+            }
+            stranger
+        };
+        if let Some(handle) = stranger {
+            handle.nudge(Nudge::Detach(Arc::clone(cell)));
+        }
+        if peer.role == Role::Active {
+            net::connect(shared, Arc::clone(cell), &peer);
+        } else {
+            let (shared, cell) = (Arc::downgrade(shared), Arc::downgrade(cell));
+            drop(tokio::spawn(bind_watch(shared, cell, by)));
+        }
+    }
 
     /// No more octets on that side; a running chunk ends with `#` (MS-090).
-    pub fn abort(&self, _side: Side) {}
+    pub fn abort(&self, side: Side) {
+        let shared = &self.0;
+        let Some(cell) = shared.side(side) else { return };
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        match &mut guarded.session.part {
+            Part::Reserved { .. } => {
+                told.leg.push(LegMedia::Quiet);
+                told.originator.push(OriginatorMedia::Settled);
+            }
+            Part::Originator(page) => {
+                // The engine knows.
+                page.lose(PageLoss::Refused(413), &mut Vec::new());
+                match &guarded.handle {
+                    Some(handle) => handle.nudge(Nudge::Frame(Bytes::new(), Arc::clone(&cell))),
+                    None => told.originator.push(OriginatorMedia::Settled),
+                }
+            }
+            Part::Leg { send, .. } => {
+                send.abort();
+                match &guarded.handle {
+                    Some(handle) => handle.ready(&cell),
+                    None => send.settle(now(), &mut told.leg),
+                }
+            }
+        }
+        shared.tell(guarded, told);
+    }
 
     /// REPORT to the originator about the whole page (MS-089): a failure, or with 200 the success that
-    /// `sr_policy = first_delivery` waits for.
-    pub fn report(&self, _page: PageId, _code: u16, _text: &str) {}
+    /// `sr_policy = first_delivery` waits for. What was not asked for, or contradicts an earlier one, is not sent.
+    pub fn report(&self, page: PageId, code: u16, text: &str) {
+        let Some(cell) = self.0.side(Side::Originator(page)) else { return };
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let Part::Originator(incoming) = &mut guarded.session.part else { return };
+        let Some(handle) = &guarded.handle else { return };
+        let frame = match incoming.report(code) {
+            Some(owed) => {
+                guarded.settled = false;
+                report_frame(&owed, guarded.session.own(), code, text)
+            }
+            None => Bytes::new(),
+        };
+        handle.nudge(Nudge::Frame(frame, Arc::clone(&cell)));
+    }
 
-    /// The side's URI is dead at once (MS-005).
-    pub fn release(&self, _side: Side) {}
+    /// The side's URI is dead at once (MS-005). A running chunk ends with `#`; the connection lingers.
+    pub fn release(&self, side: Side) {
+        let shared = &self.0;
+        let cell = {
+            let mut pages = lock(&shared.pages);
+            let Some(page) = pages.get_mut(&side.page()) else { return };
+            match side {
+                Side::Originator(_) => page.originator.take(),
+                Side::Leg(leg) => page.legs.remove(&leg.n),
+            }
+        };
+        if let Some(cell) = cell {
+            self.release_cell(&cell);
+        }
+    }
+
+    fn release_cell(&self, cell: &Arc<Cell>) {
+        let mut guarded = cell.lock();
+        guarded.released = true;
+        guarded.waker = None;
+        if let Some(id) = guarded.session.own().session_id() {
+            lock(&self.0.sessions).remove(id);
+        }
+        if let Side::Leg(leg) = cell.side {
+            cell.spool.leave(u32::from(leg.n));
+        }
+        if let Some(handle) = guarded.handle.take() {
+            handle.nudge(Nudge::Detach(Arc::clone(cell)));
+        }
+    }
 
     /// Releases every side of the page and drops its octets.
-    pub fn forget(&self, _page: PageId) {}
+    pub fn forget(&self, page: PageId) {
+        let removed = lock(&self.0.pages).remove(&page);
+        let Some(page) = removed else { return };
+        for cell in page.originator.iter().chain(page.legs.values()) {
+            self.release_cell(cell);
+        }
+    }
 
-    /// Octets of the page this recipient has acknowledged.
-    pub fn progress(&self, _leg: LegId) -> u64 {
-        0
+    /// Octets of the page this recipient has acknowledged; 0 once it is released.
+    pub fn progress(&self, leg: LegId) -> u64 {
+        let Some(cell) = self.0.side(Side::Leg(leg)) else { return 0 };
+        match &cell.lock().session.part {
+            Part::Leg { send, .. } => send.acknowledged(),
+            Part::Reserved { .. } | Part::Originator(_) => 0,
+        }
     }
 
     /// What is held and moved.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        let shared = &self.0;
+        let counters = &shared.counters;
+        let spools = shared.spools.stats();
+        Stats {
+            pages: lock(&shared.pages).len() as u64,
+            sessions: lock(&shared.sessions).len() as u64,
+            connections: counters.connections.load(Ordering::Relaxed) as u64,
+            unbound: counters.unbound.load(Ordering::Relaxed) as u64,
+            spool_octets: spools.octets,
+            spool_memory: spools.memory,
+            spool_files: spools.files,
+            octets_in: counters.octets_in.load(Ordering::Relaxed),
+            octets_out: counters.octets_out.load(Ordering::Relaxed),
+            control_messages: counters.control.load(Ordering::Relaxed),
+            connections_refused: counters.refused.load(Ordering::Relaxed),
+            overlapped: counters.overlapped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// MS-072.
+pub(super) fn report_frame(owed: &Owed, own: &MsrpUri, code: u16, text: &str) -> Bytes {
+    let mut out = BytesMut::new();
+    codec::report(
+        &mut out,
+        &codec::Report {
+            id: &random::<16>(),
+            to_path: &owed.to_path,
+            from: own.as_str(),
+            message_id: &owed.message_id,
+            octets: owed.octets,
+            total: owed.total,
+            code,
+            text,
+        },
+    );
+    out.freeze()
+}
+
+/// MS-035: nobody came.
+async fn bind_watch(shared: Weak<Shared>, cell: Weak<Cell>, by: Instant) {
+    tokio::time::sleep_until(by.into()).await;
+    let (Some(shared), Some(cell)) = (shared.upgrade(), cell.upgrade()) else { return };
+    if cell.lock().session.is_bind_overdue(now()) {
+        tracing::info!(side = %cell.side, "MS-035: no connection was bound in time (msrp.bind_timeout)");
+        shared.lost(&cell, PageLoss::Bind, MediaFailure::Bind);
     }
 }

@@ -1,0 +1,1088 @@
+//! Connections: one task each, generic over the stream.
+//!
+//! Start at [`serve`] (somebody connected), [`connect`] (we do) and [`Connection::run`]. A connection reads into its
+//! decoder, lets sessions answer, and fills its frames: answers and REPORTs first, then the sessions in turn. What
+//! waits for the socket is bounded, the page itself stays in the spool. Decides nothing a session could decide.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::codec::{self, Decoder, Flag, Head, Kind, Piece};
+use super::frames::{Frames, SLICES};
+use super::session::{Part, Step, TxId, Verdict, may_answer};
+use super::switch::{Cell, Shared, Told, now, random, report_frame};
+use super::{PeerMedia, Settings};
+use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
+
+/// Chunks of ours are not made smaller than this if it can be helped (MS-055).
+const SMALL: u64 = 2048;
+/// Read buffers: of an idle connection, and the largest.
+const READ: (usize, usize) = (4 * 1024, 64 * 1024);
+/// MS-035: failed requests without a success before an incoming connection is closed.
+const FAILURES: u8 = 3;
+
+/// What the rest of the switch knows of a connection.
+pub(super) struct Handle {
+    pub id: u64,
+    inbox: Mutex<Inbox>,
+    notify: Notify,
+    /// Sessions bound here.
+    sessions: AtomicUsize,
+    /// MS-091: over 80 % of its write buffer is waiting.
+    congested: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inbox {
+    nudges: Vec<Nudge>,
+    closed: bool,
+}
+
+/// What a connection is asked to do for a session.
+pub(super) enum Nudge {
+    /// It may have something to write.
+    Ready(Arc<Cell>),
+    /// It uses this connection from now on (MS-029).
+    Attach(Arc<Cell>),
+    /// It has ended.
+    Detach(Arc<Cell>),
+    /// Write this, then tell the originator's session that it is settled. An empty frame only asks for the latter.
+    Frame(Bytes, Arc<Cell>),
+}
+
+impl Handle {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // A push cannot leave it half changed.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a message for the connection's task; returns it if that has ended.
+    fn offer(&self, nudge: Nudge) -> Option<Nudge> {
+        let mut inbox = self.lock();
+        if inbox.closed {
+            return Some(nudge);
+        }
+        inbox.nudges.push(nudge);
+        drop(inbox);
+        self.notify.notify_one();
+        None
+    }
+
+    /// Leaves a message for the connection's task, if it still runs.
+    pub fn nudge(&self, nudge: Nudge) {
+        drop(self.offer(nudge));
+    }
+
+    /// The session may have something to write; told once until it had its turn.
+    pub fn ready(&self, cell: &Arc<Cell>) {
+        if !cell.queued.swap(true, Ordering::AcqRel) {
+            self.nudge(Nudge::Ready(Arc::clone(cell)));
+        }
+    }
+}
+
+/// Wakes a recipient's session when its page has more octets.
+pub(super) struct LegWaker {
+    cell: Weak<Cell>,
+    handle: Weak<Handle>,
+}
+
+impl LegWaker {
+    pub fn waker(cell: &Arc<Cell>, handle: &Arc<Handle>) -> Waker {
+        let waker = Self { cell: Arc::downgrade(cell), handle: Arc::downgrade(handle) };
+        Waker::from(Arc::new(waker))
+    }
+}
+
+impl Wake for LegWaker {
+    fn wake(self: Arc<Self>) {
+        if let (Some(cell), Some(handle)) = (self.cell.upgrade(), self.handle.upgrade()) {
+            handle.ready(&cell);
+        }
+    }
+}
+
+/// Host in lower case and port of a next hop.
+pub(super) type PeerKey = (String, u16);
+
+/// A connection we opened or are opening.
+pub(super) enum PeerConnection {
+    Opening(Vec<Arc<Cell>>),
+    Open(Weak<Handle>),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Tables are changed by single inserts and removes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Accepts until dropped.
+pub(super) async fn listen(shared: &Arc<Shared>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let Some(door) = Door::pass(shared, peer.ip()) else { continue };
+                prepare(&stream);
+                let shared = Arc::clone(shared);
+                drop(tokio::spawn(async move { serve_behind(&shared, stream, door).await }));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: give others time to close some.
+                tracing::warn!(%error, "MSRP accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// MS-039: keep-alive is the transport's business.
+fn prepare(stream: &TcpStream) {
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let socket = socket2::SockRef::from(stream);
+    let done = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
+    if let Err(error) = done {
+        tracing::debug!(%error, "socket options");
+    }
+}
+
+/// Serves one incoming connection.
+pub(super) async fn serve<S>(shared: &Arc<Shared>, stream: S, peer: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    if let Some(door) = Door::pass(shared, peer) {
+        serve_behind(shared, stream, door).await;
+    }
+}
+
+async fn serve_behind<S>(shared: &Arc<Shared>, stream: S, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    Connection::new(shared, Some(door)).run(stream).await;
+}
+
+/// An incoming connection counted against the caps (MS-115).
+struct Door {
+    shared: Arc<Shared>,
+    peer: IpAddr,
+    unbound: bool,
+}
+
+impl Door {
+    fn pass(shared: &Arc<Shared>, peer: IpAddr) -> Option<Self> {
+        let Settings { max_connections, max_connections_per_ip, max_unbound, .. } =
+            *shared.settings;
+        let counters = &shared.counters;
+        let mut per_ip = lock(&shared.per_ip);
+        let mine = per_ip.entry(peer).or_insert(0);
+        let key = if counters.incoming.load(Ordering::Relaxed) >= max_connections {
+            Some("msrp.max_connections")
+        } else if max_connections_per_ip > 0 && *mine >= max_connections_per_ip {
+            Some("msrp.max_connections_per_ip")
+        } else if counters.unbound.load(Ordering::Relaxed) >= max_unbound {
+            Some("msrp.max_unbound")
+        } else {
+            None
+        };
+        if let Some(key) = key {
+            if *mine == 0 {
+                per_ip.remove(&peer);
+            }
+            counters.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, key, "MS-115: MSRP connection refused");
+            return None;
+        }
+        *mine += 1;
+        counters.incoming.fetch_add(1, Ordering::Relaxed);
+        counters.unbound.fetch_add(1, Ordering::Relaxed);
+        drop(per_ip);
+        Some(Self { shared: Arc::clone(shared), peer, unbound: true })
+    }
+
+    fn bound(&mut self) {
+        if std::mem::take(&mut self.unbound) {
+            self.shared.counters.unbound.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.bound();
+        self.shared.counters.incoming.fetch_sub(1, Ordering::Relaxed);
+        let mut per_ip = lock(&self.shared.per_ip);
+        if let Some(mine) = per_ip.get_mut(&self.peer) {
+            *mine -= 1;
+            if *mine == 0 {
+                per_ip.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Gives an active session a connection: one that is open to that next hop, or a new one (MS-006, MS-029).
+pub(super) fn connect(shared: &Arc<Shared>, cell: Arc<Cell>, peer: &PeerMedia) {
+    let uri = peer.path.first();
+    let target = match (&peer.dial, uri) {
+        (Some((host, port)), _) => Some((host.to_ascii_lowercase(), *port)),
+        (None, Some(uri)) => uri.port().map(|port| (uri.bare_host().to_ascii_lowercase(), port)),
+        (None, None) => None,
+    };
+    let usable = uri.is_some_and(|uri| uri.is_tcp() && !uri.is_secure());
+    let Some(key) = target.filter(|_| usable) else {
+        tracing::info!(side = %cell.side, "MS-001: the next hop is not one we can connect to");
+        shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
+        return;
+    };
+    let mut peers = lock(&shared.peers);
+    match peers.get_mut(&key) {
+        Some(PeerConnection::Opening(waiting)) => return waiting.push(cell),
+        Some(PeerConnection::Open(handle)) => {
+            let most = shared.settings.max_sessions_per_connection;
+            if let Some(handle) = handle.upgrade()
+                && handle.sessions.load(Ordering::Relaxed) < most
+                && !handle.congested.load(Ordering::Relaxed)
+                && handle.offer(Nudge::Attach(Arc::clone(&cell))).is_none()
+            {
+                return;
+            }
+        }
+        None => {}
+    }
+    peers.insert(key.clone(), PeerConnection::Opening(vec![cell]));
+    drop(peers);
+    let shared = Arc::clone(shared);
+    drop(tokio::spawn(async move { open(&shared, key).await }));
+}
+
+async fn open(shared: &Arc<Shared>, key: PeerKey) {
+    let limit = shared.settings.bind_timeout;
+    let opened = tokio::time::timeout(limit, dial(shared, &key)).await;
+    let stream = match opened {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::info!(host = %key.0, port = key.1, %error, "MSRP connect failed");
+            None
+        }
+        Err(_) => {
+            tracing::info!(host = %key.0, port = key.1, "MSRP connect took too long (msrp.bind_timeout)");
+            None
+        }
+    };
+    let connection = stream.is_some().then(|| Connection::new(shared, None));
+    let waiting = {
+        let mut peers = lock(&shared.peers);
+        let before = match &connection {
+            Some(c) => {
+                let open = PeerConnection::Open(Arc::downgrade(&c.handle));
+                peers.insert(key.clone(), open)
+            }
+            None => peers.remove(&key),
+        };
+        if let Some(PeerConnection::Opening(waiting)) = before { waiting } else { Vec::new() }
+    };
+    match (stream, connection) {
+        (Some(stream), Some(mut connection)) => {
+            waiting.into_iter().for_each(|cell| connection.attach(cell));
+            let handle = Arc::downgrade(&connection.handle);
+            connection.run(stream).await;
+            let mut peers = lock(&shared.peers);
+            if matches!(peers.get(&key), Some(PeerConnection::Open(h)) if h.ptr_eq(&handle)) {
+                peers.remove(&key);
+            }
+        }
+        _ => {
+            for cell in waiting {
+                shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
+            }
+        }
+    }
+}
+
+/// MS-006: addresses in the order received; MS-022: only where we may go.
+async fn dial(shared: &Shared, (host, port): &PeerKey) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
+    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![(ip, *port).into()],
+        Err(_) => tokio::net::lookup_host((host.as_str(), *port)).await?.collect(),
+    };
+    for address in addresses {
+        if !shared.settings.may_connect(address.ip()) {
+            let text = "MS-022: not a network we connect to (msrp.connect_allow)";
+            last = io::Error::new(io::ErrorKind::PermissionDenied, text);
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                prepare(&stream);
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The SEND or other request whose octets are coming in.
+struct Current {
+    head: Box<Head>,
+    /// The session that takes it; `None` when it is only read past.
+    cell: Option<Arc<Cell>>,
+}
+
+/// A place in the outgoing stream where somebody wants to know that it is written.
+struct Mark {
+    at: u64,
+    cell: Arc<Cell>,
+    settled: bool,
+}
+
+/// Octets the spool has no room for (MS-092).
+struct Blocked {
+    octets: Bytes,
+    until: Instant,
+}
+
+struct Loading {
+    cell: Arc<Cell>,
+    at: u64,
+    read: JoinHandle<io::Result<Bytes>>,
+}
+
+/// The chunk some session is writing.
+struct Writing {
+    cell: Arc<Cell>,
+    /// Octets since it got its turn (MS-058).
+    used: u64,
+    /// It waits for its page or the disk.
+    idle: bool,
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    door: Option<Door>,
+    decoder: Decoder,
+    out: Frames,
+    /// Answers and REPORTs not yet in `out`, each with the session it settles.
+    control: VecDeque<(Bytes, Option<Arc<Cell>>)>,
+    sessions: Vec<Arc<Cell>>,
+    turn: VecDeque<Arc<Cell>>,
+    writing: Option<Writing>,
+    transactions: HashMap<TxId, Arc<Cell>>,
+    marks: VecDeque<Mark>,
+    loading: Option<Loading>,
+    /// Sessions that need the disk while it is busy.
+    queue: VecDeque<Arc<Cell>>,
+    current: Option<Current>,
+    blocked: Option<Blocked>,
+    failures: u8,
+    /// Nothing more is read; closed when everything is written.
+    closing: bool,
+    /// Closed at once.
+    dead: bool,
+    want: usize,
+    head_since: Option<Instant>,
+    /// Since when no session is bound here; at first, since it was accepted.
+    alone_since: Option<Instant>,
+    was_bound: bool,
+    wake_at: Option<Instant>,
+}
+
+impl Connection {
+    fn new(shared: &Arc<Shared>, door: Option<Door>) -> Self {
+        shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let handle = Handle {
+            id: shared.counters.next_connection.fetch_add(1, Ordering::Relaxed) + 1,
+            inbox: Mutex::default(),
+            notify: Notify::new(),
+            sessions: AtomicUsize::new(0),
+            congested: AtomicBool::new(false),
+        };
+        Self {
+            decoder: Decoder::new(shared.settings.decoder()),
+            shared: Arc::clone(shared),
+            handle: Arc::new(handle),
+            door,
+            out: Frames::default(),
+            control: VecDeque::new(),
+            sessions: Vec::new(),
+            turn: VecDeque::new(),
+            writing: None,
+            transactions: HashMap::new(),
+            marks: VecDeque::new(),
+            loading: None,
+            queue: VecDeque::new(),
+            current: None,
+            blocked: None,
+            failures: 0,
+            closing: false,
+            dead: false,
+            want: READ.0,
+            head_since: None,
+            alone_since: Some(now()),
+            was_bound: false,
+            wake_at: None,
+        }
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let shared = Arc::clone(&self.shared);
+        let handle = Arc::clone(&self.handle);
+        loop {
+            let room = shared.spools.room().notified();
+            tokio::pin!(room);
+            if self.blocked.is_some() {
+                room.as_mut().enable();
+            }
+            let time = now();
+            self.take_nudges(time);
+            self.process(time);
+            self.on_time(time);
+            self.fill(time);
+            self.flushed(time);
+            if self.dead || (self.closing && self.out.is_empty() && self.control.is_empty()) {
+                break;
+            }
+            let due = self.next_due();
+            let may_read = !self.closing && self.blocked.is_none() && !self.flooded();
+            if may_read {
+                let want = self.want;
+                self.decoder.buffer().reserve(want);
+            }
+            let blocked = self.blocked.is_some();
+            let Self { decoder, out, loading, .. } = &mut self;
+            tokio::select! {
+                read = reader.read_buf(decoder.buffer()), if may_read => match read {
+                    Ok(0) | Err(_) => self.dead = true,
+                    Ok(octets) => self.got(octets),
+                },
+                written = write(&mut writer, out), if !out.is_empty() => match written {
+                    Ok(0) | Err(_) => self.dead = true,
+                    Ok(octets) => self.wrote(octets),
+                },
+                octets = load(loading), if loading.is_some() => self.on_loaded(octets),
+                () = handle.notify.notified() => {}
+                () = &mut room, if blocked => {}
+                () = sleep_until(due), if due.is_some() => {}
+            }
+        }
+        self.end();
+        // Best effort: the peer may be gone.
+        let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+    }
+
+    fn flooded(&self) -> bool {
+        self.control.len() >= self.shared.settings.max_in_flight
+    }
+
+    fn got(&mut self, octets: usize) {
+        self.shared.counters.octets_in.fetch_add(octets as u64, Ordering::Relaxed);
+        if octets >= self.want {
+            self.want = (self.want * 4).min(READ.1);
+        } else if octets < self.want / 4 {
+            self.want = (self.want / 2).max(READ.0);
+        }
+    }
+
+    fn wrote(&mut self, octets: usize) {
+        self.shared.counters.octets_out.fetch_add(octets as u64, Ordering::Relaxed);
+        self.out.advance(octets);
+        let time = now();
+        if let Some(mark) = self.marks.front()
+            && let Part::Leg { send, .. } = &mut mark.cell.lock().session.part
+        {
+            send.moving(time);
+        }
+    }
+
+    fn take_nudges(&mut self, time: Instant) {
+        let nudges = std::mem::take(&mut self.handle.lock().nudges);
+        for nudge in nudges {
+            match nudge {
+                Nudge::Ready(cell) => self.enqueue(cell),
+                Nudge::Attach(cell) => self.attach(cell),
+                Nudge::Detach(cell) => self.detach(&cell, time),
+                Nudge::Frame(frame, cell) => self.control.push_back((frame, Some(cell))),
+            }
+        }
+    }
+
+    /// Puts a session that is marked as queued into the turn.
+    fn enqueue(&mut self, cell: Arc<Cell>) {
+        match &mut self.writing {
+            Some(writing) if Arc::ptr_eq(&writing.cell, &cell) => {
+                cell.queued.store(false, Ordering::Release);
+                writing.idle = false;
+            }
+            _ => self.turn.push_back(cell),
+        }
+    }
+
+    fn again(&mut self, cell: &Arc<Cell>) {
+        if !cell.queued.swap(true, Ordering::AcqRel) {
+            self.enqueue(Arc::clone(cell));
+        }
+    }
+
+    /// A session we are the active side of.
+    fn attach(&mut self, cell: Arc<Cell>) {
+        {
+            let mut guarded = cell.lock();
+            if guarded.released {
+                return;
+            }
+            let guarded = &mut *guarded;
+            guarded.session.bind(self.handle.id);
+            if let Part::Leg { send, .. } = &mut guarded.session.part {
+                send.greet();
+            }
+        }
+        self.bound(&cell);
+        self.again(&cell);
+    }
+
+    /// The session is bound here: tells so.
+    fn bound(&mut self, cell: &Arc<Cell>) {
+        self.sessions.push(Arc::clone(cell));
+        self.handle.sessions.store(self.sessions.len(), Ordering::Relaxed);
+        self.was_bound = true;
+        self.alone_since = None;
+        if let Some(door) = &mut self.door {
+            door.bound();
+        }
+        let mut guarded = cell.lock();
+        guarded.handle = Some(Arc::clone(&self.handle));
+        guarded.waker = Some(LegWaker::waker(cell, &self.handle));
+        if !matches!(guarded.session.part, Part::Reserved { .. }) {
+            let told =
+                Told { originator: vec![OriginatorMedia::Bound], leg: vec![LegMedia::Bound] };
+            self.shared.tell(&guarded, told);
+        }
+    }
+
+    fn detach(&mut self, cell: &Arc<Cell>, time: Instant) {
+        if self.writing.as_ref().is_some_and(|w| Arc::ptr_eq(&w.cell, cell)) {
+            // MS-067: whatever runs on this connection after it needs the chunk to end.
+            if let Part::Leg { send, .. } = &mut cell.lock().session.part {
+                send.abort();
+            }
+            self.step(cell, 1, time);
+            self.writing = None;
+        }
+        self.sessions.retain(|c| !Arc::ptr_eq(c, cell));
+        self.turn.retain(|c| !Arc::ptr_eq(c, cell));
+        self.queue.retain(|c| !Arc::ptr_eq(c, cell));
+        self.transactions.retain(|_, c| !Arc::ptr_eq(c, cell));
+        self.handle.sessions.store(self.sessions.len(), Ordering::Relaxed);
+        if self.sessions.is_empty() {
+            self.alone_since = Some(time);
+        }
+    }
+
+    /// Takes what the decoder holds, as far as there is room for answers and octets.
+    fn process(&mut self, time: Instant) {
+        if let Some(blocked) = self.blocked.take() {
+            self.on_body(blocked.octets, Some(blocked.until), time);
+        }
+        while self.blocked.is_none() && !self.flooded() && !self.closing && !self.dead {
+            match self.decoder.next() {
+                Ok(Some(Piece::Head(head))) => self.on_head(head, time),
+                Ok(Some(Piece::Body(octets))) => self.on_body(octets, None, time),
+                Ok(Some(Piece::End(flag))) => self.on_end(flag, time),
+                Ok(None) => break,
+                Err(lost) => {
+                    tracing::info!(
+                        what = lost.what,
+                        "MS-052: MSRP framing lost, connection closed"
+                    );
+                    self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    if let Some(head) = &lost.answer {
+                        self.answer(head, 400);
+                    }
+                    self.closing = true;
+                }
+            }
+        }
+        let buffer = self.decoder.buffer();
+        if buffer.is_empty() && buffer.capacity() > READ.0 {
+            // An idle connection holds no large buffer.
+            *buffer = BytesMut::new();
+        }
+        if !self.decoder.in_head() {
+            self.head_since = None;
+        } else if self.head_since.is_none() {
+            self.head_since = Some(time);
+        }
+    }
+
+    fn on_head(&mut self, head: Box<Head>, time: Instant) {
+        let mut cell = None;
+        match head.kind {
+            Kind::Response(code) => {
+                if let Ok(id) = TxId::try_from(&head.id[..])
+                    && let Some(cell) = self.transactions.remove(&id)
+                {
+                    self.with_leg(&cell, |send, told| send.response(time, &id, code, told));
+                }
+            }
+            // MS-072, MS-075: never answered, silently ignored if it fits nothing.
+            Kind::Report => {
+                let found = head.to_path.first().and_then(|uri| self.shared.find(uri));
+                if let Some(cell) = found.filter(|cell| self.is_bound(cell)) {
+                    self.with_leg(&cell, |send, told| send.report(time, &head, told));
+                }
+            }
+            _ if head.problem.is_some() => {
+                tracing::info!(what = head.problem, "MSRP request answered 400");
+                self.refuse(&head, 400);
+            }
+            // MS-107: no nicknames in pager mode.
+            Kind::Nickname => self.refuse(&head, 403),
+            // MS-049.
+            Kind::Unknown => self.refuse(&head, 501),
+            Kind::Send => match self.on_send(&head, time) {
+                Ok((found, Verdict::Take)) => {
+                    self.failures = 0;
+                    cell = Some(found);
+                }
+                Ok((_, Verdict::Skip(code))) => {
+                    self.failures = 0;
+                    self.answer(&head, code);
+                }
+                Err(code) => self.refuse(&head, code),
+            },
+        }
+        self.current = Some(Current { head, cell });
+    }
+
+    /// Steps 4 to 13 of the receiving procedure.
+    fn on_send(&mut self, head: &Head, time: Instant) -> Result<(Arc<Cell>, Verdict), u16> {
+        let cell = head.to_path.first().and_then(|uri| self.shared.find(uri)).ok_or(481_u16)?;
+        let full = self.sessions.len() >= self.shared.settings.max_sessions_per_connection;
+        let newly = {
+            let mut guarded = cell.lock();
+            if full && guarded.session.is_free() {
+                tracing::warn!("MS-115: too many sessions (msrp.max_sessions_per_connection)");
+                return Err(413);
+            }
+            guarded.session.admit(self.handle.id, head)?
+        };
+        if newly {
+            self.bound(&cell);
+            self.again(&cell);
+        }
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        let verdict = match &mut guarded.session.part {
+            Part::Reserved { .. } if head.has_body => Verdict::Skip(481),
+            Part::Reserved { .. } => Verdict::Take,
+            Part::Originator(page) => page.head(time, head, &mut told.originator),
+            Part::Leg { receive, .. } => receive.head(head, self.shared.settings.max_message),
+        };
+        self.shared.tell(guarded, told);
+        self.earlier(guarded.session.next_wake());
+        Ok((Arc::clone(&cell), verdict))
+    }
+
+    fn on_body(&mut self, octets: Bytes, until: Option<Instant>, time: Instant) {
+        let Some(current) = &self.current else { return };
+        let Some(cell) = current.cell.clone() else { return };
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        let verdict = match &mut guarded.session.part {
+            Part::Reserved { .. } => Verdict::Take,
+            Part::Originator(page) => match page.body(time, &octets, &mut told.originator) {
+                Ok(verdict) => verdict,
+                Err(spool) => {
+                    // MS-092: stop reading; a shortage that lasts ends the page.
+                    let until = until.unwrap_or(time + self.shared.settings.full_timeout);
+                    if until > time {
+                        self.blocked = Some(Blocked { octets, until });
+                        Verdict::Take
+                    } else {
+                        tracing::warn!(side = %cell.side, "MS-092: {spool} (msrp.spool_total), 413");
+                        page.no_room(&mut told.originator)
+                    }
+                }
+            },
+            Part::Leg { receive, .. } => receive.body(&octets),
+        };
+        self.shared.tell(guarded, told);
+        self.earlier(guarded.session.next_wake());
+        if let Verdict::Skip(code) = verdict
+            && let Some(current) = &mut self.current
+        {
+            current.cell = None;
+            let head = current.head.clone();
+            self.answer(&head, code);
+            self.settle_if_over(&cell, guarded);
+        }
+    }
+
+    fn on_end(&mut self, flag: Flag, time: Instant) {
+        let Some(Current { head, cell }) = self.current.take() else { return };
+        let Some(cell) = cell else { return };
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        let counters = &self.shared.counters;
+        let mut report = None;
+        let answer = match &mut guarded.session.part {
+            Part::Reserved { .. } => may_answer(head.failure_report, 200).then_some(200),
+            Part::Originator(page) => {
+                let closing = page.end(time, flag, &mut told.originator);
+                counters
+                    .control
+                    .fetch_add(std::mem::take(&mut page.control_seen), Ordering::Relaxed);
+                let overlapped = std::mem::take(&mut page.overlapped);
+                counters.overlapped.fetch_add(overlapped, Ordering::Relaxed);
+                report = closing.report;
+                closing.answer
+            }
+            Part::Leg { receive, .. } => {
+                let answer = receive.end(flag);
+                let seen = std::mem::take(&mut receive.control_seen);
+                counters.control.fetch_add(seen, Ordering::Relaxed);
+                answer
+            }
+        };
+        if let Some(code) = answer {
+            self.push_answer(&head, code);
+        }
+        if let Some(owed) = report {
+            let frame = report_frame(&owed, guarded.session.own(), 200, codec::comment(200));
+            self.control.push_back((frame, None));
+        }
+        self.shared.tell(guarded, told);
+        self.earlier(guarded.session.next_wake());
+        self.settle_if_over(&cell, guarded);
+    }
+
+    /// Everything owed to an originator whose page is over is in `control` now.
+    fn settle_if_over(&mut self, cell: &Arc<Cell>, guarded: &super::switch::Guarded) {
+        if let Part::Originator(page) = &guarded.session.part
+            && page.is_over()
+        {
+            self.control.push_back((Bytes::new(), Some(Arc::clone(cell))));
+        }
+    }
+
+    fn is_bound(&self, cell: &Cell) -> bool {
+        cell.lock().session.bound_to() == Some(self.handle.id)
+    }
+
+    /// Lets a recipient's copy change, then tells what follows from it.
+    fn with_leg(
+        &mut self,
+        cell: &Arc<Cell>,
+        change: impl FnOnce(&mut super::session::Outgoing, &mut Vec<LegMedia>),
+    ) {
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        if let Part::Leg { send, .. } = &mut guarded.session.part {
+            change(send, &mut told.leg);
+        }
+        self.shared.tell(guarded, told);
+        self.earlier(guarded.session.next_wake());
+        // It may have a `#` to write.
+        self.again(cell);
+    }
+
+    /// A request that found no session or made no sense (MS-035).
+    fn refuse(&mut self, head: &Head, code: u16) {
+        self.answer(head, code);
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= FAILURES && self.sessions.is_empty() && self.door.is_some() {
+            tracing::info!("MS-035: three failed requests, connection closed");
+            self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            self.closing = true;
+        }
+    }
+
+    /// MS-069.
+    fn answer(&mut self, head: &Head, code: u16) {
+        if may_answer(head.failure_report, code) {
+            self.push_answer(head, code);
+        }
+    }
+
+    fn push_answer(&mut self, head: &Head, code: u16) {
+        let mut out = BytesMut::new();
+        codec::response(&mut out, head, code);
+        self.control.push_back((out.freeze(), None));
+    }
+
+    fn earlier(&mut self, wake: Option<Instant>) {
+        self.wake_at = [self.wake_at, wake].into_iter().flatten().min();
+    }
+
+    /// Timers of the connection and of its sessions.
+    fn on_time(&mut self, time: Instant) {
+        let settings = Arc::clone(&self.shared.settings);
+        if self.head_since.is_some_and(|since| time >= since + settings.header_timeout) {
+            tracing::info!("MS-114: header section took too long, connection closed");
+            self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            self.dead = true;
+        }
+        if self.alone_until().is_some_and(|until| time >= until) {
+            self.closing = true;
+        }
+        if self.wake_at.is_some_and(|at| at <= time) {
+            self.wake_at = None;
+            for cell in self.sessions.clone() {
+                self.wake_session(&cell, time);
+            }
+        }
+    }
+
+    fn wake_session(&mut self, cell: &Arc<Cell>, time: Instant) {
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        match &mut guarded.session.part {
+            Part::Reserved { .. } => {}
+            Part::Originator(page) => {
+                let over = page.is_over();
+                page.wake(time, &mut told.originator);
+                if page.is_over() && !over {
+                    self.control.push_back((Bytes::new(), Some(Arc::clone(cell))));
+                }
+            }
+            Part::Leg { send, .. } => {
+                if send.wake(time, &mut told.leg) {
+                    tracing::info!(side = %cell.side, "MS-091: peer reads nothing, connection closed");
+                    self.dead = true;
+                }
+            }
+        }
+        self.shared.tell(guarded, told);
+        self.earlier(guarded.session.next_wake());
+        self.again(cell);
+    }
+
+    /// When a connection without sessions is closed (MS-035, MS-038).
+    fn alone_until(&self) -> Option<Instant> {
+        let settings = &self.shared.settings;
+        let patience = if self.was_bound { settings.conn_linger } else { settings.bind_timeout };
+        self.alone_since.map(|since| since + patience)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let head = self.head_since.map(|since| since + self.shared.settings.header_timeout);
+        let blocked = self.blocked.as_ref().map(|blocked| blocked.until);
+        [self.wake_at, head, blocked, self.alone_until()].into_iter().flatten().min()
+    }
+
+    /// Moves octets into `out` while there is room.
+    fn fill(&mut self, time: Instant) {
+        let limit = usize::try_from(self.shared.settings.write_buffer).unwrap_or(usize::MAX);
+        while self.out.len() < limit {
+            if !self.control.is_empty() {
+                if !self.pause(time) {
+                    continue;
+                }
+                while let Some((frame, settles)) = self.control.pop_front() {
+                    self.out.text(|out| out.extend_from_slice(&frame));
+                    if let Some(cell) = settles {
+                        self.marks.push_back(Mark { at: self.out.produced(), cell, settled: true });
+                    }
+                }
+                continue;
+            }
+            let others = !self.turn.is_empty();
+            let slice = self.shared.settings.slice;
+            let room = limit - self.out.len();
+            let cell = match &self.writing {
+                Some(writing) if others && (writing.idle || writing.used >= slice) => {
+                    let (cell, idle) = (Arc::clone(&writing.cell), writing.idle);
+                    self.interrupt();
+                    if !idle {
+                        self.again(&cell);
+                    }
+                    continue;
+                }
+                Some(writing) if writing.idle => break,
+                Some(writing) => Arc::clone(&writing.cell),
+                None => {
+                    let Some(cell) = self.turn.pop_front() else { break };
+                    cell.queued.store(false, Ordering::Release);
+                    cell
+                }
+            };
+            let room = if others { room.min(usize::try_from(slice).unwrap_or(room)) } else { room };
+            self.step(&cell, room, time);
+        }
+        let congested = self.out.len() * 10 >= limit * 8;
+        self.handle.congested.store(congested, Ordering::Relaxed);
+    }
+
+    /// Gets a running chunk out of the way of answers and REPORTs; `false`: call again.
+    ///
+    /// MS-056, and MS-055: not below 2048 octets while there are more.
+    fn pause(&mut self, time: Instant) -> bool {
+        let Some(writing) = &self.writing else { return true };
+        let cell = Arc::clone(&writing.cell);
+        let octets = match &cell.lock().session.part {
+            Part::Leg { send, .. } => send.open_octets(),
+            Part::Reserved { .. } | Part::Originator(_) => SMALL,
+        };
+        if octets < SMALL && !writing.idle {
+            self.step(&cell, usize::try_from(SMALL - octets).unwrap_or(1), time);
+            return false;
+        }
+        let idle = writing.idle;
+        self.interrupt();
+        if !idle {
+            self.again(&cell);
+        }
+        true
+    }
+
+    fn interrupt(&mut self) {
+        let Some(writing) = self.writing.take() else { return };
+        if let Part::Leg { send, .. } = &mut writing.cell.lock().session.part {
+            send.interrupt(&mut self.out);
+        }
+        self.marks.push_back(Mark { at: self.out.produced(), cell: writing.cell, settled: false });
+    }
+
+    /// One session writes about `room` octets.
+    fn step(&mut self, cell: &Arc<Cell>, room: usize, time: Instant) {
+        let before = self.out.produced();
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        let mut told = Told::default();
+        let (step, open, at) = match &mut guarded.session.part {
+            Part::Leg { send, .. } => {
+                let transactions = &mut self.transactions;
+                let mut ids = || loop {
+                    let id = random::<16>();
+                    if transactions.try_insert(id, Arc::clone(cell)).is_ok() {
+                        return id;
+                    }
+                };
+                let waker = guarded.waker.as_ref();
+                let step = send.write(time, room, &mut ids, waker, &mut self.out, &mut told.leg);
+                send.settle(time, &mut told.leg);
+                (step, send.is_open(), send.cursor())
+            }
+            Part::Reserved { .. } | Part::Originator(_) => (Step::Idle, false, 0),
+        };
+        self.shared.tell(guarded, told);
+        self.earlier(guarded.session.next_wake());
+        let made = self.out.produced() - before;
+        if made > 0 {
+            let at = self.out.produced();
+            self.marks.push_back(Mark { at, cell: Arc::clone(cell), settled: false });
+        }
+        let idle = !matches!(step, Step::Wrote);
+        self.writing = match self.writing.take() {
+            Some(writing) if open => Some(Writing { used: writing.used + made, idle, ..writing }),
+            None if open => Some(Writing { cell: Arc::clone(cell), used: made, idle }),
+            _ => None,
+        };
+        match step {
+            Step::Wrote if !open => self.again(cell),
+            Step::Wrote | Step::Idle => {}
+            Step::Disk(_) if self.loading.is_some() => self.queue.push_back(Arc::clone(cell)),
+            Step::Disk(read) => {
+                let read = tokio::task::spawn_blocking(move || read.run());
+                self.loading = Some(Loading { cell: Arc::clone(cell), at, read });
+            }
+        }
+    }
+
+    fn on_loaded(&mut self, octets: io::Result<Bytes>) {
+        let Some(Loading { cell, at, .. }) = self.loading.take() else { return };
+        if let Err(error) = &octets {
+            tracing::error!(side = %cell.side, %error, "spool file cannot be read");
+        }
+        self.with_leg(&cell, |send, told| send.loaded(at, octets.ok(), told));
+        for cell in std::mem::take(&mut self.queue) {
+            self.again(&cell);
+        }
+    }
+
+    /// Tells sessions what the socket has taken.
+    fn flushed(&mut self, time: Instant) {
+        let written = self.out.written();
+        while self.marks.front().is_some_and(|mark| mark.at <= written) {
+            let Some(mark) = self.marks.pop_front() else { break };
+            let mut guarded = mark.cell.lock();
+            let guarded = &mut *guarded;
+            let mut told = Told::default();
+            match &mut guarded.session.part {
+                Part::Originator(_) if mark.settled && !guarded.settled => {
+                    guarded.settled = true;
+                    told.originator.push(OriginatorMedia::Settled);
+                }
+                Part::Leg { send, .. } => send.flushed(time, written, &mut told.leg),
+                Part::Reserved { .. } | Part::Originator(_) => {}
+            }
+            self.shared.tell(guarded, told);
+            self.earlier(guarded.session.next_wake());
+        }
+    }
+
+    /// MS-036: all its sessions have failed.
+    fn end(&mut self) {
+        self.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        let nudges = {
+            let mut inbox = self.handle.lock();
+            inbox.closed = true;
+            std::mem::take(&mut inbox.nudges)
+        };
+        for nudge in nudges {
+            if let Nudge::Attach(cell) = nudge {
+                self.sessions.push(cell);
+            }
+        }
+        for cell in std::mem::take(&mut self.sessions) {
+            if !cell.lock().released {
+                self.shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
+            }
+        }
+        if let Some(loading) = self.loading.take() {
+            loading.read.abort();
+        }
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &Frames) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(b""); SLICES];
+    let used = out.slices(&mut slices);
+    writer.write_vectored(&slices[..used]).await
+}
+
+async fn load(loading: &mut Option<Loading>) -> io::Result<Bytes> {
+    match loading {
+        Some(loading) => (&mut loading.read).await.unwrap_or_else(|error| Err(error.into())),
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => pending().await,
+    }
+}

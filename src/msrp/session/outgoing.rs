@@ -1,0 +1,617 @@
+//! One recipient's copy of the page on its way out.
+//!
+//! [`Outgoing::write`] appends the next octets to a connection's frames whenever there is room; everything else tells
+//! it what came back. Follows MS-053 to MS-058, MS-067, MS-075 to MS-082, MS-088, MS-090, MS-091, MS-093, MS-108.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use super::accepts;
+use crate::content::msrp_uri::MsrpUri;
+use crate::engine::input::{LegMedia, MediaFailure};
+use crate::msrp::codec::{self, ByteRange, Flag, Head, SendHead, path_text};
+use crate::msrp::frames::Frames;
+use crate::msrp::{PeerMedia, Settings};
+use crate::spool::{About, DiskRead, Read, Spool};
+
+/// A transact-id of ours (MS-041).
+pub type TxId = [u8; 16];
+
+/// MS-054: chunks up to this size may say where they end.
+const SMALL: u64 = 2048;
+/// Hyphens and transact-id: what no body of ours may contain (MS-047).
+const PATTERN: usize = 7 + 16;
+
+/// The sending half of a recipient's session.
+///
+/// ```text
+/// Sending ── last octet written ─► Waiting ── every chunk answered 200 ─► Delivered
+///    └── refusal, timer, size, type ──┴──────► Failed      all three: told once nothing is outstanding (Quiet)
+///    └── page lost, abort ────────────┴──────► Aborted
+/// ```
+#[derive(Debug)]
+pub struct Outgoing {
+    settings: Arc<Settings>,
+    spool: Arc<Spool>,
+    /// Our number among the page's readers.
+    reader: u32,
+    own: String,
+    to_path: String,
+    message_id: String,
+    accept: Vec<String>,
+    wrapped: Vec<String>,
+    max_size: Option<u64>,
+    phase: Phase,
+    /// Octets written so far: the position of the next one.
+    cursor: u64,
+    chunk: Option<Open>,
+    sent: VecDeque<Transaction>,
+    acknowledged: u64,
+    /// We connected: a SEND has to go out at once (MS-030).
+    greet: bool,
+    /// Octets read from disk.
+    loaded: Option<(u64, Bytes)>,
+    /// How a stopped copy ends.
+    hash: Hash,
+    began: bool,
+    reported: bool,
+    /// Until when a success REPORT is awaited.
+    report_by: Option<Instant>,
+    /// Place in the connection's stream behind our last octet, and how far it is written.
+    end: u64,
+    written: u64,
+    progress: Instant,
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Sending,
+    Waiting,
+    Delivered,
+    Failed,
+    Aborted,
+}
+
+/// What is left to say when the copy stops early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hash {
+    /// End a running chunk.
+    IfOpen,
+    /// Say so even between chunks (MS-090).
+    Always,
+    /// Said.
+    Done,
+}
+
+/// The chunk being written.
+#[derive(Debug)]
+struct Open {
+    id: TxId,
+    from: u64,
+    /// The last octets written, to find the pattern across slices.
+    tail: Vec<u8>,
+    /// Answered 200 before it ended.
+    early: bool,
+}
+
+/// A SEND that is written but not answered.
+#[derive(Debug)]
+struct Transaction {
+    id: TxId,
+    octets: u64,
+    /// Place in the stream behind its end-line.
+    end: u64,
+    /// Set when that is written (MS-077).
+    due: Option<Instant>,
+}
+
+/// What a call of [`Outgoing::write`] did.
+#[derive(Debug)]
+pub enum Step {
+    /// Appended something; there may be more.
+    Wrote,
+    /// Nothing to write until the spool or the peer does something.
+    Idle,
+    /// Octets have to be read first: give them to [`Outgoing::loaded`].
+    Disk(DiskRead),
+}
+
+impl Outgoing {
+    /// A copy from octet 1. `message_id` is fresh (MS-082).
+    pub fn new(
+        now: Instant,
+        settings: Arc<Settings>,
+        spool: Arc<Spool>,
+        reader: u32,
+        own: &MsrpUri,
+        peer: &PeerMedia,
+        message_id: String,
+    ) -> Self {
+        Self {
+            settings,
+            spool,
+            reader,
+            own: own.as_str().to_owned(),
+            to_path: path_text(&peer.path),
+            message_id,
+            accept: peer.accept_types.clone(),
+            wrapped: peer.accept_wrapped.clone(),
+            max_size: peer.max_size,
+            phase: Phase::Sending,
+            cursor: 0,
+            chunk: None,
+            sent: VecDeque::new(),
+            acknowledged: 0,
+            greet: false,
+            loaded: None,
+            hash: Hash::Done,
+            began: false,
+            reported: false,
+            report_by: None,
+            end: 0,
+            written: 0,
+            progress: now,
+            quiet: false,
+        }
+    }
+
+    /// We opened or share the connection: the first SEND goes out even without content (MS-030).
+    pub fn greet(&mut self) {
+        self.greet = true;
+    }
+
+    /// Octets of the page the peer acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// A chunk is open: nothing else can be written on the connection until it ends.
+    pub fn is_open(&self) -> bool {
+        self.chunk.is_some()
+    }
+
+    /// Octets in the open chunk.
+    pub fn open_octets(&self) -> u64 {
+        self.chunk.as_ref().map_or(0, |chunk| self.cursor - chunk.from)
+    }
+
+    /// Appends what comes next, about `room` octets. `ids` gives fresh transact-ids. With [`Step::Idle`] the spool keeps
+    /// `waker`.
+    pub fn write(
+        &mut self,
+        now: Instant,
+        room: usize,
+        ids: &mut dyn FnMut() -> TxId,
+        waker: Option<&Waker>,
+        out: &mut Frames,
+        told: &mut Vec<LegMedia>,
+    ) -> Step {
+        let before = out.produced();
+        let step = self.step(room.max(1), ids, waker, out, told);
+        if out.produced() > before {
+            if self.end <= self.written {
+                self.progress = now;
+            }
+            self.end = out.produced();
+        }
+        step
+    }
+
+    fn step(
+        &mut self,
+        room: usize,
+        ids: &mut dyn FnMut() -> TxId,
+        waker: Option<&Waker>,
+        out: &mut Frames,
+        told: &mut Vec<LegMedia>,
+    ) -> Step {
+        if self.phase == Phase::Sending
+            && let Some(cause) = self.unfit()
+        {
+            self.fail(cause, told);
+        }
+        match self.phase {
+            Phase::Sending => {}
+            Phase::Failed | Phase::Aborted if self.hash != Hash::Done => {
+                self.write_hash(ids, out);
+                return Step::Wrote;
+            }
+            _ => return Step::Idle,
+        }
+        let read = match self.loaded.take() {
+            Some((at, octets)) if at == self.cursor => Read::Data(octets),
+            _ => self.spool.read(self.cursor, room, self.reader, waker),
+        };
+        match read {
+            Read::Data(octets) => self.write_octets(octets, ids, out, told),
+            Read::Disk(disk) => return Step::Disk(disk),
+            Read::End => self.write_end(ids, out, told),
+            Read::Lost => {
+                self.abort();
+                if self.hash != Hash::Done {
+                    self.write_hash(ids, out);
+                }
+            }
+            Read::Wait if self.greet => self.write_greeting(ids, out),
+            Read::Wait => return Step::Idle,
+        }
+        Step::Wrote
+    }
+
+    /// MS-011, MS-093, IM-074, IM-075: what this peer cannot be sent.
+    fn unfit(&self) -> Option<MediaFailure> {
+        let about = self.spool.about()?;
+        if !self.takes(about) {
+            return Some(MediaFailure::Type);
+        }
+        let size = self.spool.whole().or(about.total).unwrap_or(0).max(self.spool.readable());
+        self.max_size.is_some_and(|max| size > max).then_some(MediaFailure::TooBig)
+    }
+
+    fn takes(&self, about: &About) -> bool {
+        accepts(&self.accept, &about.content_type)
+            && about.inner.as_ref().is_none_or(|inner| {
+                // A peer that names no wrapped types says nothing about them.
+                self.wrapped.is_empty()
+                    || accepts(&self.wrapped, inner)
+                    || accepts(&self.accept, inner)
+            })
+    }
+
+    fn content_type(&self) -> Arc<str> {
+        self.spool
+            .about()
+            .map_or_else(|| Arc::from("application/octet-stream"), |a| Arc::clone(&a.content_type))
+    }
+
+    fn begin(&mut self, told: &mut Vec<LegMedia>) {
+        self.greet = false;
+        if !self.began {
+            self.began = true;
+            told.push(LegMedia::Sending);
+        }
+    }
+
+    fn write_head(&self, id: &TxId, range: ByteRange, out: &mut Frames) {
+        let content_type = self.content_type();
+        out.text(|out| {
+            codec::send_head(
+                out,
+                &SendHead {
+                    id,
+                    to_path: &self.to_path,
+                    from: &self.own,
+                    message_id: &self.message_id,
+                    range: Some(range),
+                    success_report: self.settings.copy_success_report,
+                    content_type: Some(&content_type),
+                },
+            );
+        });
+    }
+
+    fn write_octets(
+        &mut self,
+        octets: Bytes,
+        ids: &mut dyn FnMut() -> TxId,
+        out: &mut Frames,
+        told: &mut Vec<LegMedia>,
+    ) {
+        self.begin(told);
+        if self.chunk.is_none() {
+            let id = fresh(ids, &octets);
+            let whole = self.spool.whole();
+            let total = whole.or_else(|| self.spool.about().and_then(|about| about.total));
+            let len = octets.len() as u64;
+            let rest = whole.is_some_and(|whole| self.cursor + len == whole) && len <= SMALL;
+            // MS-054: anything longer than 2048 octets can be interrupted.
+            let end = rest.then_some(self.cursor + len);
+            self.write_head(&id, ByteRange { start: self.cursor + 1, end, total }, out);
+            self.chunk = Some(Open { id, from: self.cursor, tail: Vec::new(), early: false });
+        }
+        let Some(chunk) = &mut self.chunk else { return };
+        let fits = chunk.fits(&octets);
+        if fits < octets.len() {
+            // MS-047: the body would contain our own end-line; what follows gets another transact-id.
+            let now = octets.slice(..fits);
+            self.cursor += now.len() as u64;
+            out.body(now);
+            self.loaded = Some((self.cursor, octets.slice(fits..)));
+            self.close(Flag::More, out);
+            return;
+        }
+        chunk.remember(&octets);
+        self.cursor += octets.len() as u64;
+        out.body(octets);
+        if self.spool.whole() == Some(self.cursor) {
+            self.close(Flag::Last, out);
+            self.phase = Phase::Waiting;
+        }
+    }
+
+    /// Behind the last octet: a page of no octets, or a chunk that was interrupted right at the end.
+    fn write_end(
+        &mut self,
+        ids: &mut dyn FnMut() -> TxId,
+        out: &mut Frames,
+        told: &mut Vec<LegMedia>,
+    ) {
+        self.begin(told);
+        if self.chunk.is_none() {
+            self.open_empty(ids, out);
+        }
+        self.close(Flag::Last, out);
+        self.phase = Phase::Waiting;
+    }
+
+    fn open_empty(&mut self, ids: &mut dyn FnMut() -> TxId, out: &mut Frames) {
+        let id = ids();
+        let total = self.spool.whole().or_else(|| self.spool.about().and_then(|about| about.total));
+        let range = ByteRange { start: self.cursor + 1, end: Some(self.cursor), total };
+        self.write_head(&id, range, out);
+        self.chunk = Some(Open { id, from: self.cursor, tail: Vec::new(), early: false });
+    }
+
+    /// MS-067, MS-090.
+    fn write_hash(&mut self, ids: &mut dyn FnMut() -> TxId, out: &mut Frames) {
+        if self.chunk.is_none() && self.hash == Hash::Always && self.cursor > 0 {
+            self.open_empty(ids, out);
+        }
+        if self.chunk.is_some() {
+            self.close(Flag::Abort, out);
+        }
+        self.hash = Hash::Done;
+    }
+
+    /// MS-030: a SEND without a body under a Message-ID of its own.
+    fn write_greeting(&mut self, ids: &mut dyn FnMut() -> TxId, out: &mut Frames) {
+        self.greet = false;
+        let (id, name) = (ids(), ids());
+        out.text(|out| {
+            codec::send_head(
+                out,
+                &SendHead {
+                    id: &id,
+                    to_path: &self.to_path,
+                    from: &self.own,
+                    message_id: &String::from_utf8_lossy(&name),
+                    range: None,
+                    success_report: false,
+                    content_type: None,
+                },
+            );
+            codec::end_line(out, &id, Flag::Last, false);
+        });
+        self.sent.push_back(Transaction { id, octets: 0, end: out.produced(), due: None });
+    }
+
+    /// Ends the running chunk so that something else can be written (MS-056, MS-058).
+    pub fn interrupt(&mut self, out: &mut Frames) {
+        if self.chunk.is_some() {
+            self.close(Flag::More, out);
+            self.end = out.produced();
+        }
+    }
+
+    fn close(&mut self, flag: Flag, out: &mut Frames) {
+        let Some(chunk) = self.chunk.take() else { return };
+        out.text(|out| codec::end_line(out, &chunk.id, flag, true));
+        let octets = self.cursor - chunk.from;
+        if chunk.early {
+            self.acknowledged += octets;
+        } else {
+            let end = out.produced();
+            self.sent.push_back(Transaction { id: chunk.id, octets, end, due: None });
+        }
+    }
+
+    /// Octets read from disk at the position asked for, or that they cannot be read.
+    pub fn loaded(&mut self, at: u64, octets: Option<Bytes>, told: &mut Vec<LegMedia>) {
+        match octets {
+            Some(octets) => self.loaded = Some((at, octets)),
+            None => self.fail(MediaFailure::Connection, told),
+        }
+    }
+
+    /// The position [`Step::Disk`] was about.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Some octets before [`Outgoing::write`]'s last ones left for the peer.
+    pub fn moving(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
+    /// The connection has written everything up to `written`.
+    pub fn flushed(&mut self, now: Instant, written: u64, told: &mut Vec<LegMedia>) {
+        self.written = written.min(self.end).max(self.written);
+        self.progress = now;
+        for sent in &mut self.sent {
+            if sent.due.is_none() && sent.end <= written {
+                // MS-077: from the last octet handed to the system.
+                sent.due = Some(now + self.settings.tx_timeout);
+            }
+        }
+        self.settle(now, told);
+    }
+
+    /// A response to one of our SENDs.
+    pub fn response(&mut self, now: Instant, id: &[u8], code: u16, told: &mut Vec<LegMedia>) {
+        let running = self.chunk.as_mut().filter(|chunk| chunk.id == id);
+        let found = self.sent.iter().position(|sent| sent.id == id);
+        let octets = match (running, found) {
+            (Some(chunk), _) => {
+                chunk.early = code == 200;
+                0
+            }
+            (None, Some(at)) => self.sent.remove(at).map_or(0, |sent| sent.octets),
+            // MS-050.
+            (None, None) => return,
+        };
+        self.progress = now;
+        if code == 200 {
+            self.acknowledged += octets;
+        } else {
+            self.fail(refused(code), told);
+        }
+        self.settle(now, told);
+    }
+
+    /// A REPORT about our copy.
+    ///
+    /// MS-075, MS-076, MS-088: consumed here.
+    pub fn report(&mut self, now: Instant, head: &Head, told: &mut Vec<LegMedia>) {
+        let Some((0, code)) = head.status else { return };
+        if head.message_id.as_deref() != Some(self.message_id.as_str()) {
+            return;
+        }
+        if code == 200 {
+            let reach = head.range.map_or(Some(u64::MAX), |range| range.end);
+            self.reported |=
+                reach.is_none_or(|end| self.spool.whole().is_some_and(|len| end >= len));
+        } else {
+            self.fail(refused(code), told);
+        }
+        self.settle(now, told);
+    }
+
+    /// The copy is given up for a reason the engine does not know yet.
+    pub fn fail(&mut self, cause: MediaFailure, told: &mut Vec<LegMedia>) {
+        if !matches!(self.phase, Phase::Sending | Phase::Waiting) {
+            return;
+        }
+        self.hash = match cause {
+            MediaFailure::TooBig if self.began => Hash::Always,
+            _ if self.chunk.is_some() => Hash::IfOpen,
+            _ => Hash::Done,
+        };
+        self.phase = Phase::Failed;
+        told.push(LegMedia::Failed { cause });
+    }
+
+    /// The copy is given up, the engine knows why (MS-090). A copy that is written completely is left alone.
+    pub fn abort(&mut self) {
+        if self.phase == Phase::Sending {
+            self.phase = Phase::Aborted;
+            self.hash = if self.began { Hash::Always } else { Hash::Done };
+        }
+    }
+
+    /// The connection is gone, or never came; nothing more can be written.
+    pub fn cut(&mut self, cause: MediaFailure, told: &mut Vec<LegMedia>) {
+        self.fail(cause, told);
+        if self.phase == Phase::Sending {
+            self.phase = Phase::Aborted;
+        }
+        self.hash = Hash::Done;
+        self.chunk = None;
+        self.sent.clear();
+        self.spool.leave(self.reader);
+        self.tell_quiet(told);
+    }
+
+    /// Draws the conclusions after every change.
+    pub fn settle(&mut self, now: Instant, told: &mut Vec<LegMedia>) {
+        if self.phase == Phase::Waiting && self.sent.is_empty() && self.chunk.is_none() {
+            self.phase = Phase::Delivered;
+            told.push(LegMedia::Delivered { octets: self.acknowledged });
+            if self.settings.copy_success_report {
+                // MS-108: the REPORT is awaited as long as a response would be.
+                self.report_by = Some(now + self.settings.tx_timeout);
+            }
+        }
+        let outstanding = !self.sent.is_empty() || self.chunk.is_some() || self.end > self.written;
+        let over = match self.phase {
+            Phase::Sending | Phase::Waiting => false,
+            Phase::Delivered => self.reported || self.report_by.is_none_or(|by| by <= now),
+            Phase::Failed | Phase::Aborted => self.hash == Hash::Done && !outstanding,
+        };
+        if over {
+            self.tell_quiet(told);
+        }
+    }
+
+    fn tell_quiet(&mut self, told: &mut Vec<LegMedia>) {
+        if !self.quiet {
+            self.quiet = true;
+            self.report_by = None;
+            told.push(LegMedia::Quiet);
+        }
+    }
+
+    /// Octets of ours wait for the socket since the last progress.
+    fn stall_at(&self) -> Option<Instant> {
+        let waits = self.end > self.written && !self.quiet;
+        waits.then(|| self.progress + self.settings.leg_stall_timeout)
+    }
+
+    /// When [`Outgoing::wake`] is due at the latest.
+    pub fn next_wake(&self) -> Option<Instant> {
+        let due = self.sent.iter().find_map(|sent| sent.due);
+        [due, self.stall_at(), self.report_by].into_iter().flatten().min()
+    }
+
+    /// Looks at the timers. `true`: the peer takes nothing any more, its connection is useless (MS-091).
+    pub fn wake(&mut self, now: Instant, told: &mut Vec<LegMedia>) -> bool {
+        let stalled = self.stall_at().is_some_and(|at| at <= now);
+        if stalled {
+            self.fail(MediaFailure::Stall, told);
+        }
+        let late = self.sent.iter().any(|sent| sent.due.is_some_and(|due| due <= now));
+        if late {
+            self.fail(MediaFailure::Timeout, told);
+            // No answer will be waited for twice.
+            self.sent.retain(|sent| sent.due.is_none_or(|due| due > now));
+        }
+        self.settle(now, told);
+        stalled
+    }
+}
+
+/// MS-077: 408 says that a timer ran out somewhere.
+fn refused(code: u16) -> MediaFailure {
+    if code == 408 { MediaFailure::Timeout } else { MediaFailure::Status(code) }
+}
+
+/// An id whose end-line is not in `octets` (MS-047).
+fn fresh(ids: &mut dyn FnMut() -> TxId, octets: &[u8]) -> TxId {
+    loop {
+        let id = ids();
+        if memmem::find(octets, &pattern(&id)).is_none() {
+            return id;
+        }
+    }
+}
+
+fn pattern(id: &TxId) -> [u8; PATTERN] {
+    let mut pattern = [b'-'; PATTERN];
+    pattern[7..].copy_from_slice(id);
+    pattern
+}
+
+impl Open {
+    /// How many of `octets` can follow without our own end-line in the body.
+    fn fits(&self, octets: &[u8]) -> usize {
+        let pattern = pattern(&self.id);
+        let reach = octets.len().min(PATTERN - 1);
+        let seam = [&self.tail[..], &octets[..reach]].concat();
+        if let Some(at) = memmem::find(&seam, &pattern) {
+            return at.saturating_sub(self.tail.len());
+        }
+        memmem::find(octets, &pattern).unwrap_or(octets.len())
+    }
+
+    fn remember(&mut self, octets: &[u8]) {
+        let last = &octets[octets.len().saturating_sub(PATTERN - 1)..];
+        self.tail.extend_from_slice(last);
+        let surplus = self.tail.len().saturating_sub(PATTERN - 1);
+        self.tail.drain(..surplus);
+    }
+}
