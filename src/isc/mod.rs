@@ -5,7 +5,7 @@
 //! passes on what is not ours. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
-//! OMA SIMPLE IM 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
+//! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
 mod forward;
 mod inbound;

@@ -1,0 +1,13 @@
+//! Whole messages through `isc`: what comes from the core as text, what leaves compared header by header.
+//!
+//! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
+//! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `others` every other
+//! request, `passing` what only passes through.
+
+mod answers;
+mod inbound;
+mod legs;
+mod others;
+mod outbound;
+mod passing;
+mod world;

@@ -1,0 +1,207 @@
+//! What only passes through: requests for others, and our own legs when the core brings them back.
+
+use pagecast::sip::message::Message;
+use pagecast::sip::{Flow, Protocol, Target as Hop};
+
+use crate::world::{INVITE, Sent, World, header, headers, home};
+
+const TO_BOB: &str = "INVITE sip:bob@home1.example SIP/2.0
+Route: <sip:im-as1.home1.example;lr>, <sip:iscmark@scscf1.home1.example:6060;lr;s=1;h=0;d=0;a=7369>
+v: SIP/2.0/UDP 192.0.2.40;branch=z9hG4bK-kam.1;rport, SIP/2.0/UDP pcscf1.home1.example;branch=z9hG4bK-pc
+Max-Forwards: 69
+P-Served-User: <sip:alice@home1.example>;sescase=orig;regstate=reg
+Via: SIP/2.0/UDP 192.0.2.61:5060;branch=z9hG4bK-ue
+From: <sip:alice@home1.example>;tag=a
+To: <sip:bob@home1.example>
+Call-ID: other-call
+CSeq: 1 INVITE
+P-Asserted-Identity: <sip:alice@home1.example>
+X-Odd:   kept  as it is
+Contact: <sip:alice@192.0.2.61>
+Content-Type: application/sdp
+
+v=0
+";
+
+fn back(flow_of: &Sent, status: u16) -> String {
+    let mut text = format!("SIP/2.0 {status} Text\n");
+    for via in headers(flow_of, "Via").into_iter().chain(headers(flow_of, "v")) {
+        text += &format!("Via: {via}\n");
+    }
+    text + "From: <sip:alice@home1.example>;tag=a\nTo: <sip:bob@home1.example>;tag=b\nCall-ID: other-call\nCSeq: 1 INVITE\nX-Answer: 1\n"
+}
+
+/// Proves IM-023, ISC-002, ISC-003, ISC-005, ISC-015, ISC-052.
+#[test]
+fn a_request_for_a_user_goes_on_with_its_route() {
+    let mut world = World::new(home());
+    world.receive(TO_BOB);
+    assert!(world.happened.is_empty() && world.statuses().is_empty(), "no word of ours");
+    let [sent] = world.sent.as_slice() else { panic!("one message") };
+    assert_eq!(sent.message.uri(), "sip:bob@home1.example");
+    let next = "sip:iscmark@scscf1.home1.example:6060;lr;s=1;h=0;d=0;a=7369";
+    assert_eq!(header(sent, "Route"), Some(format!("<{next}>").as_str()));
+    assert_eq!(sent.to, Hop::NextHop { uri: next.to_owned(), attempt: 0 });
+    let vias = headers(sent, "Via");
+    assert!(
+        vias[0].starts_with("SIP/2.0/UDP im-as1.home1.example:5060;branch=z9hG4bK07"),
+        "{vias:?}"
+    );
+    assert_eq!(
+        vias[1..],
+        [
+            "SIP/2.0/UDP 192.0.2.40;branch=z9hG4bK-kam.1;rport=5060;received=192.0.2.40, SIP/2.0/UDP pcscf1.home1.example;branch=z9hG4bK-pc",
+            "SIP/2.0/UDP 192.0.2.61:5060;branch=z9hG4bK-ue",
+        ]
+    );
+    assert!(
+        sent.text.starts_with("INVITE sip:bob@home1.example SIP/2.0\r\nVia: SIP/2.0/UDP im-as1")
+    );
+    assert_eq!(header(sent, "Max-Forwards"), Some("68"));
+    for (name, value) in [
+        ("X-Odd", "kept  as it is"),
+        ("Call-ID", "other-call"),
+        ("P-Served-User", "<sip:alice@home1.example>;sescase=orig;regstate=reg"),
+        ("Contact", "<sip:alice@192.0.2.61>"),
+    ] {
+        assert_eq!(header(sent, name), Some(value));
+    }
+    assert_eq!(header(sent, "Record-Route"), None);
+    assert!(sent.text.ends_with("\r\n\r\nv=0\r\n"));
+}
+
+/// Proves ISC-052.
+#[test]
+fn its_answers_go_back_the_way_it_came() {
+    let mut world = World::new(home());
+    world.receive(TO_BOB);
+    let answer = back(&world.sent[0], 180);
+    world.receive(&answer);
+    let sent = &world.sent[1];
+    assert_eq!(sent.message.status(), Some(180));
+    assert_eq!(headers(sent, "Via").len(), 3, "ours is gone");
+    assert_eq!(sent.message.via().host, "192.0.2.40");
+    assert_eq!(header(sent, "X-Answer"), Some("1"));
+    let came = Flow {
+        protocol: Protocol::Udp,
+        local: "192.0.2.10:5060".parse().expect("an address"),
+        peer: "192.0.2.40:5060".parse().expect("an address"),
+        connection: 0,
+    };
+    assert_eq!(sent.to, Hop::Flow(came));
+    // A node that knows nothing of the request finds the way by its Via.
+    let mut other = World::new(home());
+    other.receive(&answer);
+    assert_eq!(other.sent[0].to, Hop::Flow(came));
+}
+
+/// A repeated request, its CANCEL and the ACK of a refusal pass in the same branch, another request in another.
+#[test]
+fn what_belongs_together_has_one_branch() {
+    let branch = |text: &str| {
+        let mut world = World::new(home());
+        world.receive(text);
+        let branch = world.sent[0].message.via().branch.map(str::to_owned);
+        branch.expect("forwarded")
+    };
+    let invite = branch(TO_BOB);
+    assert_eq!(branch(TO_BOB), invite);
+    let other = |method: &str| {
+        let head = TO_BOB.split("Content-Type").next().unwrap_or_default();
+        head.replacen("INVITE", method, 1).replace("1 INVITE", &format!("1 {method}"))
+    };
+    assert_eq!(branch(&other("CANCEL")), invite);
+    assert_eq!(
+        branch(
+            &other("ACK")
+                .replace("To: <sip:bob@home1.example>", "To: <sip:bob@home1.example>;tag=b")
+        ),
+        invite
+    );
+    assert_ne!(branch(&TO_BOB.replace("kam.1", "kam.2")), invite);
+    // The same request once more, further along its way.
+    assert_ne!(branch(&TO_BOB.replace("d=0", "d=1")), invite);
+}
+
+/// Proves IM-037.
+#[test]
+fn our_own_leg_passes_once_and_is_never_expanded() {
+    for uri in [
+        "sip:bob@home1.example",
+        "sip:im-exploder@im.home1.example",
+        "sip:team@groups.home1.example",
+    ] {
+        let mut world = World::new(home());
+        world.receive(INVITE);
+        world.invite(1);
+        let ours = world.last_request("INVITE").text.clone();
+        let returned = ours
+            .replace("Route: <sip:scscf1.home1.example;lr;orig>\r\n", "Route: <sip:im-as1.home1.example;lr>, <sip:odi-77@scscf1.home1.example;lr;orig>\r\n")
+            .replacen("Via:", "Via: SIP/2.0/UDP scscf1.home1.example;branch=z9hG4bK-back\r\nVia:", 1)
+            .replacen("INVITE sip:bob@home1.example", &format!("INVITE {uri}"), 1);
+        let (heard, before) = (world.happened.len(), world.sent.len());
+        world.receive(&returned);
+        assert_eq!(world.happened.len(), heard, "{uri}: no second page");
+        let [sent] = &world.sent[before..] else { panic!("{uri}: one message") };
+        assert_eq!(header(sent, "Route"), Some("<sip:odi-77@scscf1.home1.example;lr;orig>"));
+        assert_eq!(header(sent, "Max-Forwards"), Some("65"));
+        assert_eq!(sent.message.uri(), uri);
+        let body = |message: &Message| message.body().to_vec();
+        assert_eq!(body(&sent.message), body(&crate::world::parse(&ours)));
+        // Without anybody behind us in its Route it ends here.
+        let lost = returned
+            .replace(", <sip:odi-77@scscf1.home1.example;lr;orig>", "")
+            .replace("z9hG4bK-back", "z9hG4bK-lost");
+        world.receive(&lost);
+        assert_eq!(world.statuses().last(), Some(&482), "{uri}");
+        assert_eq!(
+            world
+                .happened
+                .iter()
+                .filter(|h| matches!(h, pagecast::isc::Happening::Input(_)))
+                .count(),
+            heard
+        );
+    }
+}
+
+/// Somebody else's Call-ID of the same form is no leg of ours.
+///
+/// Proves IM-037.
+#[test]
+fn legs_of_other_servers_are_pages_like_any_other() {
+    let mut world = World::new(home());
+    world.receive(
+        &INVITE.replace("5f0c-1@ue.example", "lm-0700112233445566aa@im-as1.home2.example"),
+    );
+    assert!(world.has_arrived());
+}
+
+/// Proves ISC-021.
+#[test]
+fn a_diverted_request_is_served_for_nobody_else() {
+    let diverted = INVITE.replace(";sescase=orig;regstate=reg", ";orig-cdiv");
+    let mut world = World::new(home());
+    world.receive(&diverted);
+    assert!(world.happened.is_empty());
+    assert_eq!(
+        header(&world.sent[0], "Route"),
+        Some("<sip:odi-8f2c51@scscf1.home1.example;lr;orig>")
+    );
+}
+
+/// Proves ISC-001, IM-037.
+#[test]
+fn strangers_and_the_last_hop_end_here() {
+    let mut world = World::new(home());
+    world.receive_from("198.51.100.7:5060", TO_BOB);
+    assert_eq!(world.statuses(), [100, 403]);
+    let mut world = World::new(home());
+    world.receive(&TO_BOB.replace("Max-Forwards: 69", "Max-Forwards: 0"));
+    assert_eq!(world.statuses(), [100, 483]);
+    let mut world = World::new(home());
+    world.receive(TO_BOB);
+    let answer = back(&world.sent[0], 200);
+    world.receive_from("198.51.100.7:5060", &answer);
+    assert_eq!(world.sent.len(), 1, "a stranger's answer goes nowhere");
+}
