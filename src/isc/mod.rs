@@ -86,7 +86,9 @@ pub struct Isc {
     forward: Forward,
     forwarded: VecDeque<Output>,
     barred: HashSet<String>,
-    closed: Option<u32>,
+    draining: bool,
+    /// Retry-After in seconds while the node is overloaded.
+    overload: Option<u32>,
     pages: HashMap<PageId, Page>,
     trails: HashMap<CallKey, (PageId, Option<u16>)>,
     plain: Plain,
@@ -117,7 +119,8 @@ impl Isc {
             ua,
             random: Box::new(random),
             barred: HashSet::new(),
-            closed: None,
+            draining: false,
+            overload: None,
             pages: HashMap::new(),
             trails: HashMap::new(),
             plain: Plain::default(),
@@ -148,14 +151,12 @@ impl Isc {
 
     /// No new pages from now on: 503 with Retry-After (IM-036, ISC-072).
     pub fn drain(&mut self) {
-        self.closed = Some(DRAIN_RETRY);
+        self.draining = true;
     }
 
     /// The node is overloaded (503 with this Retry-After for new requests), or no more.
     pub fn overload(&mut self, retry_after: Option<u32>) {
-        if self.closed != Some(DRAIN_RETRY) {
-            self.closed = retry_after;
-        }
+        self.overload = retry_after;
     }
 
     /// An operator bars a user, or lets one in again.
@@ -315,7 +316,7 @@ impl Isc {
             own: &self.own,
             trust: &self.trust,
             barred: &self.barred,
-            closed: self.closed,
+            closed: if self.draining { Some(DRAIN_RETRY) } else { self.overload },
             host: &self.house.host,
         }
     }

@@ -530,10 +530,10 @@ fn the_checks_come_in_their_order() {
 #[test]
 fn overload_is_said_and_ends() {
     let mut world = World::new(home());
-    world.isc.overload(Some(3));
+    world.isc.overload(Some(30));
     world.receive(INVITE);
     assert_eq!(world.statuses(), [100, 503]);
-    assert_eq!(header(world.answer(), "Retry-After"), Some("3"));
+    assert_eq!(header(world.answer(), "Retry-After"), Some("30"));
     world.isc.overload(None);
     world.receive(&INVITE.replace("5f0c-1", "5f0c-2").replace("z9hG4bK-sc-71a", "z9hG4bK-sc-72"));
     assert!(world.has_arrived());
