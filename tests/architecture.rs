@@ -19,7 +19,7 @@ const RULES: &[(&str, &[&str])] = &[
     // Adapters: the engine's words, the leaves, and never each other.
     ("sip", &["flow"]),
     ("isc", &["sip", "content", "flow", "engine"]),
-    ("msrp", &["content::msrp_uri", "spool", "flow", "engine"]),
+    ("msrp", &["content", "spool", "flow", "engine"]),
     ("xdms", &["content", "engine", "flow", "sip::uri"]),
     ("sh", &["engine", "flow"]),
     ("store", &["engine"]),
