@@ -27,6 +27,7 @@ pub mod content;
 pub mod engine;
 pub mod flow;
 pub mod isc;
+pub mod lab;
 pub mod msrp;
 pub mod ops;
 pub mod profile;

@@ -1,0 +1,253 @@
+//! A neighbour's SIP sockets: UDP and TCP on one port, messages in one queue.
+//!
+//! Start at [`Wire::open`]. Knows no transaction: what is to be repeated is repeated by whoever sends it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::locked;
+use crate::sip::message::{Frame, Framer, Limits, Malformed, Message};
+
+/// Largest datagram sent; beyond it goes TCP (RFC 3261 §18.1.1 with the path MTU of loopback).
+pub(super) const LARGEST_DATAGRAM: usize = 60_000;
+/// Messages waiting to be read by their owner.
+const QUEUE: usize = 4096;
+/// Messages waiting for one connection.
+const OUT_QUEUE: usize = 64;
+/// Connections kept open.
+const MOST_CONNECTIONS: usize = 256;
+/// Octets the system may hold for us while we are busy.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The way a message came, and so the way its answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Udp(SocketAddr),
+    Tcp { connection: u64, peer: SocketAddr },
+}
+
+impl Way {
+    pub(super) fn peer(self) -> SocketAddr {
+        match self {
+            Self::Udp(peer) | Self::Tcp { peer, .. } => peer,
+        }
+    }
+}
+
+/// A message, or what should have been one.
+pub(super) struct Arrived {
+    pub(super) message: Result<Message, Malformed>,
+    pub(super) way: Way,
+}
+
+/// The sockets. Dropping the last clone closes them.
+#[derive(Clone)]
+pub(super) struct Wire {
+    address: SocketAddr,
+    udp: Arc<UdpSocket>,
+    connections: Arc<Mutex<Connections>>,
+    inbox: mpsc::Sender<Arrived>,
+    _tasks: Arc<JoinSet<()>>,
+}
+
+#[derive(Default)]
+struct Connections {
+    last: u64,
+    open: BTreeMap<u64, (SocketAddr, mpsc::Sender<Bytes>)>,
+}
+
+impl Wire {
+    /// Binds UDP and TCP to `listen`; port 0 takes one that is free for both.
+    pub(super) async fn open(listen: SocketAddr) -> io::Result<(Self, mpsc::Receiver<Arrived>)> {
+        let (tcp, udp) = bind_both(listen).await?;
+        let address = udp.local_addr()?;
+        let (inbox, outbox) = mpsc::channel(QUEUE);
+        let udp = Arc::new(udp);
+        let connections = Arc::new(Mutex::new(Connections::default()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(read_datagrams(udp.clone(), inbox.clone()));
+        tasks.spawn(accept(tcp, connections.clone(), inbox.clone()));
+        let wire = Self { address, udp, connections, inbox, _tasks: Arc::new(tasks) };
+        Ok((wire, outbox))
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends back the way something came. What cannot be sent is lost, as on any network.
+    pub(super) async fn send(&self, way: Way, bytes: Bytes) {
+        match way {
+            Way::Udp(to) => self.send_to(to, bytes).await,
+            Way::Tcp { connection, peer } => {
+                let open =
+                    locked(&self.connections).open.get(&connection).map(|(_, to)| to.clone());
+                match open {
+                    Some(to) => lost_if(to.send(bytes).await.is_err(), peer),
+                    None => self.send_by_tcp(peer, bytes).await,
+                }
+            }
+        }
+    }
+
+    /// Sends to an address: UDP, or TCP where a datagram would be too large.
+    pub(super) async fn send_to(&self, to: SocketAddr, bytes: Bytes) {
+        if bytes.len() > LARGEST_DATAGRAM {
+            return self.send_by_tcp(to, bytes).await;
+        }
+        lost_if(self.udp.send_to(&bytes, to).await.is_err(), to);
+    }
+
+    /// Sends to an address by TCP, over a connection that is there or a new one.
+    pub(super) async fn send_by_tcp(&self, to: SocketAddr, bytes: Bytes) {
+        let known = {
+            let connections = locked(&self.connections);
+            connections
+                .open
+                .values()
+                .find(|(peer, _)| *peer == to)
+                .map(|(_, sender)| sender.clone())
+        };
+        let sender = match known {
+            Some(sender) => Some(sender),
+            None => match TcpStream::connect(to).await {
+                Ok(stream) => keep(stream, to, &self.connections, &self.inbox),
+                Err(_) => None,
+            },
+        };
+        match sender {
+            Some(sender) => lost_if(sender.send(bytes).await.is_err(), to),
+            None => lost_if(true, to),
+        }
+    }
+}
+
+fn lost_if(lost: bool, to: SocketAddr) {
+    if lost {
+        tracing::debug!(%to, "a message of the lab was not sent");
+    }
+}
+
+async fn bind_both(listen: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
+    let mut tries = 20;
+    loop {
+        let tcp = TcpListener::bind(listen).await?;
+        match bind_udp(tcp.local_addr()?) {
+            Ok(udp) => return Ok((tcp, udp)),
+            // Port 0: the port was free for TCP only.
+            Err(error) if listen.port() != 0 || tries == 0 => return Err(error),
+            Err(_) => tries -= 1,
+        }
+    }
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    // A smaller buffer than asked for is no reason not to run.
+    if let Err(error) = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER) {
+        tracing::debug!(%error, "the receive buffer stays as it is");
+    }
+    UdpSocket::from_std(socket)
+}
+
+async fn read_datagrams(udp: Arc<UdpSocket>, inbox: mpsc::Sender<Arrived>) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let Ok((octets, peer)) = udp.recv_from(&mut buffer).await else {
+            continue; // an ICMP error of an earlier datagram
+        };
+        if octets <= 4 {
+            continue; // a keep-alive
+        }
+        let bytes = Bytes::copy_from_slice(&buffer[..octets]);
+        let message = Message::parse(bytes, &Limits::default());
+        if inbox.send(Arrived { message, way: Way::Udp(peer) }).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    connections: Arc<Mutex<Connections>>,
+    inbox: mpsc::Sender<Arrived>,
+) {
+    loop {
+        if let Ok((stream, peer)) = listener.accept().await {
+            keep(stream, peer, &connections, &inbox);
+        }
+    }
+}
+
+/// Takes a connection into the table and serves it; `None` when the table is full.
+fn keep(
+    stream: TcpStream,
+    peer: SocketAddr,
+    connections: &Arc<Mutex<Connections>>,
+    inbox: &mpsc::Sender<Arrived>,
+) -> Option<mpsc::Sender<Bytes>> {
+    let (sender, queue) = mpsc::channel(OUT_QUEUE);
+    let id = {
+        let mut table = locked(connections);
+        if table.open.len() >= MOST_CONNECTIONS {
+            return None;
+        }
+        table.last += 1;
+        let id = table.last;
+        table.open.insert(id, (peer, sender.clone()));
+        id
+    };
+    let way = Way::Tcp { connection: id, peer };
+    let (connections, inbox) = (connections.clone(), inbox.clone());
+    tokio::spawn(async move {
+        serve(stream, way, queue, &inbox).await;
+        locked(&connections).open.remove(&id);
+    });
+    Some(sender)
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    way: Way,
+    mut queue: mpsc::Receiver<Bytes>,
+    inbox: &mpsc::Sender<Arrived>,
+) {
+    let limits = Limits::default();
+    let mut framer = Framer::new(&limits);
+    let mut buffer = BytesMut::new();
+    loop {
+        tokio::select! {
+            () = inbox.closed() => return,
+            next = queue.recv() => match next {
+                Some(bytes) if stream.write_all(&bytes).await.is_ok() => {}
+                _ => return,
+            },
+            read = stream.read_buf(&mut buffer) => {
+                if !matches!(read, Ok(1..)) {
+                    return;
+                }
+                loop {
+                    let message = match framer.feed(&mut buffer) {
+                        Ok(None) => break,
+                        Ok(Some(Frame::Ping | Frame::Pong)) => continue,
+                        Ok(Some(Frame::Message(bytes))) => Message::parse(bytes, &limits),
+                        Err(lost) => Err(lost.0),
+                    };
+                    let lost = message.is_err();
+                    if inbox.send(Arrived { message, way }).await.is_err() || lost {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
