@@ -182,7 +182,7 @@ pub(super) fn decode(text: &str) -> Result<String, BadPath> {
 mod tests {
     use super::*;
 
-    /// Proves XD-001, XD-002, XD-003.
+    /// Proves XD-001, XD-002.
     #[test]
     fn document_names_are_read_and_written() {
         let at = |path: &str| Resource::parse(path, "/xcap-root").map(|r| r.document);

@@ -152,7 +152,6 @@ mod tests {
         <l:list name=\"c\"><l:entry uri=\"sip:3@h\"><l:display-name>3</l:display-name></l:entry></l:list>\
         <list name=\"c\" xmlns=\"urn:other\"/></l:resource-lists>";
 
-    /// Proves XD-005.
     #[test]
     fn selectors_name_one_node() {
         let element = |text: &str| Some(Selected::Element(text.to_owned()));
