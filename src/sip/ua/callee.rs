@@ -403,6 +403,15 @@ impl Ua {
         Some(answer)
     }
 
+    /// The call is over: whether its 2xx arrived does not matter any more.
+    pub(super) fn stop_answers(&mut self, key: Key) {
+        let answers = self.calls.get_mut(key).map(|call| std::mem::take(&mut call.unacknowledged));
+        for answer in answers.into_iter().flatten() {
+            self.timers.stop(answer.again);
+            self.timers.stop(answer.deadline);
+        }
+    }
+
     /// IM-066 (RFC 3261 §13.3.1.4): the layer above ends the call.
     pub(super) fn ack_missing(&mut self, now: Instant, key: Key, cseq: u32) {
         if self.take_unacknowledged(key, cseq).is_some() {

@@ -161,7 +161,7 @@ impl Ua {
     }
 
     /// RFC 3261 §9.1: an INVITE that is not answered for 64×T1 after its CANCEL is over.
-    pub(super) fn cancel_unanswered(&mut self, now: Instant, key: Key) {
+    pub(super) fn cancel_unanswered(&mut self, key: Key) {
         let Some(caller) = self.calls.get_mut(key).and_then(|call| call.caller_mut()) else {
             return;
         };
@@ -169,7 +169,7 @@ impl Ua {
         let transaction = caller.transaction.take();
         self.invite_failed(key, 408, None, Failure::Timeout);
         if let Some(transaction) = transaction {
-            self.drop_client(now, transaction);
+            self.drop_client(transaction);
         }
     }
 
@@ -360,18 +360,20 @@ impl Ua {
         self.call_event(key, Event::Rejected { call: CallKey(key), status, message, cause });
     }
 
-    /// The INVITE's transaction is over: no further 2xx can come.
-    pub(super) fn invite_transaction_gone(&mut self, _now: Instant, key: Key, transaction: Key) {
+    /// The transaction of an INVITE or re-INVITE is over: no further 2xx to it can come.
+    pub(super) fn invite_transaction_gone(&mut self, key: Key, transaction: Key) {
         let Some(call) = self.calls.get_mut(key) else {
             return;
         };
-        for leg in &mut call.dialogs {
-            leg.acks.clear();
-        }
-        if let Some(caller) = call.caller_mut()
+        if let Side::Caller(caller) = &mut call.side
             && caller.transaction == Some(transaction)
         {
             caller.transaction = None;
+        }
+        let initial = call.caller().filter(|caller| caller.transaction.is_some());
+        let initial = initial.map(|caller| caller.cseq);
+        for leg in &mut call.dialogs {
+            leg.acks.retain(|(number, _)| Some(*number) == initial);
         }
     }
 }

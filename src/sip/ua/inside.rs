@@ -75,7 +75,7 @@ impl Ua {
         message: &Message,
         found: Option<(Key, usize)>,
     ) -> Option<Reply> {
-        if message.text(Name::MaxForwards).is_some_and(|hops| hops.trim() == "0") {
+        if message.text(Name::MaxForwards).is_some_and(|hops| hops.trim().parse() == Ok(0_u32)) {
             return Some(Reply::new(483));
         }
         // IM-066 (RFC 3261 §12.2.2).
@@ -95,7 +95,7 @@ impl Ua {
         if call.dialogs[at].dialog.receive_cseq(message.cseq().number) == Order::Old {
             return Some(Reply::new(500));
         }
-        let gone = call.phase == Phase::Ended || (call.closed && call.phase == Phase::Confirmed);
+        let gone = call.phase == Phase::Ended || call.closed;
         if gone && *method != Method::Bye && *method != Method::Prack {
             return Some(Reply::new(481));
         }
@@ -132,6 +132,7 @@ impl Ua {
         } else {
             call.phase = Phase::Ended;
             call.pending_bye = None;
+            self.stop_answers(key);
             self.stop_session(key);
             self.refuse_offer(now, key);
         }
@@ -275,8 +276,11 @@ impl Ua {
         if message.method() == Some(Method::Invite) {
             self.await_ack(now, key, (message.cseq().number, flow), bytes, false);
         }
-        if let Some(agreement) = agreement {
-            self.start_session(now, key, agreement);
+        match agreement {
+            Some(agreement) => self.start_session(now, key, agreement),
+            // RFC 4028 §7.2: the last 2xx decides, and it names no interval.
+            None if !early => self.stop_session(key),
+            None => {}
         }
     }
 
@@ -323,6 +327,7 @@ impl Ua {
 
     /// Ends an established call by BYE.
     pub(super) fn end_by_bye(&mut self, now: Instant, key: Key, extra: &[u8]) {
+        self.stop_answers(key);
         self.stop_session(key);
         self.refuse_offer(now, key);
         let Some(call) = self.calls.get_mut(key) else {

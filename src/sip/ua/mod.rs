@@ -236,20 +236,20 @@ impl Ua {
 
     fn receive_request(&mut self, now: Instant, method: &Method, message: Message, flow: Flow) {
         let key = self.server_key(&message, method);
-        if let Some(transaction) = self.servers.get(&key).copied() {
-            if *method == Method::Ack {
+        let inside = message.to_tag().is_some();
+        let known = self.servers.get(&key).copied();
+        if *method == Method::Ack {
+            if let Some(transaction) = known {
                 self.drive_server(now, transaction, Move::Ack);
-            } else {
-                self.counts.retransmissions_received += 1;
-                self.drive_server(now, transaction, Move::Request);
+            }
+            if !(inside && self.acknowledge(now, &message)) && known.is_none() {
+                self.counts.stray += 1;
             }
             return;
         }
-        let inside = message.to_tag().is_some();
-        if *method == Method::Ack {
-            if !(inside && self.acknowledge(now, &message)) {
-                self.counts.stray += 1;
-            }
+        if let Some(transaction) = known {
+            self.counts.retransmissions_received += 1;
+            self.drive_server(now, transaction, Move::Request);
             return;
         }
         // ISC-069: requests in a dialog and CANCEL come last to be shed.
@@ -461,7 +461,7 @@ impl Ua {
             CallTimer::AckMissing(cseq) => self.ack_missing(now, key, cseq),
             CallTimer::Provisional => self.repeat_provisional(now, key),
             CallTimer::PrackMissing => self.prack_missing(now, key),
-            CallTimer::CancelUnanswered => self.cancel_unanswered(now, key),
+            CallTimer::CancelUnanswered => self.cancel_unanswered(key),
             CallTimer::Refresh => self.refresh_session(now, key),
             CallTimer::SessionEnd => self.session_over(now, key),
         }

@@ -176,11 +176,11 @@ impl Ua {
             message.via().branch.and_then(|branch| wire::own_branch(branch, self.settings.thread));
         let key = branch
             .and_then(|branch| self.clients.get(&(branch, method == Method::Cancel)).copied());
+        // RFC 3261 §17.1.3; and a number that is not ours must not reach a dialog.
+        let cseq = message.cseq();
         let fits = key.filter(|key| {
-            self.client(*key).is_some_and(|client| {
-                client.request.starts_with(method.as_str().as_bytes())
-                    && client.request.get(method.as_str().len()) == Some(&b' ')
-            })
+            let asked = self.client(*key).and_then(|client| wire::cseq(&client.request));
+            asked == Some((cseq.number, cseq.method.as_str()))
         });
         let (Some(key), Some(status)) = (fits, message.status()) else {
             self.counts.stray += 1;
@@ -294,7 +294,7 @@ impl Ua {
                         self.client_mut(key).and_then(|client| client.timers[place(timer)].take());
                     self.stop_timer(old);
                 }
-                Action::Finish => self.drop_client(now, key),
+                Action::Finish => self.drop_client(key),
             }
         }
     }
@@ -348,7 +348,7 @@ impl Ua {
     }
 
     /// Forgets a client transaction, and its call if that was all that kept it.
-    pub(super) fn drop_client(&mut self, now: Instant, key: Key) {
+    pub(super) fn drop_client(&mut self, key: Key) {
         let Some(Transaction::Client(client)) = self.transactions.remove(key) else {
             return;
         };
@@ -358,8 +358,8 @@ impl Ua {
             self.stop_timer(token);
         }
         if let Some(call) = client.call {
-            if client.user == ClientUser::Invite {
-                self.invite_transaction_gone(now, call, key);
+            if matches!(client.user, ClientUser::Invite | ClientUser::Refresh) {
+                self.invite_transaction_gone(call, key);
             }
             if let Some(state) = self.calls.get_mut(call) {
                 state.holds -= 1;

@@ -149,6 +149,13 @@ fn own_lines<'a>(request: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [
         .filter_map(move |line| line.strip_prefix(name.as_bytes())?.strip_prefix(b": "))
 }
 
+/// The CSeq of a request we wrote ourselves.
+pub fn cseq(request: &[u8]) -> Option<(u32, &str)> {
+    let value = std::str::from_utf8(own_lines(request, "CSeq").next()?).ok()?;
+    let (number, method) = value.split_once(' ')?;
+    Some((number.parse().ok()?, method))
+}
+
 /// A CANCEL, or the ACK of a final answer other than 2xx: the same next hop, Request-URI, Via and Route as the INVITE
 /// (RFC 3261 §9.1, §17.1.1.3). `to` is the INVITE's own To for CANCEL and the response's for ACK.
 fn companion(invite: &[u8], method: &Method, to: Option<&[u8]>) -> Writer {
