@@ -256,7 +256,8 @@ fn session_timers_are_answered_by_the_table() {
     let settings = |expires, min_se, refresher| SessionTimer { expires, min_se, refresher };
     let usual = settings(Some(1800), 90, Uac);
     let timer = "Supported: timer";
-    let rows: &[(&[&str], SessionTimer, Result<Option<(u32, Refresher)>, Refusal>)] = &[
+    type Answer = Result<Option<(u32, Refresher)>, Refusal>;
+    let rows: &[(&[&str], SessionTimer, Answer)] = &[
         // the refresher
         (&[timer, "Session-Expires: 1800"], usual, Ok(Some((1800, Uac)))),
         (&[timer, "Session-Expires: 1800"], settings(Some(1800), 90, Uas), Ok(Some((1800, Uas)))),

@@ -580,6 +580,12 @@ impl ClientTransaction {
     }
 }
 
+/// What a finished server transaction takes beside the octets of its answer: itself, its place in the table, two
+/// entries that lead to it and its last timer, each with room to spare.
+#[cfg(test)]
+pub const FINISHED_SIZE: usize = size_of::<ServerTransaction>()
+    + 2 * (size_of::<Transaction>() + 8 + 2 * size_of::<(u128, Key)>() + size_of::<(Token, Due)>());
+
 /// A transaction runs one timer that repeats and one that ends.
 fn place(timer: Timer) -> usize {
     usize::from(timer.repeats())
