@@ -9,7 +9,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::inbound::texts;
 use super::rules::route::Arrived;
 use super::rules::syntax::Address;
 use crate::sip::message::{Elements, Message, Name, Via};
@@ -17,24 +16,31 @@ use crate::sip::ua::{Output, SendKey};
 use crate::sip::{Flow, Protocol, Target};
 
 /// How many ways back are remembered; the oldest go first, and a lost one is found by its Via.
-const MAX_FLOWS: usize = 16_384;
+const MAX_WAYS: usize = 16_384;
 
 /// What follows the thread's digits in branches of forwarded requests.
 const MARK: &str = "-fw-";
+
+/// How one request came, and where it went.
+#[derive(Debug)]
+struct Way {
+    flow: Flow,
+    arrived: Arrived,
+}
 
 /// Forwards without state but a bounded memory of the ways requests came.
 #[derive(Debug)]
 pub struct Forward {
     sent_by: String,
     thread: u8,
-    flows: HashMap<u64, Flow>,
+    ways: HashMap<u64, Way>,
     order: VecDeque<u64>,
 }
 
 impl Forward {
     /// `sent_by` is `host:port` of our Via.
     pub fn new(sent_by: &str, thread: u8) -> Self {
-        Self { sent_by: sent_by.to_owned(), thread, flows: HashMap::new(), order: VecDeque::new() }
+        Self { sent_by: sent_by.to_owned(), thread, ways: HashMap::new(), order: VecDeque::new() }
     }
 
     /// The request as it goes on: our Via on top, our Route entry gone, one hop less.
@@ -46,7 +52,7 @@ impl Forward {
         let hops =
             message.text(Name::MaxForwards).map_or(Some(70), |text| text.trim().parse().ok());
         let hops: u32 = hops.filter(|hops| *hops > 0)?;
-        let id = self.remember(message, flow);
+        let id = self.remember(message, flow, arrived);
         let mut out = BytesMut::with_capacity(message.bytes().len() + 128);
         line(&mut out, &[method.as_str().as_bytes(), b" ", message.uri().as_bytes(), b" SIP/2.0"]);
         let via_at = out.len() + "Via: SIP/2.0/".len();
@@ -54,19 +60,15 @@ impl Forward {
         let branch = format!("z9hG4bK{thread:02x}{MARK}{id:016x}");
         let ours = format!("Via: SIP/2.0/UDP {};branch={branch};rport", self.sent_by);
         line(&mut out, &[ours.as_bytes()]);
-        let (mut via_done, mut route_done) = (false, false);
+        line(&mut out, &[b"Route: ", arrived.rest.join(", ").as_bytes()]);
+        let mut via_done = false;
         for (name, value) in message.all_headers() {
             if is(name, "Via", b'v') && !via_done {
                 via_done = true;
                 line(&mut out, &[b"Via: ", &marked(value, flow)]);
-            } else if is(name, "Route", 0) {
-                if !route_done {
-                    route_done = true;
-                    line(&mut out, &[b"Route: ", arrived.rest.join(", ").as_bytes()]);
-                }
             } else if is(name, "Max-Forwards", 0) {
                 line(&mut out, &[name, b": ", (hops - 1).to_string().as_bytes()]);
-            } else {
+            } else if !is(name, "Route", 0) {
                 line(&mut out, &[name, b": ", value]);
             }
         }
@@ -104,26 +106,26 @@ impl Forward {
         out.put_slice(b"\r\n");
         out.put_slice(message.body());
         let below = below?;
-        let to = match self.flows.get(&id) {
-            Some(came) => Target::Flow(*came),
+        let to = match self.ways.get(&id) {
+            Some(way) => Target::Flow(way.flow),
             None => way_back(&below, flow)?,
         };
         Some(send(to, out.freeze(), None))
     }
 
-    /// A number that retransmissions, CANCEL and ACK of one request share and other requests do not.
-    fn remember(&mut self, message: &Message, flow: Flow) -> u64 {
-        let via = message.via();
-        let mut hasher = DefaultHasher::new();
-        (via.branch, via.host, via.port, message.uri(), message.call_id()).hash(&mut hasher);
-        texts(message, Name::Route).for_each(|entry| entry.hash(&mut hasher));
-        let id = hasher.finish();
-        if self.flows.insert(id, flow).is_none() {
+    /// The Route of the request that this CANCEL or ACK belongs to.
+    pub fn route_of(&self, message: &Message) -> Option<Arrived> {
+        self.ways.get(&id(message)).map(|way| way.arrived.clone())
+    }
+
+    fn remember(&mut self, message: &Message, flow: Flow, arrived: &Arrived) -> u64 {
+        let id = id(message);
+        if self.ways.insert(id, Way { flow, arrived: arrived.clone() }).is_none() {
             self.order.push_back(id);
         }
-        while self.order.len() > MAX_FLOWS {
+        while self.order.len() > MAX_WAYS {
             if let Some(oldest) = self.order.pop_front() {
-                self.flows.remove(&oldest);
+                self.ways.remove(&oldest);
             }
         }
         id
@@ -136,6 +138,15 @@ impl Forward {
         let digits = rest.strip_prefix(MARK).filter(|digits| digits.len() == 16)?;
         u64::from_str_radix(digits, 16).ok()
     }
+}
+
+/// A number that retransmissions, CANCEL and ACK of one request share and other requests do not: the sender's branch is
+/// unique (RFC 3261 §8.1.1.7), also when the same request comes by again.
+fn id(message: &Message) -> u64 {
+    let via = message.via();
+    let mut hasher = DefaultHasher::new();
+    (via.branch, via.host, via.port, message.uri(), message.call_id()).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn send(to: Target, bytes: Bytes, via_at: Option<usize>) -> Output {

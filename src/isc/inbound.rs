@@ -14,6 +14,7 @@ use super::rules::refusal::{self, Texts};
 use super::rules::route::Arrived;
 use super::rules::served_user::{self, Case, Clues};
 use super::rules::service::{self, LIST_INVITE};
+use super::rules::syntax::{self, Address};
 use super::rules::trust::{self, Trust};
 use super::settings::{Attribution, SendPsu, Settings};
 use crate::content::request_body::{self, BodyRefusal, RequestBody};
@@ -68,6 +69,8 @@ pub struct Origin {
     pub copied: Vec<(String, String)>,
     pub expires: Option<u32>,
     pub accept_contact: Vec<String>,
+    /// The application reference of the originator's Contact, as written.
+    pub iari: Option<String>,
     pub asserted_service: Option<String>,
     /// The request had a Session-ID (RFC 7989).
     pub session_id: bool,
@@ -176,6 +179,11 @@ pub fn check(
         copied: copied(desk, message),
         expires: message.text(Name::Expires).and_then(|text| text.trim().parse().ok()),
         accept_contact: texts(message, Name::AcceptContact).map(str::to_owned).collect(),
+        iari: texts(message, Name::Contact)
+            .next()
+            .and_then(Address::parse)
+            .and_then(|contact| contact.param(service::IARI_REF).flatten())
+            .map(str::to_owned),
         asserted_service: ims_text(desk, message, Name::PAssertedService)
             .filter(|_| desk.settings.isc.asserted_service),
         session_id: message.header(Name::Other("Session-ID")).is_some(),
@@ -548,12 +556,12 @@ fn copied(desk: &Desk<'_>, message: &Message) -> Vec<(String, String)> {
 /// UL-029 (RFC 5365 §7.2): credentials for our realm stay here, others may be somebody's further on.
 fn is_foreign_credential(name: &str, value: &str, realm: &str) -> bool {
     ["Authorization", "Proxy-Authorization"].iter().any(|known| known.eq_ignore_ascii_case(name))
-        && super::rules::syntax::split(value, b',').any(|param| {
+        && syntax::split(value, b',').any(|param| {
             let param = param.trim();
             let param = param.rsplit_once(' ').map_or(param, |(_, last)| last);
             param.split_once('=').is_some_and(|(name, value)| {
                 name.trim().eq_ignore_ascii_case("realm")
-                    && !super::rules::syntax::unquote(value).eq_ignore_ascii_case(realm)
+                    && !syntax::unquote(value).eq_ignore_ascii_case(realm)
             })
         })
 }

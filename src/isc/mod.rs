@@ -233,7 +233,12 @@ impl Isc {
         if !message.is_request() {
             return self.forward.response(message, flow);
         }
-        let arrived = Arrived::read(texts(message, Name::Route), |uri| self.own.is_us(uri));
+        let mut arrived = Arrived::read(texts(message, Name::Route), |uri| self.own.is_us(uri));
+        let companion = matches!(message.method(), Some(Method::Ack | Method::Cancel));
+        if companion && !arrived.ours {
+            // Some peers leave the Route out where it has to be that of the INVITE (RFC 3261 §9.1, §17.1.1.3).
+            arrived = self.forward.route_of(message).unwrap_or_default();
+        }
         if !arrived.ours || arrived.rest.is_empty() {
             return None;
         }
@@ -493,12 +498,11 @@ impl Isc {
     fn invite_of(&mut self, now: Instant, leg: LegId) -> Option<crate::sip::ua::Invite> {
         let page = self.pages.get_mut(&leg.page)?;
         let way = outbound::way(&self.house, &page.origin, page.answered);
-        if page.block.is_none() {
-            let block = Block::new(&self.house, leg.page, &page.origin, &page.facts, way.kind);
-            page.block = Some(block);
-        }
-        let block = page.block.as_ref()?;
         let state = page.legs.get_mut(&leg.n)?;
+        let block = page.block.get_or_insert_with(|| {
+            let (origin, facts) = (&page.origin, &page.facts);
+            Block::new(&self.house, leg.page, origin, facts, way.kind, &state.audience)
+        });
         let elapsed = now.saturating_duration_since(page.since).as_secs();
         let stamp = Stamp {
             leg,

@@ -101,13 +101,22 @@ pub struct Block {
     /// Value lines every leg has unless its list entry asked for another.
     replaceable: Vec<(String, String)>,
     accept_contact: Vec<String>,
+    /// What all recipients may see of the list, if anything.
+    history: Option<String>,
 }
 
 impl Block {
     /// Prints the shared lines.
     ///
     /// IM-038…IM-049, ISC-022, ISC-031, ISC-034, ISC-073, ISC-077.
-    pub fn new(house: &House, page: PageId, origin: &Origin, facts: &Facts, kind: Kind) -> Self {
+    pub fn new(
+        house: &House,
+        page: PageId,
+        origin: &Origin,
+        facts: &Facts,
+        kind: Kind,
+        audience: &Audience,
+    ) -> Self {
         let settings = &house.settings;
         let mut lines = String::with_capacity(1024);
         let mut put = |name: &str, value: &str| {
@@ -170,9 +179,10 @@ impl Block {
         Self {
             lines: Bytes::from(lines),
             from,
-            contact: house.contact(page),
+            contact: contact_of_legs(house, page, origin),
             replaceable,
             accept_contact,
+            history: resource_lists::history(&entries(audience), settings.ul.bcc_mode, None),
         }
     }
 }
@@ -317,7 +327,7 @@ pub fn invite(
         contact: block.contact.clone(),
         headers: lines.freeze(),
         in_dialog: in_dialog(house, charging.map(|(_, later)| later)),
-        body: Some(body(settings, &offer, stamp)),
+        body: Some(body(settings, block, &offer, stamp)),
         session_expires: interval,
         refresher,
         offer,
@@ -366,9 +376,15 @@ fn offer(settings: &Settings, origin: &Origin, stamp: &Stamp<'_>) -> Bytes {
 }
 
 /// IM-047, UL-021: the offer alone, or with the history list where there is something to show.
-fn body(settings: &Settings, offer: &Bytes, stamp: &Stamp<'_>) -> (String, Bytes) {
-    let list = if stamp.plain || stamp.variant.plain { None } else { history(settings, stamp) };
-    match list {
+fn body(settings: &Settings, block: &Block, offer: &Bytes, stamp: &Stamp<'_>) -> (String, Bytes) {
+    let own = &stamp.recipient.party.uri;
+    let sees_itself = settings.ul.bcc_mode == BccMode::KeepOwn && stamp.recipient.copy == Copy::Bcc;
+    // UL-023: only a bcc recipient may see more than everybody, and only itself.
+    let personal = (sees_itself && block.history.is_some())
+        .then(|| resource_lists::history(&entries(stamp.audience), BccMode::KeepOwn, Some(own)))
+        .flatten();
+    let list = personal.as_deref().or(block.history.as_deref());
+    match list.filter(|_| !(stamp.plain || stamp.variant.plain)) {
         None => ("application/sdp".to_owned(), offer.clone()),
         Some(list) => multipart::write(&[
             (&[("Content-Type", "application/sdp")], offer),
@@ -384,24 +400,27 @@ fn body(settings: &Settings, offer: &Bytes, stamp: &Stamp<'_>) -> (String, Bytes
 }
 
 /// UL-022, UL-023.
-fn history(settings: &Settings, stamp: &Stamp<'_>) -> Option<String> {
-    let entries: Vec<Entry> = stamp
-        .audience
-        .history
-        .iter()
-        .map(|entry| Entry {
-            uri: entry.party.uri.to_string(),
-            copy: match entry.copy {
-                Copy::To => resource_lists::Copy::To,
-                Copy::Cc => resource_lists::Copy::Cc,
-                Copy::Bcc => resource_lists::Copy::Bcc,
-            },
-            tagged: true,
-            anonymize: entry.anonymize,
-        })
-        .collect();
-    let own = (settings.ul.bcc_mode == BccMode::KeepOwn).then_some(&*stamp.recipient.party.uri);
-    resource_lists::history(&entries, settings.ul.bcc_mode, own)
+fn entries(audience: &Audience) -> Vec<Entry> {
+    let entry = |recipient: &Recipient| Entry {
+        uri: recipient.party.uri.to_string(),
+        copy: match recipient.copy {
+            Copy::To => resource_lists::Copy::To,
+            Copy::Cc => resource_lists::Copy::Cc,
+            Copy::Bcc => resource_lists::Copy::Bcc,
+        },
+        tagged: true,
+        anonymize: recipient.anonymize,
+    };
+    audience.history.iter().map(entry).collect()
+}
+
+/// ISC-037: the application the originator's client named goes to every leg.
+fn contact_of_legs(house: &House, page: PageId, origin: &Origin) -> String {
+    let mut contact = house.contact(page);
+    if let Some(iari) = origin.iari.as_ref().filter(|_| house.is_ims()) {
+        let _ = write!(contact, ";{}={iari}", service::IARI_REF);
+    }
+    contact
 }
 
 /// A provisional answer to the originator.

@@ -58,7 +58,7 @@ CSeq: {cseq} {method}
 
 /// The 200, every line of it, and the SDP answer.
 ///
-/// Proves IM-042, IM-044, IM-052, ISC-013, ISC-026, ISC-050.
+/// Proves IM-042, IM-044, IM-052, ISC-013, ISC-026.
 #[test]
 fn the_200_line_by_line() {
     let mut world = arrived();
@@ -328,6 +328,31 @@ fn the_engine_s_refusals_go_out_in_the_words_of_the_rules() {
     }
 }
 
+/// Proves ISC-025.
+#[test]
+fn a_request_without_charging_is_served_and_its_legs_are_charged() {
+    let vector = "P-Charging-Vector: icid-value=\"pc1-20240101-00042\";icid-generated-at=pcscf1.home1.example;orig-ioi=\"Type 3home1.example\"\n";
+    let mut world = World::new(home());
+    world.receive(&INVITE.replace(vector, ""));
+    world.invite(1);
+    assert_eq!(
+        header(world.last_request("INVITE"), "P-Charging-Vector")
+            .map(|value| value.contains("orig-ioi=\"Type 3home1.example\"")),
+        Some(true)
+    );
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.drive();
+    assert_eq!(header(world.answer(), "P-Charging-Vector"), None);
+    let mut world = arrived();
+    world.invite(1);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.drive();
+    assert!(
+        header(world.answer(), "P-Charging-Vector")
+            .is_some_and(|value| value.contains("\"pc1-20240101-00042\""))
+    );
+}
+
 /// Proves IM-018, IM-052.
 #[test]
 fn a_plain_core_sees_no_ims_header_in_answers() {
@@ -352,7 +377,7 @@ fn a_short_session_interval_is_refused() {
 
 /// Nothing is left once a page is forgotten.
 ///
-/// Proves IM-067.
+/// Proves IM-067, ISC-050.
 #[test]
 fn forgotten_pages_leave_nothing() {
     let mut world = World::new(home());
@@ -370,6 +395,7 @@ fn forgotten_pages_leave_nothing() {
         world.drive();
         assert!(world.isc.peer_of_leg(leg).is_none());
     }
+    assert!(world.requests("REGISTER").is_empty(), "a server registers no address of its own");
     assert_eq!(world.isc.pages(), 0);
     world.pass(Duration::from_secs(120));
     let stats = world.isc.ua().stats();

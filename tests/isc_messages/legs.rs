@@ -10,7 +10,9 @@ use pagecast::engine::input::{Input, LegEvent};
 use crate::world::{ANSWER_SDP, INVITE, Sent, World, header, headers, home, reply};
 
 fn invited() -> (World, LegId) {
-    let mut world = World::new(home());
+    let mut settings = home();
+    settings.im.icsi = "urn:urn-7:3gpp-service.ims.icsi.x".to_owned();
+    let mut world = World::new(settings);
     world.receive(INVITE);
     let leg = world.invite(1);
     (world, leg)
@@ -35,7 +37,7 @@ fn with_sdp(lines: &str) -> String {
     format!("{CONTACT}{lines}Content-Type: application/sdp\n")
 }
 
-/// Proves IM-011, IM-013, IM-014, IM-015, IM-016, IM-017, ISC-014, ISC-027.
+/// Proves IM-011, IM-013, IM-014, IM-015, IM-016, IM-017, ISC-014, ISC-022, ISC-023, ISC-027, ISC-034.
 #[test]
 fn what_the_answers_say_reaches_the_engine() {
     let (mut world, leg) = invited();
@@ -77,6 +79,7 @@ fn what_the_answers_say_reaches_the_engine() {
     let cause = Cause { protocol: CauseProtocol::Sip, code: 488, text: "x".to_owned() };
     world.isc.end_leg(world.now, leg, Some(&cause));
     world.drive();
+    assert!(header(world.last_request("INVITE"), "P-Asserted-Service").is_some());
     let prack = world.last_request("PRACK");
     assert_eq!(prack.message.uri(), "sip:pf-55@im-as2.home1.example;transport=tcp");
     assert_eq!(header(prack, "RAck"), Some("4711 1 INVITE"));

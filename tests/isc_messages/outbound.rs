@@ -129,7 +129,7 @@ fn every_leg_is_a_dialog_of_its_own_and_names_nobody_hidden() {
     assert!(!invites[1].text.contains("dan@"));
 }
 
-/// Proves IM-048, ISC-032, ISC-033, ISC-038, ISC-054, ISC-077, UL-029.
+/// Proves IM-048, ISC-032, ISC-033, ISC-038, ISC-054, ISC-077, ISC-078, UL-029.
 #[test]
 fn headers_are_built_and_not_copied_but_for_a_list() {
     let more = "Priority: urgent\nDate: Sat, 13 Nov 2010 23:29:00 GMT\nOrganization: Example\n\
@@ -260,7 +260,7 @@ fn three_cores_differ_in_their_own_headers_only() {
     }
 }
 
-/// Proves ISC-006, ISC-012, ISC-022, ISC-031.
+/// Proves ISC-006, ISC-012, ISC-022.
 #[test]
 fn the_fan_out_goes_the_way_the_profile_says() {
     for (route, psi, want, served, icid) in [
@@ -425,6 +425,49 @@ fn a_service_identifier_is_asserted_only_where_there_is_one() {
         ["*;+g.oma.sip-im.large-message".to_owned(), format!("*;{tag}")]
     );
     assert!(header(&sent, "Contact").is_some_and(|contact| contact.contains(tag)));
+}
+
+/// Proves ISC-035, ISC-037.
+#[test]
+fn hints_are_no_assertions_and_applications_pass() {
+    let iari = "+g.3gpp.iari-ref=\"urn%3Aurn-7%3A3gpp-application.ims.iari.x\"";
+    let mut settings = home();
+    settings.im.icsi = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg".to_owned();
+    let hint = INVITE.replace(
+        "Subject:",
+        "P-Preferred-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg\nSubject:",
+    );
+    let sent = first_leg(settings.clone(), &hint);
+    assert_eq!(header(&sent, "P-Preferred-Service"), None);
+    let mut world = World::new(settings);
+    world.receive(&hint.replace(";+g.oma.sip-im.large-message", ""));
+    assert_eq!(world.refused().rule, "IM-025", "a hint of the client selects nothing");
+
+    let named = INVITE
+        .replace(
+            "Contact: <sip:alice@[2001:db8::a1]:1357>",
+            &format!("Contact: <sip:alice@[2001:db8::a1]:1357>;{iari}"),
+        )
+        .replace("Accept-Contact: *;", &format!("Accept-Contact: *;{iari}\nAccept-Contact: *;"));
+    let sent = first_leg(home(), &named);
+    assert!(header(&sent, "Contact").is_some_and(|contact| contact.ends_with(iari)));
+    assert!(headers(&sent, "Accept-Contact").contains(&format!("*;{iari}").as_str()));
+}
+
+/// Proves UL-023.
+#[test]
+fn a_bcc_recipient_may_see_itself_where_the_profile_says_so() {
+    let mut settings = home();
+    settings.ul.bcc_mode = pagecast::content::resource_lists::BccMode::KeepOwn;
+    let mut world = World::new(settings);
+    world.receive(INVITE);
+    for n in 1..=3 {
+        world.invite(n);
+    }
+    let invites = world.requests("INVITE");
+    let own = "<entry uri=\"sip:dan@home1.example\" cp:copyControl=\"bcc\"/>";
+    assert!(invites[2].text.contains(own), "{}", invites[2].text);
+    assert!(!invites[0].text.contains("dan@") && !invites[1].text.contains("dan@"));
 }
 
 /// Proves UL-015.

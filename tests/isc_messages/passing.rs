@@ -119,8 +119,15 @@ fn what_belongs_together_has_one_branch() {
         invite
     );
     assert_ne!(branch(&TO_BOB.replace("kam.1", "kam.2")), invite);
-    // The same request once more, further along its way.
-    assert_ne!(branch(&TO_BOB.replace("d=0", "d=1")), invite);
+    // A peer that leaves the Route out of its CANCEL means the same request.
+    let mut world = World::new(home());
+    world.receive(TO_BOB);
+    let route = "Route: <sip:im-as1.home1.example;lr>, <sip:iscmark@scscf1.home1.example:6060;lr;s=1;h=0;d=0;a=7369>\n";
+    world.receive(&other("CANCEL").replace(route, ""));
+    let [first, cancel] = world.sent.as_slice() else { panic!("two messages") };
+    assert_eq!(cancel.message.via().branch, first.message.via().branch);
+    assert_eq!(header(cancel, "Route"), header(first, "Route"));
+    assert_eq!(cancel.to, first.to);
 }
 
 /// Proves IM-037.

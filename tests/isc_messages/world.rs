@@ -168,11 +168,11 @@ impl World {
 
     /// The events the engine heard, without the arrival.
     pub fn inputs(&self) -> Vec<&Input> {
-        let other = |happening| match happening {
-            &Happening::Input(ref input) if !matches!(input, Input::Arrived(_)) => Some(input),
-            _ => None,
-        };
-        self.happened.iter().filter_map(other).collect()
+        let inputs = self.happened.iter().filter_map(|happening| match happening {
+            Happening::Input(Input::Arrived(_)) | Happening::Refused(_) => None,
+            Happening::Input(input) => Some(input),
+        });
+        inputs.collect()
     }
 }
 

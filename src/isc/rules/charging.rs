@@ -118,7 +118,7 @@ mod tests {
 
     const RECEIVED: &str = "icid-value=\"pc1-20240101-00042\";icid-generated-at=pcscf1.home1.example;orig-ioi=\"Type 3home1.example\"";
 
-    /// Proves ISC-025, ISC-030.
+    /// Proves ISC-030.
     #[test]
     fn a_vector_is_read_with_tokens_quotes_and_unknown_parameters() {
         let vector = ChargingVector::parse(

@@ -11,6 +11,8 @@ pub const LARGE: &str = "+g.oma.sip-im.large-message";
 pub const SESSION: &str = "+g.oma.sip-im";
 /// Feature tag that carries IMS communication service identifiers.
 pub const ICSI_REF: &str = "+g.3gpp.icsi-ref";
+/// Feature tag that carries IMS application references.
+pub const IARI_REF: &str = "+g.3gpp.iari-ref";
 /// Option tag of a recipient list in an INVITE.
 pub const LIST_INVITE: &str = "recipient-list-invite";
 /// Option tag of a recipient list in a SUBSCRIBE.
