@@ -536,5 +536,6 @@ impl Received {
         self.content_type = got.content_type;
         self.body = got.body;
         self.received = Some(at);
+        self.received_at = Some(Instant::now());
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::call::{FEATURE, PRODUCT, Repeat};
 use super::callee::{self, Callee};
@@ -318,6 +318,8 @@ pub struct Received {
     pub chunks: u32,
     /// When the page was whole, from the INVITE.
     pub received: Option<Duration>,
+    /// The same on the clock, to compare with other phones in this process.
+    pub received_at: Option<Instant>,
     pub ended: Ended,
     pub bye_reason: Option<String>,
     pub took: Duration,
@@ -342,6 +344,7 @@ impl Received {
             octets: 0,
             chunks: 0,
             received: None,
+            received_at: None,
             ended: Ended::Silence,
             bye_reason: None,
             took: Duration::ZERO,
