@@ -79,6 +79,7 @@ impl Ua {
         }
         if let Some(server) = self.server_mut(transaction) {
             server.user = ServerUser::Invite(call);
+            server.call = Some(call);
         }
         self.reply(now, transaction, &Reply::new(100), &[]);
         self.event(Event::Invited { call: CallKey(call), message, flow });
@@ -323,14 +324,15 @@ impl Ua {
     pub(super) fn receive_cancel(&mut self, now: Instant, message: Message, flow: Flow, key: u128) {
         let invite = self.server_key_as(&message, &crate::sip::message::Method::Invite);
         let invite = self.servers.get(&invite).copied();
-        let tag = self.fresh_token();
-        let tag = match invite.and_then(|invite| self.server(invite)).map(|server| server.user) {
-            Some(ServerUser::Invite(call)) => {
-                self.calls.get(call).map_or(tag, |call| call.local_tag.clone())
-            }
-            _ => tag,
+        let call = invite.and_then(|invite| self.server(invite)).and_then(|server| server.call);
+        let tag = match call.and_then(|call| self.calls.get(call)) {
+            Some(call) => call.local_tag.clone(),
+            None => self.fresh_token(),
         };
         let transaction = self.open_server(now, message, flow, key, tag, ServerUser::Own);
+        if let Some(server) = self.server_mut(transaction) {
+            server.call = call;
+        }
         let Some(invite) = invite else {
             self.reply(now, transaction, &Reply::new(481), &[]);
             return;

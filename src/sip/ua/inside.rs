@@ -45,6 +45,9 @@ impl Ua {
         let transaction =
             self.open_server(now, message.clone(), flow, key, String::new(), ServerUser::Own);
         let found = self.find_dialog(&message);
+        if let Some(server) = self.server_mut(transaction) {
+            server.call = found.map(|(call, _)| call);
+        }
         if let Some(refusal) = self.refusal_inside(method, &message, found) {
             self.reply(now, transaction, &refusal, &[]);
             return;
@@ -299,10 +302,11 @@ impl Ua {
                 self.reply(now, transaction, &reply, &contact_line(&contact));
             }
             ServerUser::Offer(key) => {
-                let at = self.calls.get_mut(key).and_then(|call| {
+                if let Some(call) = self.calls.get_mut(key) {
                     call.offer = None;
-                    call.main
-                });
+                }
+                let request = self.server(transaction).and_then(|server| server.request.clone());
+                let at = request.and_then(|request| self.find_dialog(&request)).map(|(_, at)| at);
                 match at {
                     Some(at) if reply.status < 300 => {
                         self.accept_offer(now, transaction, (key, at), reply)

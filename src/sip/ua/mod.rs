@@ -188,6 +188,24 @@ impl Ua {
         Stats { calls: self.calls.len(), timers: self.timers.len(), ..self.counts }
     }
 
+    /// The call a message that just came belongs to, for call flows.
+    pub fn call_of(&self, message: &Message) -> Option<CallKey> {
+        let call = match message.method() {
+            None => {
+                let branch = message.via().branch?;
+                let branch = wire::own_branch(branch, self.settings.thread)?;
+                let cancel = message.cseq().method == Method::Cancel;
+                self.client(*self.clients.get(&(branch, cancel))?)?.call()
+            }
+            Some(method) => {
+                let transaction = self.servers.get(&self.server_key(message, &method));
+                let call = transaction.and_then(|key| self.server(*key)?.call);
+                call.or_else(|| self.find_dialog(message).map(|(call, _)| call))
+            }
+        };
+        call.map(CallKey)
+    }
+
     /// Ends an established call; one that is not yet established is cancelled (ours) or refused with 480 (the peer's).
     /// `extra` are raw header lines, e.g. Reason. Waits for the ACK of our 2xx (RFC 3261 §15).
     pub fn bye(&mut self, now: Instant, call: CallKey, extra: &[u8]) {

@@ -80,6 +80,8 @@ pub struct ServerTransaction {
     /// The last response.
     response: Bytes,
     pub user: ServerUser,
+    /// The call it belongs to, for call flows.
+    pub call: Option<Key>,
     timers: [Option<Token>; 2],
 }
 
@@ -396,6 +398,7 @@ impl Ua {
             tag: tag.into_boxed_str(),
             response: Bytes::new(),
             user,
+            call: None,
             timers: [None, None],
         };
         self.counts.kept_bytes += server.kept();
@@ -499,10 +502,7 @@ impl Ua {
             match action {
                 Action::Transmit => {
                     let (flow, bytes) = (server.flow, server.response.clone());
-                    let call = match server.user {
-                        ServerUser::Invite(call) | ServerUser::Offer(call) => Some(call),
-                        ServerUser::Requested | ServerUser::Own => None,
-                    };
+                    let call = server.call;
                     if !first {
                         self.counts.retransmissions_sent += 1;
                     }
@@ -569,6 +569,11 @@ impl Ua {
 impl ClientTransaction {
     pub fn target(&self) -> Target {
         Target::NextHop { uri: self.next_hop.clone(), attempt: self.attempt }
+    }
+
+    /// The call it belongs to.
+    pub fn call(&self) -> Option<Key> {
+        self.call
     }
 
     pub fn hop(&self) -> (String, u16) {

@@ -681,3 +681,47 @@ fn only_so_many_provisional_responses_wait() {
     bench.gets(prack(&first, 2, &format!("{} 1 INVITE", rseq_of(&first))));
     assert_eq!(bench.kinds(), "200 PRACK, 182 INVITE");
 }
+
+/// Every message of a call names it, also those the layer above never hears of.
+#[test]
+fn messages_know_their_call() {
+    let mut bench = Bench::new();
+    let ask = with_100rel();
+    assert_eq!(bench.ua.call_of(&ask.write()), None);
+    let (call, trying) = invited(&mut bench, &ask);
+    assert_eq!((trying.call, bench.ua.call_of(&ask.write())), (Some(call), Some(call)));
+    rings(&mut bench, call);
+    let early = bench.send();
+    let prack = prack(&early, 2, &format!("{} 1 INVITE", rseq_of(&early)));
+    bench.gets(prack.clone());
+    assert_eq!((bench.send().call, bench.ua.call_of(&prack)), (Some(call), Some(call)));
+    let cancel = Ask { branch: ask.branch, ..Ask::new("CANCEL") }.write();
+    bench.gets(cancel.clone());
+    assert!(bench.sends().iter().all(|sent| sent.call == Some(call)));
+    assert_eq!(bench.ua.call_of(&cancel), Some(call));
+    let ack = Ask::inside("ACK", 7, &early.message).write();
+    assert_eq!(bench.ua.call_of(&ack), Some(call), "by its dialog");
+
+    let call = bench.act(|ua, now| ua.invite(now, our_invite()));
+    let invite = bench.send();
+    let ringing = answer(&invite.message, 180, "t1", "", None);
+    assert_eq!((invite.call, bench.ua.call_of(&ringing)), (Some(call), Some(call)));
+    bench.act(|ua, now| {
+        ua.request(
+            now,
+            OutRequest {
+                request_uri: "sip:x".into(),
+                to: "<sip:x>".into(),
+                from: "<sip:us>".into(),
+                ..OutRequest::new(Method::Options)
+            },
+        )
+    });
+    let options = bench.send();
+    assert_eq!(
+        (options.call, bench.ua.call_of(&answer(&options.message, 200, "t", "", None))),
+        (None, None)
+    );
+    let foreign = answer(&Ask::new("OPTIONS").write(), 200, "t", "", None);
+    assert_eq!(bench.ua.call_of(&foreign), None);
+}

@@ -6,6 +6,7 @@
 mod callee;
 mod caller;
 mod inside;
+mod pair;
 mod refresh;
 mod transport;
 
@@ -56,6 +57,7 @@ pub struct Sent {
     pub to: Target,
     pub via_at: Option<usize>,
     pub message: Message,
+    pub call: Option<CallKey>,
 }
 
 impl Sent {
@@ -129,9 +131,9 @@ impl Bench {
         while let Some(output) = self.ua.poll() {
             match output {
                 Output::Event(event) => self.events.push(event),
-                Output::Send { key, to, bytes, via_at, .. } => {
+                Output::Send { key, to, bytes, via_at, call } => {
                     let at = self.now - self.start;
-                    self.sent.push(Sent { at, key, to, via_at, message: parse(bytes) });
+                    self.sent.push(Sent { at, key, to, via_at, message: parse(bytes), call });
                 }
             }
         }
