@@ -75,6 +75,8 @@ pub struct Core {
 pub struct Service {
     /// PSIs that expand URI lists.
     pub factories: Vec<String>,
+    /// Our own domains; those of the factories where not set.
+    pub home_domains: Vec<String>,
     /// Every user part at one of these hosts is an IM Group Identity.
     pub group_domains: Vec<String>,
     /// Single group identities elsewhere.
@@ -290,19 +292,34 @@ impl Config {
         let node = read_node(r)?;
         let sip = read_sip(r)?;
         let core = read_core(r)?;
-        let service = Service {
+        let mut service = Service {
+            home_domains: r.take("service.home_domains", Vec::new())?,
             factories: uris(r, "service.factories", &["sip:pages@ims.test"])?,
             group_domains: r.take("service.group_domains", vec!["groups.ims.test".to_owned()])?,
             groups: uris(r, "service.groups", &[])?,
             subscribers: uris(r, "service.subscribers", &[])?,
             barred: uris(r, "service.barred", &[])?,
         };
-        if let Some(domain) = service.group_domains.iter().find(|domain| !is_host(domain)) {
-            return Err(r.wrong(
-                "service.group_domains",
-                format!("{domain:?} is no host name"),
-                "write host names like \"groups.example.net\"",
-            ));
+        for (key, domains) in [
+            ("service.group_domains", &service.group_domains),
+            ("service.home_domains", &service.home_domains),
+        ] {
+            if let Some(domain) = domains.iter().find(|domain| !is_host(domain)) {
+                return Err(r.wrong(
+                    key,
+                    format!("{domain:?} is no host name"),
+                    "write host names like \"groups.example.net\"",
+                ));
+            }
+        }
+        if service.home_domains.is_empty() {
+            let hosts = service.factories.iter().filter_map(|uri| Uri::parse(uri).ok());
+            for host in hosts.map(|uri| uri.host().to_ascii_lowercase()) {
+                if !host.is_empty() && !service.home_domains.contains(&host) {
+                    service.home_domains.push(host);
+                }
+            }
+            r.amounts_to("service.home_domains", service.home_domains.show());
         }
         let msrp = read_msrp(r)?;
         let xdms = read_xdms(r)?;
@@ -390,7 +407,7 @@ fn read_sip(r: &mut Reader) -> Result<Sip, ConfigError> {
         max_message: r
             .take_within("sip.max_message", Size::kib(256), Size::kib(8), Size::mib(16))?
             .as_usize(),
-        max_connections: r.take_within("sip.max_connections", 10_000u32, 1, 1_000_000)?,
+        max_connections: r.take_within("sip.max_connections", 4096u32, 1, 1_000_000)?,
     })
 }
 

@@ -2,15 +2,18 @@
 //!
 //! Start at [`NodeSettings::new`]. Ports that were 0 are known only when the sockets are open: [`NodeSettings::bound`].
 
+use super::value::HostPort;
 use super::{Config, Loaded};
 use crate::engine::policy::Policy;
 use crate::profile::{Profile, SipTimers};
+use crate::sip::Protocol;
 use crate::sip::message::Limits;
 use crate::sip::transaction::Timers;
-use crate::{flow, isc, msrp, profile, sip};
+use crate::sip::uri::Uri;
+use crate::{flow, isc, msrp, ops, profile, sip, xdms};
 
 /// Settings of every part.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NodeSettings {
     /// This process, for everything that no part's settings hold (addresses, `[ops]`, `[log]`).
     pub config: Config,
@@ -27,6 +30,12 @@ pub struct NodeSettings {
     pub ua: sip::ua::Settings,
     pub limits: Limits,
     pub flow: flow::Settings,
+    /// For each thread's sockets.
+    pub transport: sip::transport::Settings,
+    pub resolver: xdms::Settings,
+    pub xdms_server: xdms::server::Settings,
+    pub log: ops::log::Settings,
+    pub door: ops::http::Settings,
 }
 
 /// Ports that were taken when listening.
@@ -61,6 +70,26 @@ impl NodeSettings {
                 disk: config.ops.flow_disk,
                 folder: Some(config.node.data_dir.join("flows")),
             },
+            transport: transport_settings(config),
+            resolver: resolver_settings(config, profile),
+            xdms_server: xdms::server::Settings {
+                root: root_path(&config.xdms.root),
+                trusted_proxies: config.xdms.trusted_proxies.clone(),
+                own_identities: config
+                    .service
+                    .factories
+                    .iter()
+                    .chain([&config.sip.uri])
+                    .cloned()
+                    .collect(),
+                ..xdms::server::Settings::default()
+            },
+            log: config.log,
+            door: ops::http::Settings {
+                token: config.ops.token.clone(),
+                names: vec![config.node.name.clone(), config.sip.advertise.host.clone()],
+                max_connections: config.ops.max_connections as usize,
+            },
             isc,
             profile_name: profile::name_of(config.profile.as_deref()),
             threads,
@@ -82,6 +111,7 @@ impl NodeSettings {
             self.isc.sip.aliases.push(told.clone());
         }
         self.isc.sip.advertise.clone_from(&told);
+        self.resolver.own_hosts = own_hosts(&self.config, Some(ports.sip));
         self.ua.sent_by = told;
         if self.config.msrp.advertise.port == 0 {
             self.config.msrp.advertise.port = ports.msrp;
@@ -92,6 +122,7 @@ impl NodeSettings {
             let authority = format!("//{}:{}", listen.ip(), ports.xcap);
             let path = root.splitn(4, '/').nth(3).unwrap_or_default();
             self.config.xdms.root = format!("http:{authority}/{path}");
+            self.resolver.root.clone_from(&self.config.xdms.root);
         }
     }
 }
@@ -214,6 +245,92 @@ fn msrp_settings(config: &Config, profile: &Profile) -> msrp::Settings {
     }
 }
 
+fn transport_settings(config: &Config) -> sip::transport::Settings {
+    let listening = |protocol: Protocol| {
+        let of = config.sip.listen.iter().filter(|listen| listen.protocol == protocol);
+        of.map(|listen| listen.address).collect()
+    };
+    sip::transport::Settings {
+        udp: listening(Protocol::Udp),
+        tcp: listening(Protocol::Tcp),
+        limits: Limits { max_message: config.sip.max_message, ..Limits::default() },
+        max_connections: config.sip.max_connections as usize,
+        ..sip::transport::Settings::default()
+    }
+}
+
+fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {
+    let Profile { im, msrp, ul, xdm, .. } = profile;
+    let service = &config.service;
+    // Configuration refuses what is no URI.
+    let uris =
+        |uris: &[String]| uris.iter().filter_map(|uri| Uri::parse(uri).ok()).collect::<Vec<_>>();
+    xdms::Settings {
+        root: config.xdms.root.clone(),
+        home_domains: service.home_domains.clone(),
+        factories: uris(&service.factories),
+        group_domains: service.group_domains.clone(),
+        groups: uris(&service.groups),
+        own_hosts: own_hosts(config, None),
+        allowed_domains: ul.allowed_domains.clone(),
+        allow_loopback: profile.allow_loopback_targets,
+        normalise_tel: ul.normalise_tel,
+        map_im: ul.map_im,
+        phone_context: Some(ul.phone_context.clone()).filter(|context| !context.is_empty()),
+        max_recipients: usize::from(profile.max_list()),
+        max_members: usize::from(im.max_members),
+        foreign_hosts: ul.foreign_hosts as usize,
+        budget_per_minute: ul.budget_per_minute as usize,
+        consent: ul.consent,
+        attribution: match msrp.attribution {
+            isc::settings::Attribution::Many => xdms::Attribution::Many,
+            isc::settings::Attribution::Group => xdms::Attribution::Group,
+            isc::settings::Attribution::Never => xdms::Attribution::Never,
+        },
+        anon_reject: match im.anon_reject {
+            isc::settings::AnonReject::Oma => xdms::AnonReject::Oma,
+            isc::settings::AnonReject::Rfc => xdms::AnonReject::Rfc,
+        },
+        pager_to_chat_group: xdm.pager_to_chat_group,
+        im_enabler_ids: xdm.im_enabler_ids.clone(),
+        absent_ruleset_members: xdm.absent_ruleset == profile::AbsentRuleset::Members,
+        oma_precedence: xdm.oma_precedence,
+        partial_lists: xdm.partial_lists,
+        max_refs: usize::from(xdm.max_refs),
+        ..xdms::Settings::default()
+    }
+}
+
+/// UL-033: how a list would name this node, with `taken` as the port where that was left free.
+fn own_hosts(config: &Config, taken: Option<u16>) -> Vec<String> {
+    let sip = &config.sip;
+    let uris = std::iter::once(&sip.uri).chain(&sip.aliases);
+    let named = uris.map(|name| {
+        let name = name.trim_start_matches("sips:").trim_start_matches("sip:");
+        name.split([';', '?']).next().unwrap_or(name).rsplit('@').next().unwrap_or(name).to_owned()
+    });
+    let port = |port: u16| if port == 0 { taken.unwrap_or(0) } else { port };
+    let bound = sip
+        .listen
+        .iter()
+        .filter(|listen| !listen.address.ip().is_unspecified())
+        .map(|listen| HostPort::of(listen.address))
+        .chain([sip.advertise.clone()])
+        .map(|at| format!("{}:{}", at.host, port(at.port)));
+    let mut hosts: Vec<String> = Vec::new();
+    for host in named.chain(bound) {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+/// `/xcap-root` of `http://host:port/xcap-root`.
+fn root_path(root: &str) -> String {
+    root.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default()
+}
+
 fn ua_settings(
     config: &Config,
     profile: &Profile,
@@ -264,6 +381,22 @@ mod tests {
             ..msrp::Settings::default()
         };
         assert_eq!(settings.msrp, msrp);
+        let resolver = &settings.resolver;
+        let defaults = xdms::Settings::default();
+        assert_eq!(resolver.root, defaults.root);
+        assert_eq!(resolver.home_domains, ["ims.test"]);
+        assert_eq!(resolver.own_hosts, ["127.0.0.1:5090"]);
+        assert!(resolver.allow_loopback, "on loopback");
+        assert_eq!(
+            (resolver.max_recipients, resolver.max_members, resolver.max_refs),
+            (defaults.max_recipients, defaults.max_members, defaults.max_refs)
+        );
+        assert_eq!(settings.xdms_server.root, "/xcap-root");
+        assert_eq!(settings.transport.udp, settings.transport.tcp);
+        assert_eq!(
+            settings.transport.max_connections,
+            sip::transport::Settings::default().max_connections
+        );
         assert!(settings.msrp.spool_dir.is_some_and(|folder| folder.ends_with("var/spool")));
         assert_eq!(
             settings.ua.server,
@@ -334,6 +467,8 @@ mod tests {
         assert_eq!(settings.isc.sip.advertise, "127.0.0.1:40001");
         assert_eq!(settings.isc.sip.aliases, ["127.0.0.1:40001"]);
         assert_eq!(settings.ua.sent_by, "127.0.0.1:40001");
+        assert_eq!(settings.resolver.own_hosts, ["127.0.0.1:5090", "127.0.0.1:40001"]);
+        assert_eq!(settings.resolver.root, "http://127.0.0.1:40003/xcap-root");
         assert_eq!(settings.msrp.port, 40002);
         assert_eq!(settings.config.xdms.root, "http://127.0.0.1:40003/xcap-root");
     }

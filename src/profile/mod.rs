@@ -18,6 +18,14 @@ use crate::isc::settings::{
     AnonReject, Attribution, CoreProfile, DefaultMode, FanoutRoute, ManyServedUsers, PsiRoute,
     Refresher, SendPsu, Source,
 };
+use crate::xdms::Consent;
+
+/// XD-033: who may send to a group without rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbsentRuleset {
+    Deny,
+    Members,
+}
 
 choice!(CoreProfile { Gpp = "3gpp", Gpp2 = "3gpp2", SipIp = "sipip" });
 choice!(Source { Originator = "originator", Service = "service" });
@@ -34,6 +42,8 @@ choice!(FanoutRoute {
 choice!(ManyServedUsers { Reject = "reject", First = "first" });
 choice!(SendPsu { Always = "always", IfDiffers = "if_differs", Never = "never" });
 choice!(Attribution { Many = "many", Group = "group", Never = "never" });
+choice!(AbsentRuleset { Deny = "deny", Members = "members" });
+choice!(Consent { Static = "static", Off = "off", Rfc5360 = "rfc5360" });
 choice!(BccMode { Remove = "remove", KeepOwn = "keep_own" });
 choice!(OriginatorAnswer { First200 = "first_200", Immediate = "immediate" });
 choice!(FailMap { Safe = "safe", Plain = "plain" });
@@ -198,6 +208,24 @@ section! {
 }
 
 section! {
+    /// `xdm.*` and what else decides who is meant.
+    Xdm {
+        /// XD-033: a group without rules lets its members send.
+        absent_ruleset: AbsentRuleset = "xdm.absent_ruleset", AbsentRuleset::Deny;
+        /// XD-035.
+        oma_precedence: bool = "xdm.oma_precedence", true;
+        /// XD-024: a list with references that cannot be followed counts as far as it is known.
+        partial_lists: bool = "xdm.partial_lists", false;
+        /// XD-024.
+        max_refs: u16 = "xdm.max_refs", 20, 0 => 1000;
+        /// Enablers that `supported-services` of a group may name; empty: any.
+        im_enabler_ids: Vec<String> = "xdm.im_enabler_ids", Vec::new();
+        /// Whether a group of chat rooms takes pages.
+        pager_to_chat_group: bool = "im.pager_to_chat_group", false;
+    }
+}
+
+section! {
     /// `ul.*`
     Ul {
         /// UL-020: after removal of duplicates.
@@ -210,6 +238,14 @@ section! {
         bcc_mode: BccMode = "ul.bcc_mode", BccMode::Remove;
         /// UL-011: `tel:+N` and `sip:+N@home;user=phone` are one recipient.
         normalise_tel: bool = "ul.normalise_tel", true;
+        /// UL-014: `im:` URIs are taken as SIP URIs.
+        map_im: bool = "ul.map_im", false;
+        /// UL-014: context of local numbers; empty: none.
+        phone_context: String = "ul.phone_context", String::new();
+        /// UL-032.
+        consent: Consent = "ul.consent", Consent::Static;
+        /// UL-032: with static consent only these domains; empty: all.
+        allowed_domains: Vec<String> = "ul.allowed_domains", Vec::new();
         /// UL-033: new legs per second of one page, 0 for all at once.
         send_rate: u32 = "ul.send_rate", 0;
         /// UL-033: outgoing requests of one originator.
@@ -231,6 +267,7 @@ pub struct Profile {
     /// addresses, and loopback too where MSRP listens on loopback.
     pub connect_allow: Option<Vec<ipnet::IpNet>>,
     pub ul: Ul,
+    pub xdm: Xdm,
     /// UL-033: `ul.allow_loopback_targets`; unless set, on when listening on loopback.
     pub allow_loopback_targets: bool,
 }
@@ -244,7 +281,16 @@ const LATER: &[(&str, &str)] = &[
     ("ft.", "file transfer"),
     ("sh.", "Sh"),
     ("dia.", "Sh"),
-    ("xdm.", "an XDMS elsewhere"),
+    ("xdm.timeout", "an XDMS elsewhere"),
+    ("xdm.cache_ttl", "an XDMS elsewhere"),
+    ("xdm.stale_if_error", "an XDMS elsewhere"),
+    ("xdm.max_doc", "fixed bounds of documents"),
+    ("xdm.asserted_header", "an XDMS elsewhere"),
+    ("xdm.allowed_hosts", "an XDMS elsewhere"),
+    ("xdm.legacy_global", "an XDMS elsewhere"),
+    ("xdm.root", "it stands in the configuration: xdms.root"),
+    ("msrp.listen_port", "it stands in the configuration: msrp.listen"),
+    ("im.apply_member_policy", "policies of recipients"),
     ("im.late_offer", "INVITE without SDP"),
     ("im.recurse_3xx", "redirection"),
     ("im.tls_downgrade", "TLS"),
@@ -254,10 +300,8 @@ const LATER: &[(&str, &str)] = &[
     ("msrp.cpim_rewrite", "rewriting CPIM"),
     ("msrp.deliver_all_forks", "delivery to all forks"),
     ("msrp.nonsend_body", "fixed by RFC 4975"),
-    ("ul.consent", "other consent than static"),
     ("ul.nested_groups", "groups inside lists"),
     ("ul.require_tls", "TLS"),
-    ("ul.map_im", "im: URIs"),
 ];
 
 /// Longest chain of `extends`.
@@ -297,6 +341,7 @@ impl Profile {
                 .take_if_set::<Vec<Peers>>("msrp.connect_allow")?
                 .map(|peers| peers.into_iter().map(|peers| peers.0).collect()),
             ul: Ul::read(r)?,
+            xdm: Xdm::read(r)?,
             allow_loopback_targets: r.take("ul.allow_loopback_targets", local)?,
         };
         if profile.sip.t2 < profile.sip.t1 {
