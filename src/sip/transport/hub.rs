@@ -25,14 +25,14 @@ pub(super) enum Arrival<K> {
 }
 
 /// One message to write, and who wants to know what became of it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Item<K> {
     pub bytes: Bytes,
     /// `None` for a pong.
     pub ticket: Option<Ticket<K>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket<K> {
     pub key: K,
     pub thread: usize,
@@ -59,8 +59,13 @@ pub(super) struct Line<K> {
 }
 
 /// Why a connection takes nothing more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Choked;
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unsent<K> {
+    /// Its peer does not read; it is being closed.
+    Choked,
+    /// It has ended; here is the message back.
+    Gone(Item<K>),
+}
 
 impl<K> Line<K> {
     pub fn is_open(&self) -> bool {
@@ -68,13 +73,13 @@ impl<K> Line<K> {
     }
 
     /// Puts a message into the queue. One that reads too slowly to keep its queue short loses the connection.
-    pub fn push(&self, item: Item<K>, max_queued: usize) -> Result<(), Choked> {
+    pub fn push(&self, item: Item<K>, max_queued: usize) -> Result<(), Unsent<K>> {
         let octets = item.bytes.len();
         if self.queued.fetch_add(octets, Ordering::Relaxed) + octets > max_queued {
             self.end.notify_one();
-            return Err(Choked);
+            return Err(Unsent::Choked);
         }
-        self.queue.send(item).map_err(|_| Choked)
+        self.queue.send(item).map_err(|back| Unsent::Gone(back.0))
     }
 }
 

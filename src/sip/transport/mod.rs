@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use self::bind::Sockets;
-use self::hub::{Arrival, Hub, Item, Ticket, count};
+use self::hub::{Arrival, Hub, Item, Ticket, Unsent, count};
 use crate::sip::message::{Limits, Malformed, Name, Via};
 use crate::sip::resolve::{self, Dns, Hop, NoRoute};
 use crate::sip::uri::Uri;
@@ -84,7 +84,7 @@ impl Default for Settings {
             udp_buffer: 4 * 1024 * 1024,
             max_connections: 4096,
             max_connections_per_peer: 1024,
-            max_queued: 1024 * 1024,
+            max_queued: 32 * 1024 * 1024,
             inbox: 4096,
             max_resolving: 4096,
             route_lifetime: Duration::from_secs(30),
@@ -488,7 +488,7 @@ impl<K: Key> Transport<K> {
     /// RFC 3261 §18.2.2, RFC 3581 §4: an answer goes the way its request came. Over UDP that is the source address,
     /// and the source port if rport was there, else that of sent-by. Where a connection is gone, a new one is made to
     /// the source address and the port of sent-by.
-    fn send_back(&mut self, key: K, flow: &Flow, bytes: Bytes) -> Sent {
+    fn send_back(&mut self, key: K, flow: &Flow, mut bytes: Bytes) -> Sent {
         let by_via = |bytes: &Bytes| {
             let via = top_via(bytes);
             SocketAddr::new(
@@ -525,10 +525,11 @@ impl<K: Key> Transport<K> {
         let ticket = Ticket { key, thread: self.thread, more: false, later: false };
         if let Some(line) = self.hub.by_id(flow.connection) {
             let item = Item { bytes, ticket: Some(ticket) };
-            return match line.push(item, self.hub.settings.max_queued) {
-                Ok(()) => Sent::Now(flow.protocol),
-                Err(_) => Sent::Failed { more: false },
-            };
+            match line.push(item, self.hub.settings.max_queued) {
+                Ok(()) => return Sent::Now(flow.protocol),
+                Err(Unsent::Choked) => return Sent::Failed { more: false },
+                Err(Unsent::Gone(item)) => bytes = item.bytes,
+            }
         }
         let hop = Hop { protocol: flow.protocol, address: by_via(&bytes) };
         self.send_stream(hop, bytes, ticket)
@@ -700,17 +701,18 @@ impl<K: Key> Transport<K> {
     }
 
     /// Over a connection to exactly this address, one of theirs or one of ours; a new one where there is none.
-    fn send_stream(&mut self, hop: Hop, bytes: Bytes, ticket: Ticket<K>) -> Sent {
+    fn send_stream(&mut self, hop: Hop, mut bytes: Bytes, ticket: Ticket<K>) -> Sent {
         let max = self.hub.settings.max_queued;
         if let Some(line) = self.hub.by_peer(hop.protocol, hop.address) {
             // What is still being opened tells its outcome later, so the ticket says so.
             let open = line.is_open();
             let item = Item { bytes, ticket: Some(Ticket { later: !open, ..ticket }) };
-            return match line.push(item, max) {
-                Ok(()) if open => Sent::Now(hop.protocol),
-                Ok(()) => Sent::Later,
-                Err(_) => Sent::Failed { more: ticket.more },
-            };
+            match line.push(item, max) {
+                Ok(()) if open => return Sent::Now(hop.protocol),
+                Ok(()) => return Sent::Later,
+                Err(Unsent::Choked) => return Sent::Failed { more: ticket.more },
+                Err(Unsent::Gone(item)) => bytes = item.bytes,
+            }
         }
         if hop.protocol != Protocol::Tcp {
             return Sent::Failed { more: ticket.more };

@@ -325,7 +325,7 @@ async fn a_peer_that_does_not_read_loses_its_connection() {
     );
     assert_eq!(
         line.push(Item { bytes: big, ticket: ticket(2) }, settings.max_queued),
-        Err(hub::Choked)
+        Err(Unsent::Choked)
     );
     task.await.unwrap();
     assert_eq!((transport.stats().choked, transport.stats().connections), (1, 0));
