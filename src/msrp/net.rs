@@ -661,9 +661,10 @@ impl Connection {
                     self.failures = 0;
                     cell = Some(found);
                 }
-                Ok((_, Verdict::Skip(code))) => {
+                Ok((found, Verdict::Skip(code))) => {
                     self.failures = 0;
                     self.answer(&head, code);
+                    self.settle_if_over(&found, &found.lock());
                 }
                 Err(code) => self.refuse(&head, code),
             },

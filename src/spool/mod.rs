@@ -271,7 +271,7 @@ impl Spool {
     /// The page will never be whole: readers hear it at their next read.
     pub fn lose(self: &Arc<Self>) {
         let mut inner = self.lock();
-        if !inner.is_whole() {
+        if !(inner.is_whole() && inner.open) {
             (inner.lost, inner.open) = (true, true);
             // Nobody reads any of it again.
             inner.blocks.clear();

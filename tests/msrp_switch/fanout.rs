@@ -1,8 +1,6 @@
-//! The switch as its neighbours see it: originators and recipients over connections, events for the engine.
+//! One page to many: what every recipient gets, whatever the others do.
 
-mod msrp_support;
-
-use msrp_support::{Bench, octets, settings};
+use crate::support::{Bench, octets, settings};
 use pagecast::engine::input::{LegMedia, OriginatorMedia};
 use pagecast::msrp::codec::Flag;
 
@@ -60,5 +58,5 @@ async fn a_page_goes_from_one_to_one_over_real_sockets() {
             LegMedia::Quiet
         ]
     );
-    assert_eq!(bench.switch.progress(msrp_support::leg(1)), 100_000);
+    assert_eq!(bench.switch.progress(crate::support::leg(1)), 100_000);
 }

@@ -1,0 +1,8 @@
+//! The switch as its neighbours see it: raw MSRP peers on one side, events for the engine on the other.
+
+mod fanout;
+mod limits;
+mod model;
+mod receive;
+mod support;
+mod timers;
