@@ -391,8 +391,8 @@ struct Connection {
     current: Option<Current>,
     blocked: Option<Blocked>,
     failures: u8,
-    /// Nothing more is read; closed when everything is written.
-    closing: bool,
+    /// Nothing more is read; closed when everything is written, at this time at the latest.
+    closing: Option<Instant>,
     /// Closed at once.
     dead: bool,
     want: usize,
@@ -430,7 +430,7 @@ impl Connection {
             current: None,
             blocked: None,
             failures: 0,
-            closing: false,
+            closing: None,
             dead: false,
             want: READ.0,
             head_since: None,
@@ -447,20 +447,21 @@ impl Connection {
         loop {
             let room = shared.spools.room().notified();
             tokio::pin!(room);
-            if self.blocked.is_some() {
-                room.as_mut().enable();
-            }
+            // Before the spool is asked, so that room made meanwhile is noticed.
+            room.as_mut().enable();
             let time = now();
             self.take_nudges(time);
             self.process(time);
             self.on_time(time);
             self.fill(time);
             self.flushed(time);
-            if self.dead || (self.closing && self.out.is_empty() && self.control.is_empty()) {
+            if self.dead
+                || (self.closing.is_some() && self.out.is_empty() && self.control.is_empty())
+            {
                 break;
             }
             let due = self.next_due();
-            let may_read = !self.closing && self.blocked.is_none() && !self.flooded();
+            let may_read = self.closing.is_none() && self.blocked.is_none() && !self.flooded();
             if may_read {
                 let want = self.want;
                 self.decoder.buffer().reserve(want);
@@ -600,7 +601,7 @@ impl Connection {
         if let Some(blocked) = self.blocked.take() {
             self.on_body(blocked.octets, Some(blocked.until), time);
         }
-        while self.blocked.is_none() && !self.flooded() && !self.closing && !self.dead {
+        while self.blocked.is_none() && !self.flooded() && self.closing.is_none() && !self.dead {
             match self.decoder.next() {
                 Ok(Some(Piece::Head(head))) => self.on_head(head, time),
                 Ok(Some(Piece::Body(octets))) => self.on_body(octets, None, time),
@@ -615,7 +616,7 @@ impl Connection {
                     if let Some(head) = &lost.answer {
                         self.answer(head, 400);
                     }
-                    self.closing = true;
+                    self.close(time);
                 }
             }
         }
@@ -650,12 +651,12 @@ impl Connection {
             }
             _ if head.problem.is_some() => {
                 tracing::info!(what = head.problem, "MSRP request answered 400");
-                self.refuse(&head, 400);
+                self.refuse(&head, 400, time);
             }
             // MS-107: no nicknames in pager mode.
-            Kind::Nickname => self.refuse(&head, 403),
+            Kind::Nickname => self.refuse(&head, 403, time),
             // MS-049.
-            Kind::Unknown => self.refuse(&head, 501),
+            Kind::Unknown => self.refuse(&head, 501, time),
             Kind::Send => match self.on_send(&head, time) {
                 Ok((found, Verdict::Take)) => {
                     self.failures = 0;
@@ -666,7 +667,7 @@ impl Connection {
                     self.answer(&head, code);
                     self.settle_if_over(&found, &found.lock());
                 }
-                Err(code) => self.refuse(&head, code),
+                Err(code) => self.refuse(&head, code, time),
             },
         }
         self.current = Some(Current { head, cell });
@@ -809,13 +810,13 @@ impl Connection {
     }
 
     /// A request that found no session or made no sense (MS-035).
-    fn refuse(&mut self, head: &Head, code: u16) {
+    fn refuse(&mut self, head: &Head, code: u16, time: Instant) {
         self.answer(head, code);
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES && self.sessions.is_empty() && self.door.is_some() {
             tracing::info!("MS-035: three failed requests, connection closed");
             self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-            self.closing = true;
+            self.close(time);
         }
     }
 
@@ -844,8 +845,8 @@ impl Connection {
             self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
             self.dead = true;
         }
-        if self.alone_until().is_some_and(|until| time >= until) {
-            self.closing = true;
+        if [self.alone_until(), self.closing].into_iter().flatten().any(|until| time >= until) {
+            self.dead = true;
         }
         if self.wake_at.is_some_and(|at| at <= time) {
             self.wake_at = None;
@@ -887,10 +888,14 @@ impl Connection {
         self.alone_since.map(|since| since + patience)
     }
 
+    fn close(&mut self, time: Instant) {
+        self.closing.get_or_insert(time + self.shared.settings.conn_linger);
+    }
+
     fn next_due(&self) -> Option<Instant> {
         let head = self.head_since.map(|since| since + self.shared.settings.header_timeout);
         let blocked = self.blocked.as_ref().map(|blocked| blocked.until);
-        [self.wake_at, head, blocked, self.alone_until()].into_iter().flatten().min()
+        [self.wake_at, head, blocked, self.alone_until(), self.closing].into_iter().flatten().min()
     }
 
     /// Moves octets into `out` while there is room.

@@ -227,12 +227,12 @@ impl Incoming {
     ) -> Result<What, u16> {
         self.gap = Some(now + self.settings.chunk_gap_timeout);
         let Some(message) = &mut self.message else { return Err(400) };
-        message.chunks += 1;
         message.success_report |= head.success_report;
-        let (chunks, octets) = (message.chunks, message.octets);
-        let tiny = chunks > self.settings.min_chunk_after
-            && octets < self.settings.min_chunk.saturating_mul(chunks);
-        if chunks > self.settings.max_chunks || tiny {
+        let before = message.chunks;
+        message.chunks += 1;
+        let tiny = before >= self.settings.min_chunk_after
+            && message.octets < self.settings.min_chunk.saturating_mul(before);
+        if before >= self.settings.max_chunks || tiny {
             let id = Arc::clone(&message.id);
             self.refuse(&id);
             self.lose(PageLoss::Refused(413), told);
