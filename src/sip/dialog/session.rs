@@ -165,10 +165,10 @@ pub fn accept(request: &Message, settings: &SessionTimer) -> Result<Option<Agree
             return Err(Refusal::TooSmall(settings.least()));
         }
         // The answer may be less than what was asked, never more, and not below what the peer and we bear.
-        (Some(asked), Some(most)) if most < asked.interval => {
-            most.max(peer_least).max(settings.least()).min(asked.interval)
+        (Some(asked), Some(most)) => {
+            asked.interval.min(most.max(peer_least).max(settings.least())).max(FLOOR)
         }
-        (Some(asked), _) => asked.interval.max(FLOOR),
+        (Some(asked), None) => asked.interval.max(FLOOR),
         (None, Some(ours)) => ours.max(peer_least).max(settings.least()),
         (None, None) => return Ok(None),
     };

@@ -292,6 +292,7 @@ fn session_timers_are_answered_by_the_table() {
         ),
         (&[timer, "Session-Expires: 300"], settings(Some(1800), 300, Uac), Ok(Some((300, Uac)))),
         (&["Session-Expires: 60"], usual, Ok(Some((90, Uas)))),
+        (&["Session-Expires: 60"], settings(None, 90, Uac), Ok(Some((90, Uas)))),
         // not asked for
         (&[timer], usual, Ok(Some((1800, Uac)))),
         (&[timer, "Min-SE: 2400"], usual, Ok(Some((2400, Uac)))),

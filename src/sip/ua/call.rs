@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::table::Key;
 use super::timers::Token;
-use super::types::{Invite, Reply};
+use super::types::Reply;
 use crate::sip::Flow;
 use crate::sip::dialog::Dialog;
 use crate::sip::dialog::reliable::{Receiver, Sender};
@@ -42,8 +42,8 @@ pub struct Call {
     pub in_dialog: Bytes,
     /// Our session description, for refreshes and answers to them.
     pub sdp: Bytes,
-    /// What the peer's last description said, see [`super::wire::media`].
-    pub peer_media: Option<Vec<u8>>,
+    /// What the peer's last description said, as [`super::Ua::media_key`].
+    pub peer_media: Option<u128>,
     /// 2xx answers nobody acknowledged yet.
     pub unacknowledged: SmallVec<[Unacknowledged; 1]>,
     /// A BYE that waits for the ACK (RFC 3261 §15).
@@ -95,7 +95,8 @@ pub enum Cancel {
 /// Our INVITE.
 #[derive(Debug)]
 pub struct Caller {
-    pub invite: Invite,
+    pub call_id: String,
+    pub request_uri: String,
     /// The From header's value with our tag.
     pub from: Box<[u8]>,
     pub cseq: u32,

@@ -55,7 +55,7 @@ impl Ua {
             contact: String::new(),
             in_dialog: Bytes::new(),
             sdp: Bytes::new(),
-            peer_media: wire::media(&message),
+            peer_media: self.media_key(&message),
             unacknowledged: SmallVec::new(),
             pending_bye: None,
             session: None,

@@ -42,7 +42,8 @@ impl Ua {
             closed: false,
             holds: 0,
             side: Side::Caller(Box::new(Caller {
-                invite: Invite::default(),
+                call_id: invite.call_id.clone(),
+                request_uri: invite.request_uri.clone(),
                 from: from.into_boxed_slice(),
                 cseq: 0,
                 transaction: None,
@@ -72,7 +73,7 @@ impl Ua {
             return;
         }
         state.phase = Phase::Pending;
-        let call_id = state.caller().map_or(String::new(), |caller| caller.invite.call_id.clone());
+        let call_id = state.caller().map_or(String::new(), |caller| caller.call_id.clone());
         self.send_invite(now, call.0, Invite { call_id, ..invite }, false);
     }
 
@@ -95,18 +96,14 @@ impl Ua {
         caller.cseq = caller.cseq.max(used) + 1;
         caller.heard = false;
         caller.cancel = Cancel::No;
-        caller.invite = invite;
+        caller.request_uri.clone_from(&invite.request_uri);
         if full {
             self.counts.refused_full += 1;
             self.invite_failed(key, 503, None, Failure::Transport);
             return;
         }
-        let bytes = wire::invite(&caller.invite, &caller.from, caller.cseq, &via, min_se);
-        let next_hop = wire::next_hop(
-            &caller.invite.next_hop,
-            &caller.invite.route,
-            &caller.invite.request_uri,
-        );
+        let bytes = wire::invite(&invite, &caller.from, caller.cseq, &via, min_se);
+        let next_hop = wire::next_hop(&invite.next_hop, &invite.route, &caller.request_uri);
         let transaction =
             self.open_client(now, bytes, branch, next_hop, ClientUser::Invite, Some(key));
         if let Some(caller) = self.calls.get_mut(key).and_then(|call| call.caller_mut()) {
@@ -230,7 +227,7 @@ impl Ua {
                 None,
                 ClientUser::Silent,
             );
-            if let Some(media) = wire::media(response)
+            if let Some(media) = self.media_key(response)
                 && let Some(call) = self.calls.get_mut(key)
             {
                 call.peer_media = Some(media);
@@ -262,7 +259,7 @@ impl Ua {
         let Side::Caller(caller) = &call.side else {
             return None;
         };
-        let dialog = Dialog::of_response(&caller.from, &caller.invite.request_uri, response);
+        let dialog = Dialog::of_response(&caller.from, &caller.request_uri, response);
         call.dialogs.push(Leg::new(dialog));
         Some((call.dialogs.len() - 1, true))
     }
@@ -272,6 +269,7 @@ impl Ua {
     /// IM-016, IM-059, IM-061 (RFC 3261 §13.2.2.4).
     fn invite_answered(&mut self, now: Instant, key: Key, response: &Message) {
         let cseq = response.cseq().number;
+        let media = self.media_key(response);
         let Some((at, new)) = self.leg_of(key, response) else {
             return;
         };
@@ -302,9 +300,7 @@ impl Ua {
         }
         call.phase = Phase::Confirmed;
         call.main = Some(at);
-        if let Some(media) = wire::media(response) {
-            call.peer_media = Some(media);
-        }
+        call.peer_media = media.or(call.peer_media);
         // A timer that cannot be read is one that was not agreed.
         if let Ok(Some(agreement)) = session::agreed(response) {
             self.start_session(now, key, agreement);

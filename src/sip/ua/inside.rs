@@ -228,10 +228,10 @@ impl Ua {
         if message.body().is_empty() {
             return Media::None;
         }
-        let known = self.calls.get(key).and_then(|call| call.peer_media.as_ref());
-        match wire::media(message) {
+        let known = self.calls.get(key).and_then(|call| call.peer_media);
+        match self.media_key(message) {
             None => Media::None,
-            offered if offered.as_ref() == known => Media::Same,
+            offered if offered == known => Media::Same,
             Some(_) => Media::New,
         }
     }
@@ -253,11 +253,10 @@ impl Ua {
         let agreement = session::accept(&message, &self.settings.session).ok().flatten();
         let early = self.calls.get(key).is_none_or(|call| call.phase != Phase::Confirmed);
         let agreement = agreement.filter(|_| !early);
+        let media = self.media_key(&message);
         if let Some(call) = self.calls.get_mut(key) {
             call.dialogs[at].dialog.refresh(&message);
-            if let Some(media) = wire::media(&message) {
-                call.peer_media = Some(media);
-            }
+            call.peer_media = media.or(call.peer_media);
             if let Some((kind, body)) = &reply.body
                 && wire::media_of(kind, body).is_some()
             {

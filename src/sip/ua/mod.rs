@@ -401,6 +401,11 @@ impl Ua {
         self.hash(&[call_id, local_tag])
     }
 
+    /// What a message's session description says, in few octets: see [`wire::media`].
+    fn media_key(&self, message: &Message) -> Option<u128> {
+        wire::media(message).map(|media| self.hash(&[&media]))
+    }
+
     /// What makes two requests the same one (RFC 3261 §17.2.3). ACK is matched to its INVITE.
     fn server_key(&self, request: &Message, method: &Method) -> u128 {
         let method = if *method == Method::Ack { &Method::Invite } else { method };
