@@ -318,6 +318,8 @@ impl Call<'_> {
                 self.received.aborted = true;
                 self.received.octets = octets;
             }
+            // What came so far, if nothing more can come.
+            Told::Lost if !self.received.whole => self.received.octets = self.held.session.octets(),
             Told::Bound | Told::Lost | Told::Response { .. } | Told::Report { .. } => {}
         }
     }

@@ -297,36 +297,35 @@ impl Call<'_> {
             patience: request.patience,
         };
         let mut ended = false;
-        let sent: Option<SentPage> = {
-            let sending = media::send(&connection, &mut held, &outgoing);
+        let mut sent = SentPage::default();
+        {
+            let sending = media::send(&connection, &mut held, &outgoing, &mut sent);
             tokio::pin!(sending);
             loop {
                 tokio::select! {
-                    sent = &mut sending => break Some(sent),
+                    () = &mut sending => break,
                     Some(arrived) = self.caller.inbox.recv() => {
                         if self.on_arrived(arrived).await {
                             ended = true;
-                            break None;
+                            break;
                         }
                     }
                 }
             }
-        };
-        if let Some(sent) = sent {
-            // MS-073: one REPORT for all of it.
-            let octets = page.body.len() as u64;
-            let covered = sent.report != Some(200) || sent.reported == octets;
-            self.dialog.complaints.check(covered, || {
-                format!("phone: REPORTs over {} of {octets} octets", sent.reported)
-            });
-            self.outcome.sent = sent.sent;
-            self.outcome.acknowledged = sent.acknowledged;
-            self.outcome.report = sent.report;
-            self.outcome.refused = sent.refused;
-            self.outcome.whole = sent.acknowledged == octets;
-            self.outcome.octets = octets;
-            self.outcome.transferred = Some(self.began.elapsed());
         }
+        // MS-073: one REPORT for all of it.
+        let octets = page.body.len() as u64;
+        let covered = sent.report != Some(200) || sent.reported == octets;
+        self.dialog
+            .complaints
+            .check(covered, || format!("phone: REPORTs over {} of {octets} octets", sent.reported));
+        self.outcome.sent = sent.sent;
+        self.outcome.acknowledged = sent.acknowledged;
+        self.outcome.report = sent.report;
+        self.outcome.refused = sent.refused;
+        self.outcome.whole = sent.acknowledged == octets;
+        self.outcome.octets = octets;
+        self.outcome.transferred = Some(self.began.elapsed());
         if ended {
             return;
         }

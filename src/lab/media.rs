@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::phone::Reads;
@@ -98,6 +98,11 @@ impl Session {
         &self.uri
     }
 
+    /// Octets of a message that is not whole.
+    pub(super) fn octets(&self) -> u64 {
+        locked(&self.inside).body.len() as u64
+    }
+
     /// The peer's path, once its SDP is known.
     pub(super) fn set_peer(&self, path: &str) {
         locked(&self.inside).peer = Some(path.to_owned());
@@ -173,12 +178,18 @@ fn first_hop(path: &str) -> Option<SocketAddr> {
 pub(super) struct Connection {
     id: u64,
     out: mpsc::Sender<Bytes>,
+    /// Octets the system has taken so far.
+    written: watch::Receiver<u64>,
     tasks: Arc<[AbortHandle; 2]>,
 }
 
 impl Connection {
-    /// Cuts it, whatever is under way.
-    pub(super) fn kill(&self) {
+    /// Cuts it once so many octets are written, whatever else is under way.
+    async fn kill_after(&self, octets: u64) {
+        let mut written = self.written.clone();
+        if written.wait_for(|so_far| *so_far >= octets).await.is_err() {
+            tracing::debug!("the connection was lost before it was to be cut");
+        }
         self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
@@ -200,11 +211,13 @@ fn serve(stream: TcpStream, sessions: Sessions, complaints: Complaints) -> Conne
     let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
     let (read, mut write) = stream.into_split();
     let (out, mut queue) = mpsc::channel::<Bytes>(OUT_QUEUE);
+    let (count, written) = watch::channel(0);
     let writing = tokio::spawn(async move {
         while let Some(bytes) = queue.recv().await {
             if write.write_all(&bytes).await.is_err() {
                 return;
             }
+            count.send_modify(|octets| *octets += bytes.len() as u64);
         }
     })
     .abort_handle();
@@ -218,7 +231,7 @@ fn serve(stream: TcpStream, sessions: Sessions, complaints: Complaints) -> Conne
         touched: Vec::new(),
     };
     let reading = tokio::spawn(reader.run(read)).abort_handle();
-    Connection { id, out, tasks: Arc::new([reading, writing]) }
+    Connection { id, out, written, tasks: Arc::new([reading, writing]) }
 }
 
 /// A SEND that is being read.
@@ -544,16 +557,16 @@ pub(super) struct SentPage {
     pub(super) lost: bool,
 }
 
-/// Sends one page and waits for what is owed for it.
+/// Sends one page and waits for what is owed for it; `so_far` is right whenever this is given up.
 pub(super) async fn send(
     connection: &Connection,
     held: &mut Held,
     page: &Outgoing<'_>,
-) -> SentPage {
+    so_far: &mut SentPage,
+) {
     let to_path = locked(&held.session.inside).peer.clone().unwrap_or_default();
     let uri = held.session.uri.clone();
     let message_id = token(8);
-    let mut so_far = SentPage::default();
     let mut open: BTreeMap<Bytes, u64> = BTreeMap::new();
     let total = page.body.len();
     let mut at = 0;
@@ -582,14 +595,14 @@ pub(super) async fn send(
         let mut stop = false;
         for (n, piece) in pieces.into_iter().enumerate() {
             let octets = if n == 0 { 0 } else { piece.len() as u64 };
-            if !put(connection, held, piece, &mut so_far, &mut open).await {
-                return so_far;
+            if !put(connection, held, piece, so_far, &mut open).await {
+                return;
             }
             so_far.sent += octets;
             if page.kill_after.is_some_and(|octets| so_far.sent >= octets) {
-                connection.kill();
+                connection.kill_after(so_far.sent).await;
                 so_far.lost = true;
-                return so_far;
+                return;
             }
             stop = page.give_up_after.is_some_and(|octets| so_far.sent >= octets)
                 || so_far.refused.is_some();
@@ -604,8 +617,8 @@ pub(super) async fn send(
         };
         let mut out = BytesMut::new();
         codec::end_line(&mut out, id.as_bytes(), flag, true);
-        if !put(connection, held, out.freeze(), &mut so_far, &mut open).await {
-            return so_far;
+        if !put(connection, held, out.freeze(), so_far, &mut open).await {
+            return;
         }
         at = end;
         if flag != Flag::More {
@@ -618,7 +631,7 @@ pub(super) async fn send(
                 || (page.success_report && so_far.report.is_none() && so_far.refused.is_none()))
         {
             match held.told.recv().await {
-                Some(told) => note(told, &mut so_far, &mut open),
+                Some(told) => note(told, so_far, &mut open),
                 None => so_far.lost = true,
             }
         }
@@ -626,7 +639,6 @@ pub(super) async fn send(
     if tokio::time::timeout(page.patience, owed).await.is_err() {
         tracing::debug!("not everything owed for a page has come");
     }
-    so_far
 }
 
 /// Writes as soon as there is room, hearing what comes meanwhile. False when the connection is gone.

@@ -124,6 +124,19 @@ async fn a_page_that_is_given_up_arrives_in_part() {
 }
 
 #[tokio::test]
+async fn an_originator_that_is_cut_off_has_written_what_it_says() {
+    let net = Net::new(Behaviour::default()).await;
+    let give_up = Some(GiveUp::Kill { after_octets: 30_000 });
+    let request =
+        PageRequest { give_up, patience: Duration::from_millis(200), ..to("bob", 100_000) };
+    let (outcome, got) = tokio::join!(net.alice.page(&request), net.got());
+    assert!((30_000..50_000).contains(&outcome.sent), "{outcome:?}");
+    assert!(!got.whole && !got.aborted);
+    assert_eq!(got.octets, outcome.sent, "cut off, and still all that was written");
+    net.nobody_complains();
+}
+
+#[tokio::test]
 async fn phones_that_take_a_page_badly() {
     let cases = [
         (Reads::Slowly { octets_per_second: 200_000 }, true),
