@@ -127,8 +127,7 @@ async fn a_page_that_is_given_up_arrives_in_part() {
 async fn an_originator_that_is_cut_off_has_written_what_it_says() {
     let net = Net::new(Behaviour::default()).await;
     let give_up = Some(GiveUp::Kill { after_octets: 30_000 });
-    let request =
-        PageRequest { give_up, patience: Duration::from_millis(200), ..to("bob", 100_000) };
+    let request = PageRequest { give_up, patience: Duration::from_secs(2), ..to("bob", 100_000) };
     let (outcome, got) = tokio::join!(net.alice.page(&request), net.got());
     assert!((30_000..50_000).contains(&outcome.sent), "{outcome:?}");
     assert!(!got.whole && !got.aborted);
