@@ -517,9 +517,9 @@ fn shipped_documents_are_taken_over_once() {
 async fn the_client_puts_gets_lists_and_removes() {
     let bench = Bench::new().await;
     let client = Client::new(&format!("http://{}/xcap-root/", bench.at)).expect("a root");
-    let put = client.put(Bytes::from(team()), ALICE).await.expect("stored");
+    let put = client.put(Bytes::from(team()), Some(ALICE)).await.expect("stored");
     assert_eq!((put.uri.as_str(), put.created, put.warning), (TEAM, true, None));
-    let again = client.put(Bytes::from(team()), ALICE).await.expect("stored");
+    let again = client.put(Bytes::from(team()), Some(ALICE)).await.expect("stored");
     assert!(!again.created && again.path == put.path);
     assert_eq!(client.get(TEAM, OPERATOR).await.expect("there"), team());
     let listed = client.list(OPERATOR).await.expect("listed");
@@ -531,14 +531,14 @@ async fn the_client_puts_gets_lists_and_removes() {
 
     let silent =
         team().replace("<allow-initiate-conference>true", "<allow-initiate-conference>false");
-    let put = client.put(Bytes::from(silent), OPERATOR).await.expect("stored");
+    let put = client.put(Bytes::from(silent), None).await.expect("stored");
     assert!(put.warning.is_some_and(|w| w.contains("nobody may send")));
-    let taken = client.put(Bytes::from(team()), ALICE).await;
+    let taken = client.put(Bytes::from(team()), Some(ALICE)).await;
     assert!(
         matches!(taken, Err(Failure::Refused { status: 409, phrase }) if phrase.contains("in use"))
     );
     assert!(matches!(
-        client.put(Bytes::from_static(b"<x/>"), ALICE).await,
+        client.put(Bytes::from_static(b"<x/>"), Some(ALICE)).await,
         Err(Failure::Document(_))
     ));
     for root in ["https://h/x", "h/x", "http:///x", "http://u@h/x"] {

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::groups::{self, Flaw, Group};
 use super::path::{DIRECTORY, DocumentPath, GROUPS, Tree};
+use super::server::OPERATOR;
 use super::store::{GROUP_TYPE, MAX_DOCUMENT, document_name, group_key};
 use crate::content::xml::attribute;
 
@@ -104,34 +105,41 @@ impl Client {
         Ok(Self { authority: authority.into(), base: base.into(), root: root.into() })
     }
 
-    /// Stores a group document in the tree of `owner`: in the place where the group is already, else in a new one.
+    /// Stores a group document: in the place where the group is already, else in a new one in the tree of `owner`.
+    /// Without an owner the operator writes, wherever the group is.
     ///
     /// # Errors
     /// [`Failure`]; the document is looked at before anything is sent.
-    pub async fn put(&self, document: Bytes, owner: &str) -> Result<Put, Failure> {
+    pub async fn put(&self, document: Bytes, owner: Option<&str>) -> Result<Put, Failure> {
         let group = Group::parse(&document)?;
         if let Some(flaw) = group.flaw {
             return Err(flaw.into());
         }
         let service = group.services.first().ok_or(Flaw::Schema("a group without list-service"))?;
         let uri = service.uri.clone();
-        let listed = self.listed(&Tree::User(owner.to_owned()), owner).await?;
+        let identity = owner.unwrap_or(OPERATOR);
+        let tree = owner.map_or(Tree::Global, |owner| Tree::User(owner.to_owned()));
+        let listed = match self.listed(&tree, identity).await {
+            // Not every XDMS keeps a directory; an owner's own names are still ours to choose.
+            Err(Failure::Refused { status: 403..=405, .. }) if owner.is_some() => Vec::new(),
+            listed => listed?,
+        };
         let key = group_key(&uri);
         let path = listed
             .into_iter()
             .find(|one| group_key(&one.uri) == key)
             .map(|one| one.path)
-            .unwrap_or_else(|| DocumentPath::group(owner, &document_name(&uri)).to_string());
+            .unwrap_or_else(|| DocumentPath::group(identity, &document_name(&uri)).to_string());
         let mut last = None;
         for _ in 0..ROUNDS {
-            let before = self.send(Method::GET, &path, owner, None, None).await?;
+            let before = self.send(Method::GET, &path, identity, None, None).await?;
             let condition = match (&before.status, &before.etag) {
                 (&StatusCode::OK, Some(etag)) => (header::IF_MATCH, etag.clone()),
                 (&StatusCode::NOT_FOUND, _) => (header::IF_NONE_MATCH, "*".to_owned()),
                 _ => return Err(refused(&before)),
             };
             let reply = self
-                .send(Method::PUT, &path, owner, Some(condition), Some(document.clone()))
+                .send(Method::PUT, &path, identity, Some(condition), Some(document.clone()))
                 .await?;
             match reply.status {
                 StatusCode::OK | StatusCode::CREATED => {
