@@ -22,6 +22,7 @@
 //! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod content;
 pub mod engine;
@@ -29,6 +30,7 @@ pub mod flow;
 pub mod isc;
 pub mod lab;
 pub mod msrp;
+pub mod node;
 pub mod ops;
 pub mod profile;
 pub mod sip;

@@ -1,0 +1,513 @@
+//! The node: opens the doors, starts one thread per core, and stops them again.
+//!
+//! Start at [`Node::start`]. Each thread is a [`shard::Shard`]; what watches is in [`watch`]. `media` translates what SDP agreed on for the MSRP switch. No rule is here.
+
+mod media;
+mod shard;
+mod watch;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch as signal};
+use tokio::task::JoinSet;
+
+pub use shard::{Left, Shard, ToShard};
+pub use watch::{Ladder, Watch};
+
+use crate::config::node::{NodeSettings, Ports};
+use crate::config::{ConfigError, Loaded};
+use crate::engine::Engine;
+use crate::engine::ids::PageId;
+use crate::flow::Flows;
+use crate::isc::Isc;
+use crate::isc::rules::own::BadSetting;
+use crate::msrp::{MediaEvent, Sink, Switch};
+use crate::ops::board::Board;
+use crate::ops::log;
+use crate::ops::metrics::Metrics;
+use crate::sip::resolve::Dns;
+use crate::sip::transport::{Bound, Transport};
+use crate::sip::ua::{RandomSource, SendKey, Ua};
+use crate::sip::{Protocol, transport};
+use crate::xdms::{self, Resolver};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {door} {address}: {cause}")]
+    Listen { door: &'static str, address: String, cause: io::Error },
+    #[error("cannot use {path}: {cause}", path = path.display())]
+    Data { path: PathBuf, cause: io::Error },
+    #[error("no random octets: {0}")]
+    Random(io::Error),
+    #[error("name servers: {0}")]
+    Dns(String),
+    #[error("{0}")]
+    Setting(#[from] BadSetting),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing was left, or the time for it was over.
+    Drained,
+    /// Somebody could not wait.
+    Interrupted,
+}
+
+/// Where a running node listens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doors {
+    pub sip: Vec<(Protocol, SocketAddr)>,
+    pub msrp: Vec<SocketAddr>,
+    pub xcap: Option<SocketAddr>,
+    pub ops: Option<SocketAddr>,
+}
+
+/// A running server.
+pub struct Node {
+    doors: Doors,
+    control: Arc<Controls>,
+    threads: Vec<JoinHandle<()>>,
+    /// Tasks of the caller's runtime: the HTTP servers and what samples the parts.
+    tasks: JoinSet<()>,
+}
+
+/// What operators can do to a running node, from any thread.
+pub struct Controls {
+    name: String,
+    settings: NodeSettings,
+    source: Option<Source>,
+    shards: Vec<mpsc::UnboundedSender<ToShard>>,
+    left: Vec<signal::Receiver<Left>>,
+    switch: Switch,
+    resolver: Arc<Resolver>,
+    watch: Arc<Watch>,
+    log: Option<log::Handle>,
+    drain: signal::Sender<bool>,
+}
+
+/// Where configuration comes from, to read it again.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    pub file: Option<PathBuf>,
+    pub set: Vec<String>,
+}
+
+impl Source {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The first mistake, as one line.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        Loaded::load(self.file.as_deref(), &self.set)
+    }
+}
+
+/// Random octets of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemRandom;
+
+impl RandomSource for SystemRandom {
+    fn next_u64(&mut self) -> u64 {
+        getrandom::u64()
+            .expect("the operating system gave random octets at start and has them ever after")
+    }
+}
+
+impl Node {
+    /// Opens every door, then starts serving. The HTTP servers run as tasks of the caller's runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left open.
+    pub async fn start(
+        mut settings: NodeSettings,
+        source: Option<Source>,
+        log: Option<log::Handle>,
+    ) -> Result<Self, StartError> {
+        getrandom::u64().map_err(|error| StartError::Random(io::Error::other(error)))?;
+        let dns = Dns::system().map_err(|error| StartError::Dns(error.to_string()))?;
+        let threads = usize::from(settings.threads.max(1));
+
+        let mut doors = Doors::default();
+        let sip = open_sip(&settings.transport, threads, &dns)?;
+        doors.sip = sip
+            .first()
+            .map(Bound::addresses)
+            .transpose()
+            .map_err(|cause| listen_error("SIP", "socket", cause))?
+            .unwrap_or_default();
+        let msrp = open_msrp(&settings.config.msrp.listen)?;
+        doors.msrp = msrp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let xcap = open_tcp("XDMS", settings.config.xdms.listen).await?;
+        doors.xcap = xcap.as_ref().and_then(|listener| listener.local_addr().ok());
+        let ops = open_tcp("operators", settings.config.ops.listen).await?;
+        doors.ops = ops.as_ref().and_then(|listener| listener.local_addr().ok());
+        let port = |at: Option<&SocketAddr>| at.map_or(0, SocketAddr::port);
+        settings.bound(Ports {
+            sip: port(doors.sip.first().map(|(_, at)| at)),
+            msrp: port(doors.msrp.first()),
+            xcap: port(doors.xcap.as_ref()),
+        });
+
+        let metrics = Arc::new(Metrics::new());
+        let flows = Flows::new(&settings.flow).map_err(|cause| StartError::Data {
+            path: settings.flow.folder.clone().unwrap_or_default(),
+            cause,
+        })?;
+        let watch = Arc::new(Watch {
+            name: settings.config.node.name.as_str().into(),
+            board: Board::new(settings.config.ops.pages as usize, Arc::clone(&metrics)),
+            metrics,
+            flows: Arc::new(flows),
+        });
+
+        let store = open_documents(&settings)?;
+        let resolver = Arc::new(Resolver::new(settings.resolver.clone(), store.clone()));
+        resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
+
+        let (inboxes, outboxes): (Vec<_>, Vec<_>) =
+            (0..threads).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();
+        let switch =
+            Switch::new(settings.msrp.clone(), sink(inboxes.clone())).map_err(|cause| {
+                StartError::Data {
+                    path: settings.msrp.spool_dir.clone().unwrap_or_default(),
+                    cause,
+                }
+            })?;
+
+        let mut left = Vec::new();
+        let mut running = Vec::new();
+        for (thread, (bound, inbox)) in sip.into_iter().zip(outboxes).enumerate() {
+            let (told, heard) = signal::channel(Left::Open);
+            left.push(heard);
+            let parts = Parts {
+                thread: thread as u8,
+                settings: settings.clone(),
+                switch: switch.clone(),
+                resolver: Arc::clone(&resolver),
+                watch: Arc::clone(&watch),
+                inbox,
+                own: inboxes[thread].clone(),
+                left: told,
+            };
+            let listeners = msrp
+                .iter()
+                .map(std::net::TcpListener::try_clone)
+                .collect::<io::Result<Vec<_>>>()
+                .map_err(|cause| listen_error("MSRP", "socket", cause))?;
+            running.push(start_thread(parts, bound, listeners)?);
+        }
+
+        let mut tasks = JoinSet::new();
+        if let Some(listener) = xcap {
+            let server = xdms::server::Server::new(settings.xdms_server.clone(), store);
+            tasks.spawn(xdms::server::serve(listener, Arc::new(server)));
+        }
+        let control = Arc::new(Controls {
+            name: settings.config.node.name.clone(),
+            settings,
+            source,
+            shards: inboxes,
+            left,
+            switch,
+            resolver,
+            watch,
+            log,
+            drain: signal::channel(false).0,
+        });
+        if let Some(listener) = ops {
+            // The door is open from the start and answers once the page behind it is there.
+            drop(listener);
+        }
+        Ok(Self { doors, control, threads: running, tasks })
+    }
+
+    /// Where it listens.
+    pub fn doors(&self) -> &Doors {
+        &self.doors
+    }
+
+    /// What operators can do to it.
+    pub fn control(&self) -> &Arc<Controls> {
+        &self.control
+    }
+
+    /// The line that says where it listens.
+    pub fn ready_line(&self) -> String {
+        let list =
+            |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(",") };
+        let doors = &self.doors;
+        let sip = doors
+            .sip
+            .iter()
+            .map(|(protocol, at)| format!("{}:{at}", protocol.via_token().to_ascii_lowercase()));
+        format!(
+            "ready node={} sip={} msrp={} xcap={} ops={}",
+            self.control.name,
+            list(sip.collect()),
+            list(doors.msrp.iter().map(ToString::to_string).collect()),
+            list(doors.xcap.iter().map(ToString::to_string).collect()),
+            list(doors.ops.iter().map(ToString::to_string).collect()),
+        )
+    }
+
+    /// Takes no new pages and waits until the running ones are over, at most `node.drain_timeout`.
+    pub async fn drain(&self) {
+        self.control.start_drain();
+        let limit = self.control.settings.config.node.drain_timeout;
+        let idle = async {
+            for left in &self.control.left {
+                // A thread that is gone has nothing left.
+                let _ = left.clone().wait_for(|left| *left == Left::Nothing).await;
+            }
+        };
+        if tokio::time::timeout(limit, idle).await.is_err() {
+            tracing::warn!(?limit, "pages are still running; node.drain_timeout ends them");
+        }
+    }
+
+    /// Ends every thread and task.
+    pub fn stop(mut self) {
+        self.tasks.abort_all();
+        for shard in &self.control.shards {
+            // A thread that is gone needs no telling.
+            let _ = shard.send(ToShard::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the node had panicked");
+            }
+        }
+    }
+}
+
+impl Controls {
+    /// From now on no new pages.
+    pub fn start_drain(&self) {
+        self.drain.send_replace(true);
+        for shard in &self.shards {
+            // A thread that is gone takes no pages.
+            let _ = shard.send(ToShard::Drain);
+        }
+    }
+
+    /// Resolves once somebody has asked to drain.
+    pub async fn drain_requested(&self) {
+        let mut asked = self.drain.subscribe();
+        // The sender lives as long as `self`.
+        let _ = asked.wait_for(|asked| *asked).await;
+    }
+
+    /// Reads configuration and profile again and puts them in force, all or nothing. Addresses, threads and paths stay
+    /// as they are until the next start.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration; the old one stays in force.
+    pub fn reload(&self) -> Result<(), String> {
+        let Some(source) = &self.source else {
+            return Err("this node was started without a configuration file".to_owned());
+        };
+        let loaded = source.load().map_err(|error| error.to_string())?;
+        let mut fresh = NodeSettings::new(&loaded, usize::from(self.settings.threads));
+        fresh.isc.sip.advertise.clone_from(&self.settings.isc.sip.advertise);
+        fresh.isc.sip.uri.clone_from(&self.settings.isc.sip.uri);
+        crate::isc::rules::own::Own::new(&fresh.isc).map_err(|error| error.to_string())?;
+        self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
+        for shard in &self.shards {
+            let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
+            // A thread that is gone obeys nothing.
+            let _ = shard.send(ToShard::Settings { isc, policy });
+        }
+        Ok(())
+    }
+
+    /// Ends one page; false if its thread does not exist.
+    pub fn end_page(&self, page: PageId) -> bool {
+        let Some(shard) = self.shards.get(usize::from(page.thread())) else { return false };
+        shard.send(ToShard::EndPage(page)).is_ok()
+    }
+
+    /// Bars one user from sending, or lets him send again, until the next reload or start.
+    pub fn bar(&self, uri: &str, barred: bool) {
+        for shard in &self.shards {
+            // A thread that is gone serves nobody.
+            let _ = shard.send(ToShard::Bar { uri: uri.to_owned(), barred });
+        }
+    }
+
+    /// Changes what the log holds from now on.
+    ///
+    /// # Errors
+    /// Why it stays as it is.
+    pub fn set_log_level(&self, level: log::Level) -> Result<(), String> {
+        match &self.log {
+            Some(log) => log.set(level),
+            None => Err("the log belongs to whoever started this node".to_owned()),
+        }
+    }
+
+    /// What watches the node.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// The MSRP switch, for its counters.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// Configuration in force at start.
+    pub fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+}
+
+/// What a thread takes along.
+struct Parts {
+    thread: u8,
+    settings: NodeSettings,
+    switch: Switch,
+    resolver: Arc<Resolver>,
+    watch: Arc<Watch>,
+    inbox: mpsc::UnboundedReceiver<ToShard>,
+    own: mpsc::UnboundedSender<ToShard>,
+    left: signal::Sender<Left>,
+}
+
+impl Parts {
+    fn shard(self, transport: Transport<SendKey>) -> Result<Shard, BadSetting> {
+        let ua = Ua::new(
+            crate::sip::ua::Settings { thread: self.thread, ..self.settings.ua },
+            SystemRandom,
+        );
+        Ok(Shard {
+            transport,
+            limits: self.settings.transport.limits,
+            isc: Isc::new(self.settings.isc, ua, SystemRandom)?,
+            engine: Engine::new(self.settings.policy),
+            switch: self.switch,
+            resolver: self.resolver,
+            inbox: self.inbox,
+            own: self.own,
+            watch: self.watch,
+            left: self.left,
+            pages: HashMap::new(),
+            ladder: Ladder::default(),
+        })
+    }
+}
+
+fn start_thread(
+    parts: Parts,
+    bound: Bound<SendKey>,
+    msrp: Vec<std::net::TcpListener>,
+) -> Result<JoinHandle<()>, StartError> {
+    // Whatever can be wrong with the settings is found here, not inside the thread.
+    crate::isc::rules::own::Own::new(&parts.settings.isc)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    let name = format!("pagecast-{}", parts.thread);
+    let main = move || {
+        runtime.block_on(async move {
+            let switch = parts.switch.clone();
+            for listener in msrp {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        let switch = switch.clone();
+                        tokio::spawn(async move { switch.listen(listener).await });
+                    }
+                    Err(error) => tracing::error!(%error, "an MSRP listener is lost"),
+                }
+            }
+            let started = bound.start().map_err(|error| error.to_string());
+            match started.and_then(|sip| parts.shard(sip).map_err(|error| error.to_string())) {
+                Ok(shard) => shard.run().await,
+                Err(error) => tracing::error!(error, "a thread of the node cannot serve"),
+            }
+        });
+    };
+    std::thread::Builder::new().name(name).spawn(main).map_err(StartError::Thread)
+}
+
+/// Sends media events to the thread that owns the page.
+fn sink(shards: Vec<mpsc::UnboundedSender<ToShard>>) -> Sink {
+    Arc::new(move |event: MediaEvent| {
+        let page = match &event {
+            MediaEvent::Originator { page, .. } => *page,
+            MediaEvent::Leg { leg, .. } => leg.page,
+        };
+        if let Some(shard) = shards.get(usize::from(page.thread())) {
+            // Without a receiver the thread is gone and so is the page.
+            let _ = shard.send(ToShard::Media(event));
+        }
+    })
+}
+
+fn listen_error(door: &'static str, address: impl ToString, cause: io::Error) -> StartError {
+    StartError::Listen { door, address: address.to_string(), cause }
+}
+
+fn open_sip(
+    settings: &transport::Settings,
+    threads: usize,
+    dns: &Dns,
+) -> Result<Vec<Bound<SendKey>>, StartError> {
+    Transport::bind(settings, threads, dns).map_err(|cause| {
+        let addresses: Vec<String> =
+            settings.udp.iter().chain(&settings.tcp).map(ToString::to_string).collect();
+        listen_error("SIP", addresses.join(", "), cause)
+    })
+}
+
+fn open_msrp(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, StartError> {
+    let open = |address: &SocketAddr| {
+        let domain = socket2::Domain::for_address(*address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&(*address).into())?;
+        socket.listen(1024)?;
+        socket.set_nonblocking(true)?;
+        Ok(std::net::TcpListener::from(socket))
+    };
+    addresses
+        .iter()
+        .map(|address| open(address).map_err(|cause| listen_error("MSRP", address, cause)))
+        .collect()
+}
+
+async fn open_tcp(
+    door: &'static str,
+    address: Option<SocketAddr>,
+) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).map_err(|cause| listen_error(door, address, cause))
+}
+
+fn open_documents(settings: &NodeSettings) -> Result<Arc<xdms::store::Store>, StartError> {
+    let path = settings.config.node.data_dir.join("xdms");
+    let failed = |cause| StartError::Data { path: path.clone(), cause };
+    let quotas = xdms::store::Quotas::default();
+    let store = xdms::store::Store::open(&path, quotas).map_err(failed)?;
+    if let Some(from) = &settings.config.xdms.documents {
+        let (taken, refused) = store
+            .import(from, xdms::server::OPERATOR)
+            .map_err(|cause| StartError::Data { path: from.clone(), cause })?;
+        for (path, why) in refused {
+            tracing::warn!(path = %path.display(), why, "document not taken");
+        }
+        tracing::info!(taken, "documents loaded");
+    }
+    Ok(Arc::new(store))
+}

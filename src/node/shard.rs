@@ -1,0 +1,320 @@
+//! One thread of the node: its sockets, its SIP stack, its engine, and the loop that joins them.
+//!
+//! Start at [`Shard::run`]: something arrives, [`Shard::turn`] carries it through until nothing is left to do. There is
+//! one arm for each effect and no rule here: rules live in `engine` and `isc`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+
+use super::media;
+use super::watch::{Ladder, Watch, wall_clock};
+use crate::engine::Engine;
+use crate::engine::effect::Effect;
+use crate::engine::event::Event;
+use crate::engine::ids::PageId;
+use crate::engine::input::{Arrival, Input, LegEvent, LegMedia, MediaFailure, Refusal};
+use crate::engine::party::{Audience, Target};
+use crate::engine::policy::Policy;
+use crate::isc::{self, Happening, Isc};
+use crate::msrp::{MediaEvent, Side, Switch};
+use crate::sip::message::{Limits, Message};
+use crate::sip::transport::{Inbound, Sent, Transport};
+use crate::sip::ua::{Output, SendKey};
+use crate::xdms::{Query, Resolver};
+
+/// What reaches a thread from elsewhere in the process.
+///
+/// The channel behind it has no length of its own: media events are a handful per leg and legs are bounded by the
+/// policy, there is one resolution per page, and the rest comes from operators.
+pub enum ToShard {
+    Media(MediaEvent),
+    Resolved { page: PageId, result: Result<Audience, Refusal> },
+    EndPage(PageId),
+    Bar { uri: String, barred: bool },
+    Drain,
+    Settings { isc: Box<isc::settings::Settings>, policy: Box<Policy> },
+    Stop,
+}
+
+/// Everything one thread owns.
+pub struct Shard {
+    pub transport: Transport<SendKey>,
+    pub limits: Limits,
+    pub isc: Isc,
+    pub engine: Engine,
+    pub switch: Switch,
+    pub resolver: Arc<Resolver>,
+    pub inbox: mpsc::UnboundedReceiver<ToShard>,
+    /// Our own address, for tasks that answer later.
+    pub own: mpsc::UnboundedSender<ToShard>,
+    pub watch: Arc<Watch>,
+    /// Told what is left here while draining.
+    pub left: watch::Sender<Left>,
+    pub pages: HashMap<PageId, Originator>,
+    pub ladder: Ladder,
+}
+
+/// What the node itself keeps of a page.
+pub struct Originator {
+    arrival: Arrival,
+    /// The page says in CPIM who sent it (MS-020); known with the audience.
+    attributed: bool,
+    /// Own MSRP path on the originator's side, once it is reserved.
+    path: Option<String>,
+}
+
+/// Whether a thread still has work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// New pages are taken.
+    Open,
+    /// Only running pages go on.
+    Draining,
+    Nothing,
+}
+
+impl Shard {
+    /// Serves until told to stop.
+    pub async fn run(mut self) {
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                told = self.inbox.recv() => match told {
+                    None | Some(ToShard::Stop) => break,
+                    Some(told) => self.told(told),
+                },
+                inbound = self.transport.recv() => self.arrived(inbound),
+                () = sleep_until(wake) => self.woken(),
+            }
+            if *self.left.borrow() == Left::Draining && self.engine.is_idle() {
+                self.left.send_replace(Left::Nothing);
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        [self.isc.next_wake(), self.engine.next_wake()].into_iter().flatten().min()
+    }
+
+    /// Something came in on a SIP socket.
+    fn arrived(&mut self, inbound: Inbound<SendKey>) {
+        let now = now();
+        self.isc.overload(self.engine.admits().err().and_then(|refusal| refusal.retry_after));
+        match inbound {
+            Inbound::Message { bytes, flow } => match Message::parse(bytes, &self.limits) {
+                Ok(message) => {
+                    self.watch.received(&message);
+                    self.ladder.received(&message, &flow);
+                    self.isc.receive(now, message, flow);
+                }
+                Err(malformed) => self.isc.malformed(now, malformed, flow),
+            },
+            Inbound::Malformed { malformed, flow } => self.isc.malformed(now, malformed, flow),
+            Inbound::Outcome { key, sent: Ok(protocol) } => self.isc.sent(now, key, protocol),
+            Inbound::Outcome { key, sent: Err(not) } => self.isc.send_failed(now, key, not.more),
+        }
+        self.turn(now);
+    }
+
+    /// A timer is due.
+    fn woken(&mut self) {
+        let now = now();
+        self.isc.wake(now);
+        let mut effects = Vec::new();
+        self.engine.wake(now, &mut effects);
+        self.perform(now, effects);
+        self.turn(now);
+    }
+
+    /// Another part of the process has something for us.
+    fn told(&mut self, told: ToShard) {
+        let now = now();
+        match told {
+            ToShard::Media(MediaEvent::Originator { page, event }) => {
+                self.happened(now, Input::OriginatorMedia { page, event });
+            }
+            ToShard::Media(MediaEvent::Leg { leg, event }) => {
+                self.happened(now, Input::LegMedia { leg, event });
+            }
+            ToShard::Resolved { page, result } => {
+                if let (Some(of), Ok(audience)) = (self.pages.get_mut(&page), &result) {
+                    of.attributed = audience.sender_attribution;
+                }
+                self.happened(now, Input::Resolved { page, result });
+            }
+            ToShard::EndPage(page) => self.happened(now, Input::End { page }),
+            ToShard::Bar { uri, barred } => self.isc.bar(&uri, barred),
+            ToShard::Drain => {
+                self.engine.drain();
+                self.isc.drain();
+                self.left.send_replace(Left::Draining);
+            }
+            ToShard::Settings { isc, policy } => {
+                if let Err(error) = self.isc.reload(*isc) {
+                    tracing::error!(%error, "new settings not taken");
+                } else {
+                    self.engine.set_policy(*policy);
+                }
+            }
+            ToShard::Stop => {}
+        }
+        self.turn(now);
+    }
+
+    /// Carries on until the SIP stack has nothing more to say.
+    fn turn(&mut self, now: Instant) {
+        while let Some(output) = self.isc.poll() {
+            match output {
+                Output::Send { key, to, bytes, via_at, call } => {
+                    self.watch.sent(&bytes);
+                    if let Some(trail) = call.and_then(|call| self.isc.trail_of(call)) {
+                        self.ladder.learn(&bytes, trail);
+                    }
+                    let sent = self.transport.send(key, &to, bytes.clone(), via_at);
+                    let protocol = match sent {
+                        Sent::Now(protocol) => {
+                            self.isc.sent(now, key, protocol);
+                            Some(protocol)
+                        }
+                        Sent::Later => None,
+                        Sent::Failed { more } => {
+                            self.isc.send_failed(now, key, more);
+                            continue;
+                        }
+                    };
+                    self.ladder.sent(&bytes, &to, protocol);
+                }
+                Output::Event(event) => {
+                    let mut happenings = Vec::new();
+                    self.isc.on_event(now, event, &mut happenings);
+                    for happening in happenings {
+                        match happening {
+                            Happening::Input(input) => self.happened(now, input),
+                            Happening::Refused(refused) => self.watch.refused(&refused),
+                        }
+                    }
+                }
+            }
+        }
+        self.ladder.settle(&self.watch);
+    }
+
+    fn happened(&mut self, now: Instant, input: Input) {
+        if let Input::Arrived(arrival) = &input {
+            let (page, arrival) = (arrival.page, arrival.clone());
+            self.pages.insert(page, Originator { arrival, attributed: false, path: None });
+        }
+        let mut effects = Vec::new();
+        self.engine.handle(now, input, &mut effects);
+        self.perform(now, effects);
+    }
+
+    /// Performs effects in order; an effect that fails is an input of its own.
+    fn perform(&mut self, now: Instant, effects: Vec<Effect>) {
+        let mut later = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Resolve { page, target } => self.resolve(now, page, target),
+                Effect::Invite { leg, recipient, audience } => {
+                    match self.switch.reserve(Side::Leg(leg)) {
+                        Ok(path) => self.isc.invite(now, leg, &recipient, &path, &audience),
+                        Err(_full) => {
+                            let event = LegEvent::Unreachable { timeout: false };
+                            later.push(Input::Leg { leg, event });
+                        }
+                    }
+                }
+                Effect::Progress { page, ringing } => {
+                    if let Some(path) = self.originator_path(page) {
+                        self.isc.progress(now, page, &path, ringing);
+                    }
+                }
+                Effect::Answer { page } => match self.originator_path(page) {
+                    Some(path) => self.isc.answer(now, page, &path),
+                    None => later.push(Input::End { page }),
+                },
+                Effect::Refuse { page, refusal } => self.isc.refuse(now, page, &refusal),
+                Effect::Cancel { leg, cause } => self.isc.cancel(now, leg, &cause),
+                Effect::Join { leg } => match self.isc.peer_of_leg(leg) {
+                    Some(peer) => self.switch.join(leg, media::peer(peer)),
+                    None => {
+                        let event = LegMedia::Failed { cause: MediaFailure::Connection };
+                        later.push(Input::LegMedia { leg, event });
+                    }
+                },
+                Effect::Abort { leg } => self.switch.abort(Side::Leg(leg)),
+                Effect::EndLeg { leg, cause } => self.isc.end_leg(now, leg, cause.as_ref()),
+                Effect::EndOriginator { page, cause } => {
+                    self.isc.end_originator(now, page, cause.as_ref());
+                }
+                Effect::Report { page, status, text } => self.switch.report(page, status, text),
+                Effect::ReleaseLeg { leg } => self.switch.release(Side::Leg(leg)),
+                Effect::ReleaseOriginator { page } => self.switch.release(Side::Originator(page)),
+                Effect::Forget { page } => self.forget(page),
+                Effect::Event(event) => self.shown(&event),
+            }
+        }
+        for input in later {
+            self.happened(now, input);
+        }
+    }
+
+    /// Asks who is meant, in a task of its own; the answer comes back through the inbox.
+    fn resolve(&mut self, now: Instant, page: PageId, target: Target) {
+        let Some(Originator { arrival, .. }) = self.pages.get(&page) else { return };
+        let query = Query {
+            target,
+            identities: arrival.identities.clone(),
+            anonymous: arrival.anonymous,
+            now,
+            time: wall_clock(),
+        };
+        let (resolver, own) = (Arc::clone(&self.resolver), self.own.clone());
+        tokio::spawn(async move {
+            let result = resolver.resolve(query).await;
+            // Without a receiver the thread is gone and so is the page.
+            let _ = own.send(ToShard::Resolved { page, result });
+        });
+    }
+
+    /// Our MSRP path towards the originator; reserved and open from the first time it is asked for (IM-067).
+    fn originator_path(&mut self, page: PageId) -> Option<String> {
+        let originator = self.pages.get_mut(&page)?;
+        if let Some(path) = &originator.path {
+            return Some(path.clone());
+        }
+        let (peer, accept) = self.isc.peer_of_originator(page)?;
+        let path = self.switch.reserve(Side::Originator(page)).ok()?;
+        let Arrival { anonymous, identities, dialled, .. } = &originator.arrival;
+        let rules = media::rules(originator.attributed, *anonymous, identities, dialled);
+        self.switch.open_originator(page, media::peer(peer), media::accept(accept), rules);
+        originator.path = Some(path.clone());
+        Some(path)
+    }
+
+    fn forget(&mut self, page: PageId) {
+        self.pages.remove(&page);
+        self.switch.forget(page);
+        self.isc.forget(page);
+        self.ladder.forget(page);
+    }
+
+    fn shown(&self, event: &Event) {
+        self.watch.event(event);
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,236 @@
+//! What the node shows of itself: one place that turns events, messages and refusals into the board, metrics, call flows
+//! and log lines.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::engine::event::Event;
+use crate::engine::ids::{LegId, PageId};
+use crate::flow::{Crossing, Flows, Transport};
+use crate::isc::Refused;
+use crate::ops::board::Board;
+use crate::ops::metrics::{Direction, Metrics};
+use crate::sip::message::Message;
+use crate::sip::{Flow, Protocol, Target};
+
+/// Everything of a node that watches. Shared by its threads.
+pub struct Watch {
+    /// Our name in call flows.
+    pub name: Arc<str>,
+    pub board: Board,
+    pub metrics: Arc<Metrics>,
+    pub flows: Arc<Flows>,
+}
+
+/// The wall clock, for events and call flows only; no decision depends on it.
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+impl Watch {
+    /// One event of the engine.
+    pub fn event(&self, event: &Event) {
+        log_event(event);
+        self.board.on_event(wall_clock(), event);
+        if let Event::PageEnded { page, failed, .. } = event {
+            self.flows.ended(page.as_u64(), *failed > 0);
+        }
+        if let Event::PageRefused { page, .. } = event {
+            self.flows.ended(page.as_u64(), true);
+        }
+    }
+
+    /// A request was refused before the engine heard of it; `isc` has written its log line.
+    pub fn refused(&self, refused: &Refused) {
+        self.metrics.refused(refused.rule);
+    }
+
+    /// A SIP message was received.
+    pub fn received(&self, message: &Message) {
+        self.count(Direction::In, message);
+    }
+
+    /// A SIP message leaves.
+    pub fn sent(&self, bytes: &Bytes) {
+        let Some((method, status)) = start_of(bytes) else { return };
+        self.metrics.sip_message(Direction::Out, method, status);
+    }
+
+    fn count(&self, direction: Direction, message: &Message) {
+        let cseq = message.cseq();
+        self.metrics.sip_message(direction, cseq.method.as_str(), message.status());
+    }
+}
+
+/// Method and status of a message of ours: the start line of a request, the CSeq of a response.
+fn start_of(bytes: &[u8]) -> Option<(&str, Option<u16>)> {
+    let line = &bytes[..memchr::memchr(b'\r', bytes)?];
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.split(' ');
+    let first = words.next()?;
+    if first != "SIP/2.0" {
+        return Some((first, None));
+    }
+    let status = words.next()?.parse().ok()?;
+    let cseq = header(bytes, b"\r\nCSeq: ")?;
+    Some((cseq.split(' ').nth(1)?, Some(status)))
+}
+
+/// The value of a header as we and most others write it.
+fn header<'a>(bytes: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    let at = memchr::memmem::find(bytes, name)? + name.len();
+    let end = at + memchr::memchr(b'\r', &bytes[at..])?;
+    std::str::from_utf8(&bytes[at..end]).ok().map(str::trim)
+}
+
+fn log_event(event: &Event) {
+    match event {
+        Event::PageArrived { page, originator, dialled, size } => {
+            tracing::info!(%page, originator = %originator.uri, dialled = %dialled.uri, size, "page arrived");
+        }
+        Event::PageRefused { page, status, text } => {
+            tracing::info!(%page, status, text, "page refused");
+        }
+        Event::PageLost { page, cause } => {
+            tracing::info!(%page, ?cause.protocol, cause.code, cause.text, "page lost");
+        }
+        Event::PageComplete { page, size } => tracing::info!(%page, size, "page complete"),
+        Event::Delivered { leg, octets } => tracing::info!(%leg, octets, "delivered"),
+        Event::Failed { leg, cause, octets } => {
+            tracing::info!(%leg, octets, ?cause.protocol, cause.code, cause.text, "not delivered");
+        }
+        Event::PageEnded { page, delivered, failed } => {
+            tracing::info!(%page, delivered, failed, "page ended");
+        }
+        Event::RecipientRemoved { page, why, .. } => {
+            tracing::info!(%page, ?why, "recipient removed")
+        }
+        other => tracing::debug!(event = ?other, "event"),
+    }
+}
+
+/// One SIP message on its way into the call flow: whose it is may be known only at the end of the turn.
+struct Pending {
+    call_id: Bytes,
+    bytes: Bytes,
+    time: SystemTime,
+    sent: bool,
+    protocol: Protocol,
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+}
+
+/// Which Call-ID belongs to which page, and the messages of this turn.
+#[derive(Default)]
+pub struct Ladder {
+    trails: HashMap<Bytes, (PageId, Option<LegId>)>,
+    of_page: HashMap<PageId, Vec<Bytes>>,
+    pending: Vec<Pending>,
+}
+
+impl Ladder {
+    /// Notes a received message.
+    pub fn received(&mut self, message: &Message, flow: &Flow) {
+        self.pending.push(Pending {
+            call_id: Bytes::copy_from_slice(message.call_id()),
+            bytes: message.bytes().clone(),
+            time: wall_clock(),
+            sent: false,
+            protocol: flow.protocol,
+            local: Some(flow.local),
+            remote: Some(flow.peer),
+        });
+    }
+
+    /// Notes a message that leaves.
+    pub fn sent(&mut self, bytes: &Bytes, to: &Target, protocol: Option<Protocol>) {
+        let Some(call_id) = header(bytes, b"\r\nCall-ID: ") else { return };
+        let (local, remote) = match to {
+            Target::Flow(flow) => (Some(flow.local), Some(flow.peer)),
+            Target::NextHop { .. } => (None, None),
+        };
+        self.pending.push(Pending {
+            call_id: Bytes::copy_from_slice(call_id.as_bytes()),
+            bytes: bytes.clone(),
+            time: wall_clock(),
+            sent: true,
+            protocol: protocol.unwrap_or(Protocol::Tcp),
+            local,
+            remote,
+        });
+    }
+
+    /// Learns whose call the last message noted belongs to.
+    pub fn learn(&mut self, bytes: &[u8], trail: (PageId, Option<LegId>)) {
+        let Some(call_id) = header(bytes, b"\r\nCall-ID: ") else { return };
+        if !self.trails.contains_key(call_id.as_bytes()) {
+            let call_id = Bytes::copy_from_slice(call_id.as_bytes());
+            self.of_page.entry(trail.0).or_default().push(call_id.clone());
+            self.trails.insert(call_id, trail);
+        }
+    }
+
+    /// Ends the turn: what is known to belong to a page goes into its call flow, the rest is dropped.
+    pub fn settle(&mut self, watch: &Watch) {
+        for pending in self.pending.drain(..) {
+            let Some((page, leg)) = self.trails.get(&pending.call_id) else { continue };
+            let peer: Arc<str> = match leg {
+                None => "originator".into(),
+                Some(leg) => format!("recipient {}", leg.n).into(),
+            };
+            let (from, to) =
+                if pending.sent { (watch.name.clone(), peer) } else { (peer, watch.name.clone()) };
+            let crossing = Crossing {
+                page: page.as_u64(),
+                leg: leg.map(|leg| leg.n),
+                time: pending.time,
+                transport: match pending.protocol {
+                    Protocol::Udp => Transport::Udp,
+                    Protocol::Tcp | Protocol::Tls => Transport::Tcp,
+                },
+                sent: pending.sent,
+                from,
+                to,
+                local: pending.local,
+                remote: pending.remote,
+            };
+            watch.flows.record_sip(crossing, &pending.bytes);
+        }
+    }
+
+    /// Nothing more comes for this page.
+    pub fn forget(&mut self, page: PageId) {
+        for call_id in self.of_page.remove(&page).into_iter().flatten() {
+            self.trails.remove(&call_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_messages_are_counted_by_method_and_status() {
+        let cases: [(&[u8], Option<(&str, Option<u16>)>); 3] = [
+            (b"INVITE sip:a@b SIP/2.0\r\nCSeq: 1 INVITE\r\n\r\n", Some(("INVITE", None))),
+            (b"SIP/2.0 200 OK\r\nCSeq: 7 BYE\r\n\r\n", Some(("BYE", Some(200)))),
+            (b"\r\n", None),
+        ];
+        for (bytes, counted) in cases {
+            let found = start_of(bytes).filter(|(method, _)| !method.is_empty());
+            assert_eq!(found, counted);
+        }
+    }
+
+    #[test]
+    fn the_call_of_a_message_is_found_by_its_call_id() {
+        let bytes = b"BYE sip:a@b SIP/2.0\r\nCall-ID: lm-00ab@h\r\n\r\n";
+        assert_eq!(header(bytes, b"\r\nCall-ID: "), Some("lm-00ab@h"));
+    }
+}
