@@ -99,7 +99,7 @@ async fn until_signalled(node: &Node, mut signals: Signals) -> Ended {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             () = node.control().drain_requested() => break,
-            _ = signals.hangup.recv() => match node.control().reload() {
+            _ = signals.hangup.recv() => match node.control().reload_now() {
                 Ok(()) => tracing::info!("configuration reloaded"),
                 Err(error) => tracing::error!(error, "configuration not reloaded, the old one stays in force"),
             },

@@ -2,6 +2,7 @@
 //!
 //! Start at [`Node::start`]. Each thread is a [`shard::Shard`]; what watches is in [`watch`]. `media` translates what SDP agreed on for the MSRP switch. No rule is here.
 
+pub mod control;
 mod media;
 mod shard;
 mod watch;
@@ -10,27 +11,27 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 
+pub use control::Controls;
 pub use shard::{Left, Shard, ToShard};
-pub use watch::{Ladder, Watch};
+pub use watch::{Gauges, Ladder, Watch};
 
 use crate::config::node::{NodeSettings, Ports};
 use crate::config::{ConfigError, Loaded};
 use crate::engine::Engine;
-use crate::engine::ids::PageId;
 use crate::flow::Flows;
 use crate::isc::Isc;
 use crate::isc::rules::own::BadSetting;
 use crate::msrp::{MediaEvent, Sink, Switch};
 use crate::ops::board::Board;
-use crate::ops::log;
 use crate::ops::metrics::Metrics;
+use crate::ops::{Control, NeighbourState, http, log};
 use crate::sip::resolve::Dns;
 use crate::sip::transport::{Bound, Transport};
 use crate::sip::ua::{RandomSource, SendKey, Ua};
@@ -79,20 +80,6 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     /// Tasks of the caller's runtime: the HTTP servers and what samples the parts.
     tasks: JoinSet<()>,
-}
-
-/// What operators can do to a running node, from any thread.
-pub struct Controls {
-    name: String,
-    settings: NodeSettings,
-    source: Option<Source>,
-    shards: Vec<mpsc::UnboundedSender<ToShard>>,
-    left: Vec<signal::Receiver<Left>>,
-    switch: Switch,
-    resolver: Arc<Resolver>,
-    watch: Arc<Watch>,
-    log: Option<log::Handle>,
-    drain: signal::Sender<bool>,
 }
 
 /// Where configuration comes from, to read it again.
@@ -165,7 +152,9 @@ impl Node {
         })?;
         let watch = Arc::new(Watch {
             name: settings.config.node.name.as_str().into(),
-            board: Board::new(settings.config.ops.pages as usize, Arc::clone(&metrics)),
+            board: Arc::new(Board::new(settings.config.ops.pages as usize, Arc::clone(&metrics))),
+            gauges: (0..threads).map(|_| Gauges::default()).collect(),
+            core: Mutex::new((NeighbourState::Unknown, None)),
             metrics,
             flows: Arc::new(flows),
         });
@@ -212,21 +201,23 @@ impl Node {
             let server = xdms::server::Server::new(settings.xdms_server.clone(), store);
             tasks.spawn(xdms::server::serve(listener, Arc::new(server)));
         }
-        let control = Arc::new(Controls {
-            name: settings.config.node.name.clone(),
-            settings,
-            source,
-            shards: inboxes,
-            left,
-            switch,
-            resolver,
-            watch,
-            log,
-            drain: signal::channel(false).0,
-        });
+        let control =
+            Arc::new(Controls::new(settings, source, log, inboxes, left, switch, resolver, watch));
         if let Some(listener) = ops {
-            // The door is open from the start and answers once the page behind it is there.
-            drop(listener);
+            let (metrics, board, flows) = (
+                control.watch.metrics.clone(),
+                control.watch.board.clone(),
+                control.watch.flows.clone(),
+            );
+            let door = control.settings.door.clone();
+            let door = http::Door::new(
+                door,
+                metrics,
+                board,
+                flows,
+                Arc::clone(&control) as Arc<dyn Control>,
+            );
+            tasks.spawn(http::serve(listener, Arc::new(door)));
         }
         Ok(Self { doors, control, threads: running, tasks })
     }
@@ -252,7 +243,7 @@ impl Node {
             .map(|(protocol, at)| format!("{}:{at}", protocol.via_token().to_ascii_lowercase()));
         format!(
             "ready node={} sip={} msrp={} xcap={} ops={}",
-            self.control.name,
+            self.control.settings.config.node.name,
             list(sip.collect()),
             list(doors.msrp.iter().map(ToString::to_string).collect()),
             list(doors.xcap.iter().map(ToString::to_string).collect()),
@@ -290,87 +281,6 @@ impl Node {
     }
 }
 
-impl Controls {
-    /// From now on no new pages.
-    pub fn start_drain(&self) {
-        self.drain.send_replace(true);
-        for shard in &self.shards {
-            // A thread that is gone takes no pages.
-            let _ = shard.send(ToShard::Drain);
-        }
-    }
-
-    /// Resolves once somebody has asked to drain.
-    pub async fn drain_requested(&self) {
-        let mut asked = self.drain.subscribe();
-        // The sender lives as long as `self`.
-        let _ = asked.wait_for(|asked| *asked).await;
-    }
-
-    /// Reads configuration and profile again and puts them in force, all or nothing. Addresses, threads and paths stay
-    /// as they are until the next start.
-    ///
-    /// # Errors
-    /// What is wrong with the new configuration; the old one stays in force.
-    pub fn reload(&self) -> Result<(), String> {
-        let Some(source) = &self.source else {
-            return Err("this node was started without a configuration file".to_owned());
-        };
-        let loaded = source.load().map_err(|error| error.to_string())?;
-        let mut fresh = NodeSettings::new(&loaded, usize::from(self.settings.threads));
-        fresh.isc.sip.advertise.clone_from(&self.settings.isc.sip.advertise);
-        fresh.isc.sip.uri.clone_from(&self.settings.isc.sip.uri);
-        crate::isc::rules::own::Own::new(&fresh.isc).map_err(|error| error.to_string())?;
-        self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
-        for shard in &self.shards {
-            let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
-            // A thread that is gone obeys nothing.
-            let _ = shard.send(ToShard::Settings { isc, policy });
-        }
-        Ok(())
-    }
-
-    /// Ends one page; false if its thread does not exist.
-    pub fn end_page(&self, page: PageId) -> bool {
-        let Some(shard) = self.shards.get(usize::from(page.thread())) else { return false };
-        shard.send(ToShard::EndPage(page)).is_ok()
-    }
-
-    /// Bars one user from sending, or lets him send again, until the next reload or start.
-    pub fn bar(&self, uri: &str, barred: bool) {
-        for shard in &self.shards {
-            // A thread that is gone serves nobody.
-            let _ = shard.send(ToShard::Bar { uri: uri.to_owned(), barred });
-        }
-    }
-
-    /// Changes what the log holds from now on.
-    ///
-    /// # Errors
-    /// Why it stays as it is.
-    pub fn set_log_level(&self, level: log::Level) -> Result<(), String> {
-        match &self.log {
-            Some(log) => log.set(level),
-            None => Err("the log belongs to whoever started this node".to_owned()),
-        }
-    }
-
-    /// What watches the node.
-    pub fn watch(&self) -> &Arc<Watch> {
-        &self.watch
-    }
-
-    /// The MSRP switch, for its counters.
-    pub fn switch(&self) -> &Switch {
-        &self.switch
-    }
-
-    /// Configuration in force at start.
-    pub fn settings(&self) -> &NodeSettings {
-        &self.settings
-    }
-}
-
 /// What a thread takes along.
 struct Parts {
     thread: u8,
@@ -390,6 +300,7 @@ impl Parts {
             SystemRandom,
         );
         Ok(Shard {
+            thread: self.thread,
             transport,
             limits: self.settings.transport.limits,
             isc: Isc::new(self.settings.isc, ua, SystemRandom)?,

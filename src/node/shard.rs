@@ -41,6 +41,7 @@ pub enum ToShard {
 
 /// Everything one thread owns.
 pub struct Shard {
+    pub thread: u8,
     pub transport: Transport<SendKey>,
     pub limits: Limits,
     pub isc: Isc,
@@ -115,7 +116,7 @@ impl Shard {
             },
             Inbound::Malformed { malformed, flow } => self.isc.malformed(now, malformed, flow),
             Inbound::Outcome { key, sent: Ok(protocol) } => self.isc.sent(now, key, protocol),
-            Inbound::Outcome { key, sent: Err(not) } => self.isc.send_failed(now, key, not.more),
+            Inbound::Outcome { key, sent: Err(not) } => self.failed(now, key, not.more),
         }
         self.turn(now);
     }
@@ -182,7 +183,7 @@ impl Shard {
                         }
                         Sent::Later => None,
                         Sent::Failed { more } => {
-                            self.isc.send_failed(now, key, more);
+                            self.failed(now, key, more);
                             continue;
                         }
                     };
@@ -201,6 +202,15 @@ impl Shard {
             }
         }
         self.ladder.settle(&self.watch);
+        let stats = self.isc.ua().stats();
+        self.watch.gauge(self.thread, stats);
+    }
+
+    fn failed(&mut self, now: Instant, key: SendKey, more: bool) {
+        if !more {
+            self.watch.unreachable();
+        }
+        self.isc.send_failed(now, key, more);
     }
 
     fn happened(&mut self, now: Instant, input: Input) {

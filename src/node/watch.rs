@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -12,18 +13,31 @@ use crate::engine::event::Event;
 use crate::engine::ids::{LegId, PageId};
 use crate::flow::{Crossing, Flows, Transport};
 use crate::isc::Refused;
+use crate::ops::NeighbourState;
 use crate::ops::board::Board;
 use crate::ops::metrics::{Direction, Metrics};
 use crate::sip::message::Message;
+use crate::sip::ua::Stats;
 use crate::sip::{Flow, Protocol, Target};
 
 /// Everything of a node that watches. Shared by its threads.
 pub struct Watch {
     /// Our name in call flows.
     pub name: Arc<str>,
-    pub board: Board,
+    pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub flows: Arc<Flows>,
+    /// One for each thread.
+    pub gauges: Box<[Gauges]>,
+    /// What is known of the core, and the last thing that went wrong with it.
+    pub core: Mutex<(NeighbourState, Option<String>)>,
+}
+
+/// What a thread has and has done, as far as it is read and not counted.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    pub transactions: AtomicU64,
+    pub retransmissions: AtomicU64,
 }
 
 /// The wall clock, for events and call flows only; no decision depends on it.
@@ -52,18 +66,38 @@ impl Watch {
 
     /// A SIP message was received.
     pub fn received(&self, message: &Message) {
-        self.count(Direction::In, message);
+        let cseq = message.cseq();
+        self.metrics.sip_message(Direction::In, cseq.method.as_str(), message.status());
+        if message.status().is_some() {
+            self.core_is(NeighbourState::Up, None);
+        }
+    }
+
+    /// A request found no way to the core.
+    pub fn unreachable(&self) {
+        self.core_is(NeighbourState::Down, Some("no next hop takes our requests".to_owned()));
+    }
+
+    fn core_is(&self, state: NeighbourState, error: Option<String>) {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        core.0 = state;
+        if error.is_some() {
+            core.1 = error;
+        }
+    }
+
+    /// What a thread has now.
+    pub fn gauge(&self, thread: u8, stats: Stats) {
+        let Some(gauges) = self.gauges.get(usize::from(thread)) else { return };
+        let transactions = stats.client_transactions + stats.server_transactions;
+        gauges.transactions.store(transactions as u64, Ordering::Relaxed);
+        gauges.retransmissions.store(stats.retransmissions_sent, Ordering::Relaxed);
     }
 
     /// A SIP message leaves.
     pub fn sent(&self, bytes: &Bytes) {
         let Some((method, status)) = start_of(bytes) else { return };
         self.metrics.sip_message(Direction::Out, method, status);
-    }
-
-    fn count(&self, direction: Direction, message: &Message) {
-        let cseq = message.cseq();
-        self.metrics.sip_message(direction, cseq.method.as_str(), message.status());
     }
 }
 

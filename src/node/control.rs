@@ -1,0 +1,216 @@
+//! What operators can do to a running node, from any thread.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, watch as signal};
+use tokio::time::Instant;
+
+use super::Source;
+use super::shard::{Left, ToShard};
+use super::watch::Watch;
+use crate::config::node::NodeSettings;
+use crate::engine::ids::PageId;
+use crate::isc::rules::own::Own;
+use crate::msrp::Switch;
+use crate::ops::board::PageState;
+use crate::ops::metrics::{Direction, Metrics};
+use crate::ops::{Control, Done, Neighbour, NeighbourState, Status, log};
+use crate::sip::uri::Uri;
+use crate::xdms::Resolver;
+
+/// A running node, as operators see it.
+pub struct Controls {
+    pub(super) settings: NodeSettings,
+    source: Option<Source>,
+    log: Option<log::Handle>,
+    pub(super) shards: Vec<mpsc::UnboundedSender<ToShard>>,
+    pub(super) left: Vec<signal::Receiver<Left>>,
+    switch: Switch,
+    resolver: Arc<Resolver>,
+    pub(super) watch: Arc<Watch>,
+    drain: signal::Sender<bool>,
+    started: Instant,
+    /// What was counted at the last scrape: octets in and out, retransmissions.
+    counted: Mutex<[u64; 3]>,
+}
+
+impl Controls {
+    /// Joins what `Node::start` has made.
+    #[expect(clippy::too_many_arguments, reason = "called once, where the parts are made")]
+    pub(super) fn new(
+        settings: NodeSettings,
+        source: Option<Source>,
+        log: Option<log::Handle>,
+        shards: Vec<mpsc::UnboundedSender<ToShard>>,
+        left: Vec<signal::Receiver<Left>>,
+        switch: Switch,
+        resolver: Arc<Resolver>,
+        watch: Arc<Watch>,
+    ) -> Self {
+        Self {
+            settings,
+            source,
+            log,
+            shards,
+            left,
+            switch,
+            resolver,
+            watch,
+            drain: signal::channel(false).0,
+            started: Instant::now(),
+            counted: Mutex::default(),
+        }
+    }
+
+    /// From now on no new pages.
+    pub fn start_drain(&self) {
+        self.drain.send_replace(true);
+        for shard in &self.shards {
+            // A thread that is gone takes no pages.
+            let _ = shard.send(ToShard::Drain);
+        }
+    }
+
+    /// Resolves once somebody has asked to drain.
+    pub async fn drain_requested(&self) {
+        let mut asked = self.drain.subscribe();
+        // The sender lives as long as `self`.
+        let _ = asked.wait_for(|asked| *asked).await;
+    }
+
+    /// Reads configuration and profile again and puts them in force, all or nothing. Addresses, threads, paths, timers of
+    /// SIP and the bounds of MSRP stay as they are until the next start.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration; the old one stays in force.
+    pub fn reload_now(&self) -> Result<(), String> {
+        let Some(source) = &self.source else {
+            return Err("this node was started without a configuration file".to_owned());
+        };
+        let loaded = source.load().map_err(|error| error.to_string())?;
+        let mut fresh = NodeSettings::new(&loaded, usize::from(self.settings.threads));
+        fresh.isc.sip.advertise.clone_from(&self.settings.isc.sip.advertise);
+        fresh.isc.sip.uri.clone_from(&self.settings.isc.sip.uri);
+        Own::new(&fresh.isc).map_err(|error| error.to_string())?;
+        self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
+        for shard in &self.shards {
+            let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
+            // A thread that is gone obeys nothing.
+            let _ = shard.send(ToShard::Settings { isc, policy });
+        }
+        Ok(())
+    }
+
+    /// What watches the node.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// The MSRP switch, for its counters.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+}
+
+fn ready<T: Send + 'static>(value: T) -> Done<T> {
+    Box::pin(std::future::ready(value))
+}
+
+impl Control for Controls {
+    fn status(&self) -> Status {
+        let (state, last_error) =
+            self.watch.core.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let path = |path: PathBuf| path.display().to_string();
+        let up = |name: &str, address: String| Neighbour {
+            name: name.to_owned(),
+            state: NeighbourState::Up,
+            address,
+            last_error: None,
+        };
+        Status {
+            node: self.settings.config.node.name.clone(),
+            profile: self.settings.profile_name.to_string(),
+            uptime: self.started.elapsed(),
+            neighbours: vec![
+                Neighbour {
+                    name: "S-CSCF".to_owned(),
+                    state,
+                    address: self.settings.config.core.scscf.clone(),
+                    last_error,
+                },
+                up("XDMS", self.settings.resolver.root.clone()),
+                Neighbour {
+                    name: "HSS".to_owned(),
+                    state: NeighbourState::Off,
+                    address: String::new(),
+                    last_error: None,
+                },
+                up("store", path(self.settings.config.node.data_dir.clone())),
+            ],
+        }
+    }
+
+    fn not_ready(&self) -> Vec<&'static str> {
+        if *self.drain.borrow() { vec!["draining"] } else { Vec::new() }
+    }
+
+    fn measure(&self, metrics: &Metrics) {
+        let msrp = self.switch.stats();
+        metrics.msrp_connections.set(msrp.connections.cast_signed());
+        metrics.spool_bytes.set(msrp.spool_octets.cast_signed());
+        let sum =
+            |of: fn(&super::watch::Gauges) -> u64| self.watch.gauges.iter().map(of).sum::<u64>();
+        let transactions = sum(|gauges| gauges.transactions.load(Ordering::Relaxed));
+        metrics.sip_transactions.set(transactions.cast_signed());
+        let now = [
+            msrp.octets_in,
+            msrp.octets_out,
+            sum(|gauges| gauges.retransmissions.load(Ordering::Relaxed)),
+        ];
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = |which: usize| now[which].saturating_sub(counted[which]);
+        metrics.msrp_bytes(Direction::In, grown(0));
+        metrics.msrp_bytes(Direction::Out, grown(1));
+        metrics.sip_retransmissions.inc_by(grown(2));
+        *counted = now;
+    }
+
+    fn drain(&self) -> Done<()> {
+        self.start_drain();
+        ready(())
+    }
+
+    fn reload(&self) -> Done<Result<(), String>> {
+        ready(self.reload_now())
+    }
+
+    fn end_page(&self, page: PageId) -> Done<bool> {
+        let running = self
+            .watch
+            .board
+            .state(page)
+            .is_some_and(|state| !matches!(state, PageState::Done | PageState::Refused));
+        let shard = self.shards.get(usize::from(page.thread())).filter(|_| running);
+        ready(shard.is_some_and(|shard| shard.send(ToShard::EndPage(page)).is_ok()))
+    }
+
+    fn bar(&self, uri: &str, barred: bool) -> Done<Result<(), String>> {
+        if let Err(error) = Uri::parse(uri) {
+            return ready(Err(format!("{uri:?} is no URI: {error}")));
+        }
+        for shard in &self.shards {
+            // A thread that is gone serves nobody.
+            let _ = shard.send(ToShard::Bar { uri: uri.to_owned(), barred });
+        }
+        ready(Ok(()))
+    }
+
+    fn set_log_level(&self, level: log::Level) -> Result<(), String> {
+        match &self.log {
+            Some(log) => log.set(level),
+            None => Err("the log belongs to whoever started this node".to_owned()),
+        }
+    }
+}
