@@ -94,8 +94,7 @@ impl Forward {
                 continue;
             }
             let mut elements: Vec<&[u8]> = Elements::new(value).collect();
-            if first {
-                first = false;
+            if std::mem::take(&mut first) && !elements.is_empty() {
                 elements.remove(0);
             }
             for element in elements {

@@ -2,11 +2,12 @@
 //!
 //! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
 //! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `others` every other
-//! request, `passing` what only passes through.
+//! request, `passing` what only passes through, `noise` what nobody should send.
 
 mod answers;
 mod inbound;
 mod legs;
+mod noise;
 mod others;
 mod outbound;
 mod passing;

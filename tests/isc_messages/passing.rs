@@ -212,3 +212,21 @@ fn strangers_and_the_last_hop_end_here() {
     world.receive_from("198.51.100.7:5060", &answer);
     assert_eq!(world.sent.len(), 1, "a stranger's answer goes nowhere");
 }
+
+/// Proves ISC-079.
+#[test]
+fn an_emergency_is_not_ours_to_serve() {
+    for method in ["INVITE", "MESSAGE"] {
+        let mut world = World::new(home());
+        let sos = TO_BOB.replace("sip:bob@home1.example SIP/2.0", "urn:service:sos.police SIP/2.0");
+        world.receive(
+            &sos.replacen("INVITE", method, 1).replace("1 INVITE", &format!("1 {method}")),
+        );
+        let [sent] = world.sent.as_slice() else { panic!("one message") };
+        assert_eq!(sent.message.uri(), "urn:service:sos.police");
+        assert_eq!(
+            header(sent, "Route"),
+            Some("<sip:iscmark@scscf1.home1.example:6060;lr;s=1;h=0;d=0;a=7369>")
+        );
+    }
+}

@@ -2,7 +2,9 @@
 //!
 //! Start at [`asserted`] and [`from_header`]. Follows RFC 3323, RFC 3325, RFC 3892 and the OMA rules on INVITEs.
 
-use super::syntax::{Address, quote};
+use super::syntax::quote;
+use crate::sip::message::NameAddr;
+use crate::sip::uri::Uri;
 
 /// What stands in place of a name nobody may see (RFC 3323 §4.1).
 pub const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
@@ -18,12 +20,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// `None` for what is no address: it goes out again in our own From.
     fn read(value: &str) -> Option<Self> {
-        let address = Address::parse(value)?;
+        let address = NameAddr::parse(value.as_bytes())?;
+        Uri::parse(address.uri).ok()?;
         Some(Self {
             value: value.trim().to_owned(),
             uri: address.uri.to_owned(),
-            display: address.name().map(std::borrow::Cow::into_owned),
+            display: address.display.map(std::borrow::Cow::into_owned),
         })
     }
 
@@ -116,6 +120,7 @@ mod tests {
             (&["<tel:+1>"][..], &["tel:+1"][..]),
             (&["<tel:+1>", "sips:a@h"][..], &["sips:a@h", "tel:+1"][..]),
             (&["<mailto:a@h>", "nonsense"][..], &[][..]),
+            (&["<sip:a\"b@h>", "<sip:a@h> x", "<sip:c@h>"][..], &["sip:c@h"][..]),
             (&[][..], &[][..]),
         ] {
             assert_eq!(uris(values), want, "{values:?}");

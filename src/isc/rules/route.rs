@@ -5,6 +5,7 @@
 
 use super::syntax::{Address, param};
 use crate::isc::settings::{Core, CoreProfile, FanoutRoute, PsiRoute};
+use crate::sip::uri::Uri;
 
 /// The Route of an incoming request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,10 +58,11 @@ impl Arrived {
         let (address, params) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
         let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
         let transport = param(params, "transport").flatten();
-        Some(match transport {
+        let found = match transport {
             Some(transport) => format!("{scheme}:{host};transport={transport}"),
             None => format!("{scheme}:{host}"),
-        })
+        };
+        Uri::parse(&found).is_ok_and(|uri| uri.is_sip()).then_some(found)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::syntax::Address;
 use crate::isc::settings::ManyServedUsers;
+use crate::sip::uri::Uri;
 
 /// On which side of the call the S-CSCF asks us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub fn read<'a>(
         return Err(BadServedUser);
     }
     let address = Address::parse(first).ok_or(BadServedUser)?;
+    Uri::parse(address.uri).map_err(|_| BadServedUser)?;
     let case = match address.param("sescase").flatten() {
         _ if address.param("orig-cdiv").is_some() => Some(Case::OriginatingAfterDiversion),
         Some(case) if case.eq_ignore_ascii_case("orig") => Some(Case::Originating),

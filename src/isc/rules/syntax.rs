@@ -35,11 +35,6 @@ impl<'a> Address<'a> {
         (!uri.is_empty()).then_some(Self { display: value[..open].trim(), uri, params })
     }
 
-    /// The display name without its quotes.
-    pub fn name(&self) -> Option<Cow<'a, str>> {
-        (!self.display.is_empty()).then(|| unquote(self.display)).filter(|name| !name.is_empty())
-    }
-
     /// The value of a header parameter: `Some(None)` if it stands there without one.
     pub fn param(&self, name: &str) -> Option<Option<&'a str>> {
         param(self.params, name)
