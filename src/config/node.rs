@@ -456,6 +456,83 @@ mod tests {
         assert_eq!(settings.limits.max_message, 64 << 10);
     }
 
+    /// What the parts were given.
+    fn given(settings: &NodeSettings) -> String {
+        let NodeSettings { policy, isc, msrp, ua, limits, flow, transport, .. } = settings;
+        let (resolver, server) = (&settings.resolver, &settings.xdms_server.root);
+        format!(
+            "{policy:?} {isc:?} {msrp:?} {ua:?} {limits:?} {flow:?} {transport:?} {resolver:?} {server:?}"
+        )
+    }
+
+    /// Another value for a key: of its own where its form does not tell one.
+    fn another(key: &str, value: &str) -> String {
+        use super::super::layer::{Origin, Raw};
+        use super::super::value::{Size, Value};
+        let own = match key {
+            "core" => "\"sipip\"",
+            "im.release" => "\"2.0\"",
+            "im.accept_contact_params" => "\"require;explicit\"",
+            "im.originator_answer" => "\"immediate\"",
+            "im.pai_source" | "im.from_source" => "\"service\"",
+            "im.default_mode" => "\"large\"",
+            "im.anon_reject" => "\"rfc\"",
+            "im.fail_map" => "\"plain\"",
+            "im.refresher" => "\"uas\"",
+            "im.max_rate_per_user" => "\"5/s\"",
+            "isc.psi_route" => "\"scscf\"",
+            "isc.fanout_route" => "\"odi\"",
+            "isc.many_served_users" => "\"first\"",
+            "isc.send_psu" => "\"never\"",
+            "msrp.attribution" => "\"never\"",
+            "msrp.sr_policy" => "\"first_delivery\"",
+            "msrp.connect_allow" => "[\"10.0.0.0/8\"]",
+            "ul.bcc_mode" => "\"keep_own\"",
+            "ul.consent" => "\"off\"",
+            "xdm.absent_ruleset" => "\"members\"",
+            "im.icsi" | "isc.ioi_prefix" | "isc.operator" | "ul.phone_context" => "\"else\"",
+            "im.pass_through" | "ul.allowed_domains" | "xdm.im_enabler_ids" => "[\"else\"]",
+            _ => "",
+        };
+        if !own.is_empty() {
+            return own.to_owned();
+        }
+        let text = Raw::Text(value.trim_matches('"').to_owned());
+        if let Ok(on) = value.parse::<bool>() {
+            return (!on).to_string();
+        }
+        if let Ok(number) = value.parse::<u64>() {
+            return number.checked_sub(1).unwrap_or(1).to_string();
+        }
+        if let Ok(time) = std::time::Duration::read(&text, &Origin::BuiltIn) {
+            return (time + std::time::Duration::from_secs(1)).show();
+        }
+        let size =
+            Size::read(&text, &Origin::BuiltIn).unwrap_or_else(|_| panic!("{key} = {value}"));
+        Size(size.0 / 2).show()
+    }
+
+    /// A key that nothing obeys would be a promise we do not keep.
+    #[test]
+    fn every_key_of_the_profile_reaches_a_part() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
+        let load = |set: &[String]| {
+            Loaded::load_with(Some(&file), set, &|_| None).unwrap_or_else(|wrong| panic!("{wrong}"))
+        };
+        let plain = load(&[]);
+        let before = given(&NodeSettings::new(&plain, 2));
+        let mut keys = 0;
+        for setting in &plain.settings {
+            let Some(key) = setting.key.strip_prefix("profile.") else { continue };
+            let value = another(key, &setting.value);
+            let changed = load(&[format!("profile.{key}={value}")]);
+            let after = given(&NodeSettings::new(&changed, 2));
+            assert_ne!(before, after, "{key} = {value} changes nothing");
+            keys += 1;
+        }
+        assert!(keys > 60, "{keys}");
+    }
+
     #[test]
     fn ports_that_were_free_are_told_once_they_are_taken() {
         let mut settings = settings(&[
