@@ -491,6 +491,46 @@ proptest! {
         }
     }
 
+    /// White space and folds wherever the grammar has LWS or SWS change nothing (`^` marks these places).
+    #[test]
+    fn white_space_changes_nothing(picks in proptest::collection::vec(0usize..7, 64)) {
+        const MARKED: &str = "MESSAGE sip:bob@example.org SIP/2.0\r\n\
+            Via~:^SIP^/^2.0^/^UDP host.example^:^5060^;^branch^=^z9hG4bK1^;^rport^,^SIP/2.0/TCP h2;branch=z9hG4bK2\r\n\
+            Max-Forwards~:^70\r\n\
+            From~:^\"A, B\"^<sip:alice@example.com>^;^tag^=^1928^;^x^=^\"y;z\"\r\n\
+            To~:^Bob Two^<tel:+1-2>^;^flag\r\n\
+            Call-ID~:^a84b4c76e66710\r\n\
+            CSeq~:^314 ^MESSAGE\r\n\
+            Require~:^one^,^two\r\n\
+            Content-Length~:^5\r\n\r\nhello";
+        let mut picks = picks.into_iter().cycle();
+        let mut spaced = String::new();
+        for letter in MARKED.chars() {
+            match letter {
+                '^' => spaced += ["", " ", "\t", "   ", "\r\n ", " \r\n\t", "\r\n \r\n  "][picks.next().expect("endless")],
+                '~' => spaced += ["", " ", "\t", "  \t"][picks.next().expect("endless") % 4],
+                other => spaced.push(other),
+            }
+        }
+        let plain = parse(MARKED.replace(['^', '~'], "")).expect("well formed");
+        let spaced = parse(spaced).expect("well formed with white space");
+        let via = |message: &Message| {
+            let via = message.via();
+            (via.transport.to_owned(), via.host.to_owned(), via.port, via.branch.map(str::to_owned), via.rport)
+        };
+        prop_assert_eq!(via(&spaced), via(&plain));
+        prop_assert_eq!(spaced.from().display, plain.from().display);
+        prop_assert_eq!((spaced.from().uri, spaced.from_tag()), (plain.from().uri, plain.from_tag()));
+        prop_assert_eq!(spaced.from().param("X"), Some("y;z"));
+        prop_assert_eq!((spaced.to().uri, spaced.to().param("flag")), (plain.to().uri, Some("")));
+        prop_assert_eq!((spaced.cseq(), spaced.call_id(), spaced.body()), (plain.cseq(), plain.call_id(), plain.body()));
+        prop_assert!(spaced.has_token(Name::Require, "one") && spaced.has_token(Name::Require, "two"));
+        prop_assert_eq!(spaced.values(Name::Via).count(), 2);
+        let answer = parse(Writer::response(&spaced, 200, "OK", Some("t")).finish(None)).expect("well formed");
+        prop_assert_eq!(via(&answer), via(&plain));
+        prop_assert_eq!(answer.to().param("tag"), Some("t"));
+    }
+
     /// A stream of any bytes is cut the same way in one piece and in many.
     #[test]
     fn any_split_gives_the_same_frames(noise in proptest::collection::vec(any::<u8>(), 0..40), step in 1usize..60) {

@@ -67,7 +67,6 @@ impl Framer {
         };
         if buffer.len() < total {
             self.total = Some(total);
-            buffer.reserve(total - buffer.len());
             return Ok(None);
         }
         (self.looked, self.total) = (0, None);
