@@ -323,7 +323,7 @@ async fn consent_and_barring_are_obeyed() {
     assert_eq!(audience.removed[0].1, Removal::Barred);
 }
 
-/// Proves XD-023, XD-026, XD-033, XD-034, XD-035, XD-036, IM-004, IM-022.
+/// Proves XD-022, XD-023, XD-026, XD-033, XD-034, XD-035, XD-036, IM-004, IM-022.
 #[tokio::test]
 async fn the_truth_table_of_the_rules_holds() {
     let everybody = |but: &str| -> Vec<String> {

@@ -325,6 +325,43 @@ async fn a_document_is_checked_before_it_is_taken() {
     assert_eq!(conflict(&bench.put(ALICE, &own("a/b"), &team()).await), "no-parent");
 }
 
+/// Proves XD-021.
+#[tokio::test]
+async fn lists_are_kept_too_and_siblings_are_unique() {
+    let bench = Bench::with(Quotas::default(), |s| s.writes_per_minute = 100).await;
+    let path = format!("/xcap-root/resource-lists/users/{ALICE}/index");
+    let headers = [
+        ("X-3GPP-Asserted-Identity", ALICE),
+        ("Content-Type", "application/resource-lists+xml; charset=UTF-8"),
+    ];
+    let document = |inside: &str| {
+        format!(
+            "<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\">{inside}</resource-lists>"
+        )
+    };
+    let twice: &[(&str, u16)] = &[
+        ("<list name='a'/><list name='a'/>", 409),
+        ("<list name='a'><entry uri='sip:x@h'/><entry uri='sip:x@h'/></list>", 409),
+        ("<list name='a'><entry-ref ref='x'/><entry-ref ref='x'/></list>", 409),
+        ("<list name='a'><external anchor='http://h'/><external anchor='http://h'/></list>", 409),
+        (
+            "<list name='a'><entry uri='sip:x@h'/><list><entry uri='sip:x@h'/></list><list/></list>",
+            201,
+        ),
+        ("<list name='a'><entry uri='sip:x@h'/><entry uri='sip:X@h'/></list>", 200),
+    ];
+    for (inside, status) in twice {
+        let got = bench.send("PUT", &path, &headers, document(inside).as_bytes()).await;
+        assert_eq!(got.status, *status, "{inside}");
+        if *status == 409 {
+            assert_eq!(conflict(&got), "uniqueness-failure", "{inside}");
+        }
+    }
+    let lists = bench.get(ALICE, &path).await;
+    assert_eq!(lists.headers["content-type"], "application/resource-lists+xml");
+    assert_eq!(bench.get("sip:bob@ims.test", &path).await.status, 403);
+}
+
 #[tokio::test]
 async fn methods_types_and_names_are_checked() {
     let bench = Bench::new().await;

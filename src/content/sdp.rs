@@ -638,12 +638,11 @@ enum Setup {
 }
 
 fn setup(media: &Media) -> Setup {
-    match values(media, "setup").next().flatten().map(str::trim) {
-        Some("active") => Setup::Active,
-        Some("passive") => Setup::Passive,
-        Some("actpass") => Setup::Actpass,
-        _ => Setup::Unsaid,
-    }
+    let word = values(media, "setup").next().flatten().unwrap_or("").trim();
+    [("active", Setup::Active), ("passive", Setup::Passive), ("actpass", Setup::Actpass)]
+        .into_iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(word))
+        .map_or(Setup::Unsaid, |(_, setup)| setup)
 }
 
 fn direction_of(a: &Attribute) -> Option<Direction> {
@@ -1118,6 +1117,7 @@ mod tests {
             ("", Role::Passive),
             ("a=setup:holdconn\n", Role::Passive),
             ("a=setup:passive\n", Role::Active),
+            ("a=setup:Passive\n", Role::Active),
             ("a=setup:passive\na=connection:existing\n", Role::Active),
         ];
         for (attribute, role) in as_answerer {

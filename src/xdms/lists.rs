@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(verdict(&closed, "sip:bob@Home.example"), Ok("sip:bob@Home.example".into()));
     }
 
-    /// Proves UL-010, UL-011, UL-012.
+    /// Proves UL-010, UL-011, UL-012, XD-025, XD-027.
     #[test]
     fn one_request_for_one_recipient() {
         let out = sift(
@@ -335,6 +335,14 @@ mod tests {
         ]);
         assert_eq!((out.recipients[0].copy, out.recipients[0].anonymize), (Copy::To, true));
         assert_eq!(out.history.len(), 1);
+        let out = sieve.list(&[
+            entry("sip:Bob@X.example", Copy::Cc, false),
+            entry("sip:Bob@x.EXAMPLE", Copy::To, false),
+            entry("sip:bob@x.example", Copy::Cc, false),
+        ]);
+        let rows: Vec<(&str, Copy)> =
+            out.recipients.iter().map(|r| (&*r.party.uri, r.copy)).collect();
+        assert_eq!(rows, [("sip:Bob@X.example", Copy::To), ("sip:bob@x.example", Copy::Cc)]);
     }
 
     /// Proves UL-015.
