@@ -200,7 +200,7 @@ CSeq: 1 CANCEL";
     assert_eq!(after, [Some("1 CANCEL")]);
 }
 
-/// Proves IM-064, IM-066, ISC-014, ISC-023, ISC-027.
+/// Proves IM-066, ISC-014, ISC-023, ISC-027.
 #[test]
 fn the_dialog_with_the_originator_ends_by_either_side() {
     let mut world = arrived();
@@ -293,7 +293,7 @@ fn a_list_in_a_re_invite_is_not_understood() {
     assert_eq!(world.inputs().len(), heard, "the page goes on");
 }
 
-/// Proves IM-022, IM-057, UL-036, ISC-066.
+/// Proves IM-022, UL-036, ISC-066.
 #[test]
 fn the_engine_s_refusals_go_out_in_the_words_of_the_rules() {
     let anonymous = || Refusal::new(403, "IM-022").warn("Anonymity not allowed");
@@ -377,7 +377,7 @@ fn a_short_session_interval_is_refused() {
 
 /// Nothing is left once a page is forgotten.
 ///
-/// Proves IM-067, ISC-050.
+/// Proves ISC-050.
 #[test]
 fn forgotten_pages_leave_nothing() {
     let mut world = World::new(home());

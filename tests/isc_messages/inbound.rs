@@ -238,7 +238,7 @@ fn the_mode_is_told_by_tags_and_by_the_direction_where_both_stand() {
     }
 }
 
-/// Proves IM-027, IM-031, UL-002, UL-007, UL-017, UL-020, UL-036.
+/// Proves IM-027, IM-032, UL-002, UL-007, UL-017, UL-020, UL-036.
 #[test]
 fn bodies_and_lists_are_refused_with_their_own_codes() {
     const ACCEPT: &str = "application/sdp, application/resource-lists+xml, multipart/mixed";

@@ -293,7 +293,7 @@ fn who_refused_multipart_once_gets_none_again() {
     assert!(other.starts_with("multipart/mixed"), "{other}");
 }
 
-/// Proves IM-061, IM-063.
+/// Proves IM-061.
 #[test]
 fn a_cancel_waits_for_a_sign_of_life_and_a_late_200_is_ended() {
     let (mut world, leg) = invited();
@@ -310,7 +310,7 @@ fn a_cancel_waits_for_a_sign_of_life_and_a_late_200_is_ended() {
     assert!(matches!(events(&world).last(), Some(LegEvent::Refused { status: 487, .. })));
 }
 
-/// Proves IM-065, IM-066.
+/// Proves IM-066.
 #[test]
 fn the_end_of_a_leg_is_told() {
     let (mut world, leg) = invited();

@@ -486,7 +486,7 @@ fn what_an_entry_asks_for_is_an_allow_list() {
     );
 }
 
-/// Proves IM-004, IM-047, UL-021.
+/// Proves IM-047, UL-021.
 #[test]
 fn a_group_gets_no_list_of_its_members() {
     let sent = first_leg(home(), &group_invite());

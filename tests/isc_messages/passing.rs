@@ -213,6 +213,30 @@ fn strangers_and_the_last_hop_end_here() {
     assert_eq!(world.sent.len(), 1, "a stranger's answer goes nowhere");
 }
 
+/// What passes keeps its dialog and its charging id; what we start ourselves has its own.
+///
+/// Proves ISC-028, ISC-049.
+#[test]
+fn each_role_has_its_own_headers() {
+    let icid = "icid-value=\"pc1-20240101-00042\"";
+    let mut world = World::new(home());
+    world.receive(&INVITE.replacen("sip:im-exploder@im.home1.example", "sip:bob@home1.example", 1));
+    let passed = world.sent.pop().expect("it goes on");
+    assert_eq!(header(&passed, "Call-ID"), Some("5f0c-1@ue.example"));
+    assert!(header(&passed, "P-Charging-Vector").is_some_and(|vector| vector.contains(icid)));
+    assert_eq!(header(&passed, "Route"), Some("<sip:odi-8f2c51@scscf1.home1.example;lr;orig>"));
+    assert_eq!(headers(&passed, "Via").len(), 4);
+
+    let mut world = World::new(home());
+    world.receive(INVITE);
+    world.invite(1);
+    let ours = world.last_request("INVITE");
+    assert_ne!(header(ours, "Call-ID"), Some("5f0c-1@ue.example"));
+    assert!(header(ours, "P-Charging-Vector").is_some_and(|vector| !vector.contains(icid)));
+    assert_eq!(header(ours, "Route"), Some("<sip:scscf1.home1.example;lr;orig>"));
+    assert_eq!(headers(ours, "Via").len(), 1);
+}
+
 /// Proves ISC-079.
 #[test]
 fn an_emergency_is_not_ours_to_serve() {
