@@ -623,9 +623,13 @@ impl Isc {
 fn house(settings: Settings, sent_by: &str, thread: u8) -> House {
     let contact = if settings.sip.advertise.is_empty() { sent_by } else { &settings.sip.advertise };
     let host = sent_by.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    // In-dialog requests come the way the server is known by.
+    let transport = Uri::parse(&settings.sip.uri)
+        .ok()
+        .and_then(|uri| uri.param("transport").map(|transport| format!(";transport={transport}")));
     House {
         host: host.map_or(sent_by, |(host, _)| host).to_owned(),
-        contact: contact.to_owned(),
+        contact: format!("{contact}{}", transport.unwrap_or_default()),
         product: Isc::product(&settings),
         thread,
         settings,

@@ -31,7 +31,7 @@ pub struct House {
     pub settings: Settings,
     /// `host` of our own URIs: `icid-generated-at`, Warning, Call-ID.
     pub host: String,
-    /// `host[:port]` of Contact.
+    /// `host[:port]` of Contact, with `;transport=` where our own URI has it.
     pub contact: String,
     /// `IM-serv/OMA1.0 vendor/version` (IM-044).
     pub product: String,

@@ -408,6 +408,19 @@ fn profile_keys_show_in_the_invite() {
     assert_eq!(header(&sent, "Supported"), Some("100rel, timer"));
 }
 
+/// Proves IM-042.
+#[test]
+fn the_contact_says_how_the_server_is_reached() {
+    let mut settings = home();
+    settings.sip.uri = "sip:im-as1.home1.example;transport=tcp".to_owned();
+    settings.sip.advertise = "[2001:db8::10]:5070".to_owned();
+    let sent = first_leg(settings, INVITE);
+    let contact = header(&sent, "Contact").expect("stands there");
+    let (uri, rest) = contact.split_once('>').expect("in brackets");
+    assert!(uri.starts_with("<sip:lm-07") && uri.ends_with("@[2001:db8::10]:5070;transport=tcp"));
+    assert_eq!(rest, ";+g.oma.sip-im.large-message;isfocus");
+}
+
 /// Proves IM-049, ISC-034.
 #[test]
 fn a_service_identifier_is_asserted_only_where_there_is_one() {
