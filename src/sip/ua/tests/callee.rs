@@ -42,6 +42,8 @@ fn rseq_of(sent: &Sent) -> u32 {
 }
 
 /// B17 and B20: 100 at once and without a tag, the same tag on everything else, repeated INVITEs get the last answer.
+///
+/// Proves ISC-013.
 #[test]
 fn a_call_from_its_invite_to_its_bye() {
     let mut bench = Bench::new();

@@ -145,9 +145,9 @@ fn over_tcp_a_refusal_ends_the_transaction_at_once() {
 const RELIABLE: &str = "Require: 100rel\r\nRSeq: 4711\r\nContact: <sip:bob@198.51.100.7>\r\n\
     Record-Route: <sip:far.example;lr>, <sip:near.example;lr>\r\n";
 
-/// B15. RFC 3262 §4, §7.2.
+/// B15. RFC 3262 §4, §7.2. The whole request: nothing of an initial one is in it.
 ///
-/// Proves IM-011, IM-014.
+/// Proves IM-011, IM-014, ISC-014.
 #[test]
 fn a_reliable_provisional_response_gets_its_prack() {
     let mut bench = Bench::new();
@@ -558,6 +558,7 @@ fn the_next_alternate_is_tried_before_any_response_only() {
     assert_eq!(bench.ua.stats().send_failures, 4);
 }
 
+/// Proves ISC-016.
 #[test]
 fn names_of_ours_carry_the_thread() {
     let mut bench = Bench::new();
@@ -571,6 +572,7 @@ fn names_of_ours_carry_the_thread() {
         Some("Via: SIP/2.0/UDP 192.0.2.1:5060;bra")
     );
     assert!(invite.one(Name::Via).ends_with(";rport"));
+    assert_eq!(invite.all(Name::Via).len(), 1);
     let call_id = bench.ua.fresh_call_id();
     assert!(call_id.starts_with("lm-03") && call_id.ends_with("@192.0.2.1"), "{call_id}");
 }

@@ -5,6 +5,7 @@
 
 mod callee;
 mod caller;
+mod chaos;
 mod inside;
 mod pair;
 mod refresh;
