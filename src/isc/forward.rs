@@ -77,7 +77,7 @@ impl Forward {
         }
         out.put_slice(b"\r\n");
         out.put_slice(message.body());
-        Some(send(Target::NextHop { uri: next, attempt: 0 }, out.freeze(), Some(via_at)))
+        Some(send(Target::NextHop { uri: next, attempt: 0, octets: 0 }, out.freeze(), Some(via_at)))
     }
 
     /// The response to a forwarded request on its way back; `None` where it is none, or nobody waits for it.
@@ -206,5 +206,9 @@ fn way_back(via: &Via<'_>, flow: Flow) -> Option<Target> {
         return Some(Target::Flow(Flow { protocol, local: flow.local, peer, connection: 0 }));
     }
     let transport = via.transport.to_ascii_lowercase();
-    Some(Target::NextHop { uri: format!("sip:{host}:{port};transport={transport}"), attempt: 0 })
+    Some(Target::NextHop {
+        uri: format!("sip:{host}:{port};transport={transport}"),
+        attempt: 0,
+        octets: 0,
+    })
 }

@@ -54,6 +54,7 @@ pub struct Flow {
 pub enum Target {
     /// Back the way a request came; where the connection is gone, by its Via (RFC 3261 §18.2.2).
     Flow(Flow),
-    /// To the host of this URI (topmost Route, else Request-URI) by RFC 3263; `attempt` counts the alternates.
-    NextHop { uri: String, attempt: u16 },
+    /// To the host of this URI (topmost Route, else Request-URI) by RFC 3263; `attempt` counts the alternates. A message
+    /// counts as if it had at least `octets`: so ACK and CANCEL take the protocol of the INVITE they belong to.
+    NextHop { uri: String, attempt: u16, octets: usize },
 }

@@ -82,7 +82,7 @@ fn the_invite_to_the_first_recipient_line_by_line() {
     );
     assert_eq!(
         sent.to,
-        Hop::NextHop { uri: "sip:scscf1.home1.example;lr;orig".to_owned(), attempt: 0 }
+        Hop::NextHop { uri: "sip:scscf1.home1.example;lr;orig".to_owned(), attempt: 0, octets: 0 }
     );
     assert!(!sent.text.contains("ue7Qm2k0"), "the originator's path goes nowhere");
 }
@@ -244,7 +244,10 @@ fn three_cores_differ_in_their_own_headers_only() {
     assert_eq!(header(&cdma, "Route"), Some("<sip:scscf1.home1.example;lr;orig>"));
     assert_eq!(header(&plain, "Route"), Some("<sip:proxy.example;lr>"));
     assert_eq!(header(&direct, "Route"), None);
-    assert_eq!(direct.to, Hop::NextHop { uri: "sip:bob@home1.example".to_owned(), attempt: 0 });
+    assert_eq!(
+        direct.to,
+        Hop::NextHop { uri: "sip:bob@home1.example".to_owned(), attempt: 0, octets: 0 }
+    );
     assert!(
         header(&ims, "P-Charging-Vector")
             .is_some_and(|v| v.contains("orig-ioi=\"Type 3home1.example\""))

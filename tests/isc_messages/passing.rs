@@ -41,7 +41,7 @@ fn a_request_for_a_user_goes_on_with_its_route() {
     assert_eq!(sent.message.uri(), "sip:bob@home1.example");
     let next = "sip:iscmark@scscf1.home1.example:6060;lr;s=1;h=0;d=0;a=7369";
     assert_eq!(header(sent, "Route"), Some(format!("<{next}>").as_str()));
-    assert_eq!(sent.to, Hop::NextHop { uri: next.to_owned(), attempt: 0 });
+    assert_eq!(sent.to, Hop::NextHop { uri: next.to_owned(), attempt: 0, octets: 0 });
     let vias = headers(sent, "Via");
     assert!(
         vias[0].starts_with("SIP/2.0/UDP im-as1.home1.example:5060;branch=z9hG4bK07"),

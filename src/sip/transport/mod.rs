@@ -244,6 +244,7 @@ struct Route {
 struct Waiting<K> {
     key: K,
     attempt: u16,
+    octets: usize,
     bytes: Bytes,
     via_at: Option<usize>,
 }
@@ -481,7 +482,9 @@ impl<K: Key> Transport<K> {
     pub fn send(&mut self, key: K, target: &Target, bytes: Bytes, via_at: Option<usize>) -> Sent {
         match target {
             Target::Flow(flow) => self.send_back(key, flow, bytes),
-            Target::NextHop { uri, attempt } => self.send_on(key, uri, *attempt, bytes, via_at),
+            Target::NextHop { uri, attempt, octets } => {
+                self.send_on(key, uri, (*attempt, *octets), bytes, via_at)
+            }
         }
     }
 
@@ -539,18 +542,18 @@ impl<K: Key> Transport<K> {
         &mut self,
         key: K,
         uri: &str,
-        attempt: u16,
+        (attempt, octets): (u16, usize),
         bytes: Bytes,
         via_at: Option<usize>,
     ) -> Sent {
-        let large = bytes.len() > self.hub.settings.max_udp_request;
+        let large = bytes.len().max(octets) > self.hub.settings.max_udp_request;
         let hops = match self.route(uri) {
             Some(Ok(hops)) => hops,
             Some(Err(why)) => {
                 tracing::info!(uri, %why, "no way to send to");
                 return Sent::Failed { more: false };
             }
-            None => return self.ask(key, uri, attempt, bytes, via_at),
+            None => return self.ask(key, uri, (attempt, octets), bytes, via_at),
         };
         let (hop, count) = if large {
             let all = resolve::for_large(hops);
@@ -612,7 +615,7 @@ impl<K: Key> Transport<K> {
         &mut self,
         key: K,
         uri: &str,
-        attempt: u16,
+        (attempt, octets): (u16, usize),
         bytes: Bytes,
         via_at: Option<usize>,
     ) -> Sent {
@@ -620,7 +623,7 @@ impl<K: Key> Transport<K> {
             return Sent::Failed { more: false };
         }
         self.waiting += 1;
-        let waiting = Waiting { key, attempt, bytes, via_at };
+        let waiting = Waiting { key, attempt, octets, bytes, via_at };
         if let Some(others) = self.resolving.get_mut(uri) {
             others.push(waiting);
             return Sent::Later;
@@ -655,7 +658,7 @@ impl<K: Key> Transport<K> {
         };
         for one in waiting {
             let sent = if known {
-                self.send_on(one.key, &uri, one.attempt, one.bytes, one.via_at)
+                self.send_on(one.key, &uri, (one.attempt, one.octets), one.bytes, one.via_at)
             } else {
                 Sent::Failed { more: false }
             };

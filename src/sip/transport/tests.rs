@@ -89,7 +89,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 fn hop(address: SocketAddr, parameters: &str, attempt: u16) -> Target {
-    Target::NextHop { uri: format!("sip:{address}{parameters}"), attempt }
+    Target::NextHop { uri: format!("sip:{address}{parameters}"), attempt, octets: 0 }
 }
 
 #[tokio::test]
@@ -155,6 +155,9 @@ async fn large_requests_go_over_tcp_and_fall_back() {
     );
     assert_eq!(heard(&udp).await.via().transport, "UDP");
     assert_eq!(transport.stats().connected, 1);
+    // unless it belongs to something large (RFC 3261 §9.1, §17.1.1.3)
+    let way = Target::NextHop { uri: format!("sip:{address}"), attempt: 0, octets: large.len() };
+    assert_eq!(transport.send(9, &way, small.clone(), Some(via_at)), Sent::Now(Protocol::Tcp));
 
     // nobody listens there for TCP: the next attempt is UDP
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -400,7 +403,7 @@ async fn names_are_resolved_and_alternates_counted() {
     let send = |transport: &mut Transport<u32>, key, host: &str, attempt| {
         transport.send(
             key,
-            &Target::NextHop { uri: format!("sip:{host}"), attempt },
+            &Target::NextHop { uri: format!("sip:{host}"), attempt, octets: 0 },
             bytes.clone(),
             Some(via_at),
         )

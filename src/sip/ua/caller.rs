@@ -148,8 +148,8 @@ impl Ua {
             return;
         };
         let bytes = wire::cancel(&invite.request, reason.as_deref());
-        let (branch, hop) = (invite.branch(), invite.hop());
-        self.open_client_at(now, bytes, branch, hop, ClientUser::Silent, Some(key));
+        let (branch, way) = (invite.branch(), invite.way());
+        self.open_client_at(now, bytes, branch, way, ClientUser::Silent, Some(key));
         let after = self.settings.timers.give_up();
         let token = self.timers.start(now + after, Due::Call(key, CallTimer::CancelUnanswered));
         if let Some(caller) = self.calls.get_mut(key).and_then(|call| call.caller_mut()) {
@@ -333,7 +333,12 @@ impl Ua {
         };
         if let Some((_, bytes)) = leg.acks.iter().find(|(number, _)| *number == cseq) {
             let (bytes, uri) = (bytes.clone(), leg.dialog.next_hop().to_owned());
-            self.send(SendKey::NONE, Target::NextHop { uri, attempt: 0 }, bytes, Some(key));
+            self.send(
+                SendKey::NONE,
+                Target::NextHop { uri, attempt: 0, octets: 0 },
+                bytes,
+                Some(key),
+            );
         }
     }
 

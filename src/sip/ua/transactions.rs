@@ -34,6 +34,9 @@ pub enum ClientUser {
     OutOfDialog,
 }
 
+/// Next hop, alternate and size of [`Target::NextHop`].
+pub type Way = (String, u16, usize);
+
 #[derive(Debug)]
 pub struct ClientTransaction {
     machine: ClientMachine,
@@ -42,6 +45,8 @@ pub struct ClientTransaction {
     is_cancel: bool,
     next_hop: String,
     attempt: u16,
+    /// How large it counts at least where UDP and TCP are told apart.
+    octets: usize,
     reliable: bool,
     user: ClientUser,
     call: Option<Key>,
@@ -116,7 +121,7 @@ impl Ua {
         user: ClientUser,
         call: Option<Key>,
     ) -> Key {
-        self.open_client_at(now, request, branch, (next_hop, 0), user, call)
+        self.open_client_at(now, request, branch, (next_hop, 0, 0), user, call)
     }
 
     pub(super) fn open_client_at(
@@ -124,7 +129,7 @@ impl Ua {
         now: Instant,
         request: Bytes,
         branch: u64,
-        (next_hop, attempt): (String, u16),
+        (next_hop, attempt, octets): Way,
         user: ClientUser,
         call: Option<Key>,
     ) -> Key {
@@ -147,6 +152,7 @@ impl Ua {
             is_cancel,
             next_hop,
             attempt,
+            octets,
             reliable: false,
             user,
             call,
@@ -274,8 +280,8 @@ impl Ua {
                     let response =
                         message.expect("a machine acknowledges only when a response moves it");
                     let bytes = wire::ack(&client.request, response);
-                    let to = client.target();
-                    self.send(SendKey::NONE, to, bytes, call);
+                    let (uri, attempt, octets) = client.way();
+                    self.send(SendKey::NONE, Target::NextHop { uri, attempt, octets }, bytes, call);
                 }
                 Action::Deliver => {
                     let response =
@@ -567,8 +573,10 @@ impl Ua {
 }
 
 impl ClientTransaction {
+    /// Where its request goes.
     pub fn target(&self) -> Target {
-        Target::NextHop { uri: self.next_hop.clone(), attempt: self.attempt }
+        let (uri, attempt, octets) = (self.next_hop.clone(), self.attempt, self.octets);
+        Target::NextHop { uri, attempt, octets }
     }
 
     /// The call it belongs to.
@@ -576,8 +584,10 @@ impl ClientTransaction {
         self.call
     }
 
-    pub fn hop(&self) -> (String, u16) {
-        (self.next_hop.clone(), self.attempt)
+    /// Where the ACK of a refusal and CANCEL go: to the same place by the same protocol, although they are smaller
+    /// (RFC 3261 §9.1, §17.1.1.3).
+    pub fn way(&self) -> Way {
+        (self.next_hop.clone(), self.attempt, self.request.len())
     }
 
     pub fn branch(&self) -> u64 {

@@ -121,6 +121,8 @@ fn a_refusal_is_acknowledged_in_the_invites_own_branch() {
         (ack.next_hop(), &ack.text()[ack.via_at.expect("a request")..][..3]),
         (invite.next_hop(), "UDP")
     );
+    // RFC 3261 §17.1.1.3: the protocol is the INVITE's, too.
+    assert_eq!(ack.counts_as(), invite.message.bytes().len());
     bench.after(seconds(31));
     bench.gets(answer(&invite.message, 486, "t1", lines, None));
     assert_eq!((bench.send().text(), bench.heard()), (ack.text(), String::new()));
@@ -304,6 +306,7 @@ fn a_cancel_waits_for_a_provisional_response_and_follows_the_invite() {
         )
     );
     assert_eq!(cancel.next_hop(), invite.next_hop());
+    assert_eq!(cancel.counts_as(), invite.message.bytes().len(), "RFC 3261 §9.1: and its protocol");
     bench.act(|ua, now| ua.cancel(now, key, None));
     bench.gets(answer(&invite.message, 180, "t1", "", None));
     assert_eq!(bench.kinds(), "", "one CANCEL is enough");

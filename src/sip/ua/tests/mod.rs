@@ -85,9 +85,17 @@ impl Sent {
         self.all(name).join(" | ")
     }
 
+    /// How large it counts at least for the choice between UDP and TCP.
+    pub fn counts_as(&self) -> usize {
+        match self.to {
+            Target::NextHop { octets, .. } => octets,
+            Target::Flow(_) => 0,
+        }
+    }
+
     pub fn next_hop(&self) -> String {
         match &self.to {
-            Target::NextHop { uri, attempt } => format!("{uri} #{attempt}"),
+            Target::NextHop { uri, attempt, .. } => format!("{uri} #{attempt}"),
             Target::Flow(_) => "the flow".to_owned(),
         }
     }
