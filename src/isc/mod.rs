@@ -127,7 +127,7 @@ impl Isc {
         })
     }
 
-    /// Takes new settings; pages on their way keep what they were accepted with.
+    /// Takes new settings. What was accepted stays accepted; what is sent from now on follows the new ones.
     ///
     /// # Errors
     /// [`BadSetting`]; the old settings stay in force.
