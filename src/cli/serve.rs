@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config::Source;
 use crate::config::node::NodeSettings;
-use crate::node::{Ended, Node, Source};
+use crate::node::{Ended, Node};
 use crate::ops::log;
 
 /// Options of `serve`.
@@ -33,7 +34,7 @@ pub struct Configuration {
 impl Configuration {
     /// The same, to be read more than once.
     pub fn source(&self) -> Source {
-        Source { file: self.config.clone(), set: self.set.clone() }
+        Source::new(self.config.clone(), self.set.clone())
     }
 }
 

@@ -13,6 +13,7 @@ pub mod core;
 pub mod load;
 mod media;
 pub mod phone;
+pub mod picture;
 mod sdp;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,8 @@ pub fn png(octets: usize) -> Vec<u8> {
     chunk(&mut end, *b"IEND", &[]);
     let wanted = octets.max(SMALLEST);
     let padding = wanted - file.len() - end.len() - 12;
-    let filler: Vec<u8> = (0..padding).map(|at| (at.wrapping_mul(2_654_435_761) >> 16) as u8).collect();
+    let filler: Vec<u8> =
+        (0..padding).map(|at| (at.wrapping_mul(2_654_435_761) >> 16) as u8).collect();
     chunk(&mut file, *b"prVt", &filler);
     file.extend_from_slice(&end);
     file

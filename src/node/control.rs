@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch as signal};
 use tokio::time::Instant;
 
-use super::Source;
 use super::shard::{Left, ToShard};
 use super::watch::Watch;
+use crate::config::Source;
 use crate::config::node::NodeSettings;
 use crate::engine::ids::PageId;
 use crate::isc::rules::own::Own;
@@ -106,6 +106,11 @@ impl Controls {
     /// What watches the node.
     pub fn watch(&self) -> &Arc<Watch> {
         &self.watch
+    }
+
+    /// The XCAP root of the embedded XDMS.
+    pub fn xcap_root(&self) -> &str {
+        &self.settings.resolver.root
     }
 
     /// The MSRP switch, for its counters.

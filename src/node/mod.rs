@@ -22,8 +22,8 @@ pub use control::Controls;
 pub use shard::{Left, Shard, ToShard};
 pub use watch::{Gauges, Ladder, Watch};
 
+use crate::config::Source;
 use crate::config::node::{NodeSettings, Ports};
-use crate::config::{ConfigError, Loaded};
 use crate::engine::Engine;
 use crate::flow::Flows;
 use crate::isc::Isc;
@@ -82,23 +82,6 @@ pub struct Node {
     tasks: JoinSet<()>,
 }
 
-/// Where configuration comes from, to read it again.
-#[derive(Debug, Clone, Default)]
-pub struct Source {
-    pub file: Option<PathBuf>,
-    pub set: Vec<String>,
-}
-
-impl Source {
-    /// Reads and checks everything.
-    ///
-    /// # Errors
-    /// The first mistake, as one line.
-    pub fn load(&self) -> Result<Loaded, ConfigError> {
-        Loaded::load(self.file.as_deref(), &self.set)
-    }
-}
-
 /// Random octets of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemRandom;
@@ -152,8 +135,10 @@ impl Node {
         })?;
         let watch = Arc::new(Watch {
             name: settings.config.node.name.as_str().into(),
+            sip_address: doors.sip.first().map(|(_, at)| *at),
             board: Arc::new(Board::new(settings.config.ops.pages as usize, Arc::clone(&metrics))),
             gauges: (0..threads).map(|_| Gauges::default()).collect(),
+            ended: signal::channel(None).0,
             core: Mutex::new((NeighbourState::Unknown, None)),
             metrics,
             flows: Arc::new(flows),

@@ -172,9 +172,6 @@ impl Shard {
             match output {
                 Output::Send { key, to, bytes, via_at, call } => {
                     self.watch.sent(&bytes);
-                    if let Some(trail) = call.and_then(|call| self.isc.trail_of(call)) {
-                        self.ladder.learn(&bytes, trail);
-                    }
                     let sent = self.transport.send(key, &to, bytes.clone(), via_at);
                     let protocol = match sent {
                         Sent::Now(protocol) => {
@@ -187,7 +184,7 @@ impl Shard {
                             continue;
                         }
                     };
-                    self.ladder.sent(&bytes, &to, protocol);
+                    self.ladder.sent(&bytes, &to, protocol, call);
                 }
                 Output::Event(event) => {
                     let mut happenings = Vec::new();
@@ -201,7 +198,7 @@ impl Shard {
                 }
             }
         }
-        self.ladder.settle(&self.watch);
+        self.ladder.settle(&self.watch, |call| self.isc.trail_of(call));
         let stats = self.isc.ua().stats();
         self.watch.gauge(self.thread, stats);
     }

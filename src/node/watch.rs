@@ -2,12 +2,13 @@
 //! and log lines.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio::sync::watch as signal;
 
 use crate::engine::event::Event;
 use crate::engine::ids::{LegId, PageId};
@@ -17,18 +18,23 @@ use crate::ops::NeighbourState;
 use crate::ops::board::Board;
 use crate::ops::metrics::{Direction, Metrics};
 use crate::sip::message::Message;
-use crate::sip::ua::Stats;
+use crate::sip::ua::{CallKey, Stats};
+use crate::sip::uri::Uri;
 use crate::sip::{Flow, Protocol, Target};
 
 /// Everything of a node that watches. Shared by its threads.
 pub struct Watch {
     /// Our name in call flows.
     pub name: Arc<str>,
+    /// Where we send SIP from, in call flows.
+    pub sip_address: Option<SocketAddr>,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub flows: Arc<Flows>,
     /// One for each thread.
     pub gauges: Box<[Gauges]>,
+    /// The page that came to its end last.
+    pub ended: signal::Sender<Option<PageId>>,
     /// What is known of the core, and the last thing that went wrong with it.
     pub core: Mutex<(NeighbourState, Option<String>)>,
 }
@@ -47,16 +53,37 @@ pub fn wall_clock() -> SystemTime {
 }
 
 impl Watch {
+    /// A message between us and one side of a page, now; whoever has them fills in the addresses.
+    pub fn crossing(&self, page: PageId, leg: Option<LegId>, sent: bool) -> Crossing {
+        let peer: Arc<str> = match leg {
+            None => "originator".into(),
+            Some(leg) => format!("recipient {}", leg.n).into(),
+        };
+        let (from, to) = if sent { (self.name.clone(), peer) } else { (peer, self.name.clone()) };
+        Crossing {
+            page: page.as_u64(),
+            leg: leg.map(|leg| leg.n),
+            time: wall_clock(),
+            transport: Transport::Tcp,
+            sent,
+            from,
+            to,
+            local: None,
+            remote: None,
+        }
+    }
+
     /// One event of the engine.
     pub fn event(&self, event: &Event) {
         log_event(event);
         self.board.on_event(wall_clock(), event);
-        if let Event::PageEnded { page, failed, .. } = event {
-            self.flows.ended(page.as_u64(), *failed > 0);
-        }
-        if let Event::PageRefused { page, .. } = event {
-            self.flows.ended(page.as_u64(), true);
-        }
+        let (page, failed) = match event {
+            Event::PageEnded { page, failed, .. } => (page, *failed > 0),
+            Event::PageRefused { page, .. } => (page, true),
+            _ => return,
+        };
+        self.flows.ended(page.as_u64(), failed);
+        self.ended.send_replace(Some(*page));
     }
 
     /// A request was refused before the engine heard of it; `isc` has written its log line.
@@ -122,6 +149,13 @@ fn header<'a>(bytes: &'a [u8], name: &[u8]) -> Option<&'a str> {
     std::str::from_utf8(&bytes[at..end]).ok().map(str::trim)
 }
 
+/// The address in a URI that needs no resolving.
+fn numeric(uri: &str) -> Option<SocketAddr> {
+    let uri = Uri::parse(uri).ok()?;
+    let ip: IpAddr = uri.host().trim_matches(['[', ']']).parse().ok()?;
+    Some(SocketAddr::new(ip, uri.port().unwrap_or(5060)))
+}
+
 fn log_event(event: &Event) {
     match event {
         Event::PageArrived { page, originator, dialled, size } => {
@@ -151,6 +185,8 @@ fn log_event(event: &Event) {
 /// One SIP message on its way into the call flow: whose it is may be known only at the end of the turn.
 struct Pending {
     call_id: Bytes,
+    /// The call it belongs to, where the SIP stack said so.
+    call: Option<CallKey>,
     bytes: Bytes,
     time: SystemTime,
     sent: bool,
@@ -172,6 +208,7 @@ impl Ladder {
     pub fn received(&mut self, message: &Message, flow: &Flow) {
         self.pending.push(Pending {
             call_id: Bytes::copy_from_slice(message.call_id()),
+            call: None,
             bytes: message.bytes().clone(),
             time: wall_clock(),
             sent: false,
@@ -182,14 +219,21 @@ impl Ladder {
     }
 
     /// Notes a message that leaves.
-    pub fn sent(&mut self, bytes: &Bytes, to: &Target, protocol: Option<Protocol>) {
+    pub fn sent(
+        &mut self,
+        bytes: &Bytes,
+        to: &Target,
+        protocol: Option<Protocol>,
+        call: Option<CallKey>,
+    ) {
         let Some(call_id) = header(bytes, b"\r\nCall-ID: ") else { return };
         let (local, remote) = match to {
             Target::Flow(flow) => (Some(flow.local), Some(flow.peer)),
-            Target::NextHop { .. } => (None, None),
+            Target::NextHop { uri, .. } => (None, numeric(uri)),
         };
         self.pending.push(Pending {
             call_id: Bytes::copy_from_slice(call_id.as_bytes()),
+            call,
             bytes: bytes.clone(),
             time: wall_clock(),
             sent: true,
@@ -199,39 +243,31 @@ impl Ladder {
         });
     }
 
-    /// Learns whose call the last message noted belongs to.
-    pub fn learn(&mut self, bytes: &[u8], trail: (PageId, Option<LegId>)) {
-        let Some(call_id) = header(bytes, b"\r\nCall-ID: ") else { return };
-        if !self.trails.contains_key(call_id.as_bytes()) {
-            let call_id = Bytes::copy_from_slice(call_id.as_bytes());
-            self.of_page.entry(trail.0).or_default().push(call_id.clone());
-            self.trails.insert(call_id, trail);
+    /// Ends the turn: what belongs to a page goes into its call flow, the rest is dropped.
+    pub fn settle(
+        &mut self,
+        watch: &Watch,
+        trail_of: impl Fn(CallKey) -> Option<(PageId, Option<LegId>)>,
+    ) {
+        for pending in &self.pending {
+            if let Some(trail) = pending.call.and_then(&trail_of)
+                && !self.trails.contains_key(&pending.call_id)
+            {
+                self.of_page.entry(trail.0).or_default().push(pending.call_id.clone());
+                self.trails.insert(pending.call_id.clone(), trail);
+            }
         }
-    }
-
-    /// Ends the turn: what is known to belong to a page goes into its call flow, the rest is dropped.
-    pub fn settle(&mut self, watch: &Watch) {
         for pending in self.pending.drain(..) {
             let Some((page, leg)) = self.trails.get(&pending.call_id) else { continue };
-            let peer: Arc<str> = match leg {
-                None => "originator".into(),
-                Some(leg) => format!("recipient {}", leg.n).into(),
-            };
-            let (from, to) =
-                if pending.sent { (watch.name.clone(), peer) } else { (peer, watch.name.clone()) };
             let crossing = Crossing {
-                page: page.as_u64(),
-                leg: leg.map(|leg| leg.n),
                 time: pending.time,
                 transport: match pending.protocol {
                     Protocol::Udp => Transport::Udp,
                     Protocol::Tcp | Protocol::Tls => Transport::Tcp,
                 },
-                sent: pending.sent,
-                from,
-                to,
-                local: pending.local,
+                local: pending.local.or(watch.sip_address),
                 remote: pending.remote,
+                ..watch.crossing(*page, *leg, pending.sent)
             };
             watch.flows.record_sip(crossing, &pending.bytes);
         }

@@ -1,0 +1,103 @@
+//! `phone`: one receiving phone.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::lab::phone::{Phone, Received, Settings};
+
+/// Options of `phone`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  pagecast phone --core sip:127.0.0.1:5060 --as sip:bob@ims.test --out /tmp/bob"
+)]
+pub struct Arguments {
+    /// The core, by IP address
+    #[arg(long, value_name = "URI")]
+    pub core: String,
+    /// Who the phone is
+    #[arg(long = "as", value_name = "URI")]
+    pub aor: String,
+    /// Where pages are written, one file each
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// End after so many pages
+    #[arg(long, value_name = "N")]
+    pub pages: Option<u64>,
+}
+
+/// Takes pages until a signal ends it.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    super::client(async {
+        std::fs::create_dir_all(&arguments.out)
+            .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
+        let phone = Phone::start(Settings::new(&arguments.core, &arguments.aor))
+            .await
+            .map_err(|error| format!("{}: {error}", arguments.core))?;
+        println!("phone {} registered from {}", arguments.aor, phone.address());
+        let mut pages = 0;
+        loop {
+            let page = tokio::select! {
+                page = phone.received() => page,
+                () = super::interrupted() => None,
+            };
+            let Some(page) = page else { break };
+            pages += u64::from(page.whole);
+            println!("{}", keep(&page, &arguments.out, pages)?);
+            if arguments.pages.is_some_and(|most| pages >= most) {
+                break;
+            }
+        }
+        let complaints = phone.complaints();
+        phone.stop().await.map_err(|error| format!("{}: {error}", arguments.core))?;
+        super::complain(&complaints)
+    })
+}
+
+/// Writes a whole page and says what came.
+fn keep(page: &Received, folder: &Path, number: u64) -> Result<String, String> {
+    if !page.whole {
+        return Ok(format!(
+            "call from={} octets={} ended={:?}{}",
+            page.from,
+            page.octets,
+            page.ended,
+            page.bye_reason.as_deref().map_or_else(String::new, |why| format!(" reason={why}"))
+        ));
+    }
+    let (content_type, content) =
+        page.content().unwrap_or_else(|| (page.content_type.clone(), page.body.clone()));
+    let path = folder.join(format!("{number:04}.{}", extension(&content_type)));
+    std::fs::write(&path, &content).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(format!(
+        "page from={} type={content_type} octets={} sha256={} file={}",
+        page.from,
+        content.len(),
+        crate::lab::phone::sha256(&content),
+        path.display()
+    ))
+}
+
+/// How files of a type end.
+fn extension(content_type: &str) -> &'static str {
+    match content_type {
+        "text/plain" => "txt",
+        "text/html" => "html",
+        "image/png" => "png",
+        "image/jpeg" => "jpg",
+        _ => "bin",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_end_as_people_expect() {
+        let cases =
+            [("image/png", "png"), ("text/plain", "txt"), ("application/octet-stream", "bin")];
+        for (content_type, ending) in cases {
+            assert_eq!(extension(content_type), ending);
+        }
+    }
+}
