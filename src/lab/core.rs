@@ -538,7 +538,15 @@ impl Proxy {
         put(&mut bytes, b"Content-Length", response.body().len().to_string().as_bytes());
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(response.body());
-        self.wire.send(back, Bytes::from(bytes)).await;
+        if self.wire.leads_back(back) {
+            return self.wire.send(back, Bytes::from(bytes)).await;
+        }
+        // RFC 3261 §18.2.2: the connection is gone, so to where the Via says.
+        let sent_by = response.values(Name::Via).nth(1).map(via_key).unwrap_or_default();
+        match sent_by.split(' ').next().and_then(|host| host.parse().ok()) {
+            Some(to) => self.wire.send_by_tcp(to, Bytes::from(bytes)).await,
+            None => self.complaints.add(format!("core: no way back for {response:?}")),
+        }
     }
 
     fn is_own(&self, route: &Uri) -> bool {

@@ -92,9 +92,17 @@ impl Wire {
                     locked(&self.connections).open.get(&connection).map(|(_, to)| to.clone());
                 match open {
                     Some(to) => lost_if(to.send(bytes).await.is_err(), peer),
-                    None => self.send_by_tcp(peer, bytes).await,
+                    None => lost_if(true, peer),
                 }
             }
+        }
+    }
+
+    /// Whether the way something came is still there.
+    pub(super) fn leads_back(&self, way: Way) -> bool {
+        match way {
+            Way::Udp(_) => true,
+            Way::Tcp { connection, .. } => locked(&self.connections).open.contains_key(&connection),
         }
     }
 
@@ -216,38 +224,42 @@ fn keep(
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    stream: TcpStream,
     way: Way,
     mut queue: mpsc::Receiver<Bytes>,
     inbox: &mpsc::Sender<Arrived>,
 ) {
-    let limits = Limits::default();
-    let mut framer = Framer::new(&limits);
-    let mut buffer = BytesMut::new();
-    loop {
-        tokio::select! {
-            () = inbox.closed() => return,
-            next = queue.recv() => match next {
-                Some(bytes) if stream.write_all(&bytes).await.is_ok() => {}
-                _ => return,
-            },
-            read = stream.read_buf(&mut buffer) => {
-                if !matches!(read, Ok(1..)) {
+    let (mut read, mut write) = stream.into_split();
+    let writing = async move {
+        while let Some(bytes) = queue.recv().await {
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    let reading = async {
+        let limits = Limits::default();
+        let mut framer = Framer::new(&limits);
+        let mut buffer = BytesMut::new();
+        while matches!(read.read_buf(&mut buffer).await, Ok(1..)) {
+            loop {
+                let message = match framer.feed(&mut buffer) {
+                    Ok(None) => break,
+                    Ok(Some(Frame::Ping | Frame::Pong)) => continue,
+                    Ok(Some(Frame::Message(bytes))) => Message::parse(bytes, &limits),
+                    Err(lost) => Err(lost.0),
+                };
+                let lost = message.is_err();
+                if inbox.send(Arrived { message, way }).await.is_err() || lost {
                     return;
-                }
-                loop {
-                    let message = match framer.feed(&mut buffer) {
-                        Ok(None) => break,
-                        Ok(Some(Frame::Ping | Frame::Pong)) => continue,
-                        Ok(Some(Frame::Message(bytes))) => Message::parse(bytes, &limits),
-                        Err(lost) => Err(lost.0),
-                    };
-                    let lost = message.is_err();
-                    if inbox.send(Arrived { message, way }).await.is_err() || lost {
-                        return;
-                    }
                 }
             }
         }
+    };
+    // Neither waits for the other: a peer that writes before it reads is served.
+    tokio::select! {
+        () = inbox.closed() => {}
+        () = writing => {}
+        () = reading => {}
     }
 }
