@@ -109,8 +109,8 @@ fn no_loss_leaves_anything_behind() {
         // (when it arrives, at which end)
         let mut wire: Vec<(Instant, usize, Message)> = Vec::new();
         loop {
-            for at in 0..2 {
-                for message in ends[at].turn(now, &mut noise) {
+            for (at, end) in ends.iter_mut().enumerate() {
+                for message in end.turn(now, &mut noise) {
                     if !noise.percent(loss) {
                         let copies = if noise.percent(10) { 2 } else { 1 };
                         for _ in 0..copies {
