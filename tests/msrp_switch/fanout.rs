@@ -1,8 +1,12 @@
 //! One page to many: what every recipient gets, whatever the others do.
 
-use crate::support::{Bench, octets, settings};
-use pagecast::engine::input::{LegMedia, OriginatorMedia};
-use pagecast::msrp::codec::Flag;
+use std::time::Duration;
+
+use pagecast::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
+use pagecast::msrp::codec::{Flag, Head, Kind, Piece};
+use pagecast::msrp::{Role, Side};
+
+use crate::support::{Bench, Peer, leg, media, octets, page as page_id, settings};
 
 /// Proves MS-030, MS-053, MS-081, MS-082, MS-083.
 #[tokio::test]
@@ -58,5 +62,439 @@ async fn a_page_goes_from_one_to_one_over_real_sockets() {
             LegMedia::Quiet
         ]
     );
-    assert_eq!(bench.switch.progress(crate::support::leg(1)), 100_000);
+    assert_eq!(bench.switch.progress(leg(1)), 100_000);
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn failed(cause: MediaFailure) -> LegMedia {
+    LegMedia::Failed { cause }
+}
+
+/// Starts an originator that sends `page` in one chunk on a task of its own.
+fn send_page(bench: &Bench, page: &[u8]) -> tokio::task::JoinHandle<Peer> {
+    let mut originator = bench.open_any();
+    let range = format!("1-*/{}", page.len());
+    let page = page.to_vec();
+    tokio::spawn(async move {
+        originator.chunk("tr01", "mess1", &range, &page, '$').await;
+        originator
+    })
+}
+
+/// Proves MS-070, MS-091, MS-093, IM-019, IM-071.
+#[tokio::test(start_paused = true)]
+async fn nobody_suffers_from_anybody_else() {
+    let mut bench = Bench::new(settings());
+    let page = octets(400_000);
+    let mut fast = bench.recipient(1).await;
+    let mut deaf = bench.recipient(2).await;
+    let mut resets = bench.recipient(3).await;
+    let mut refuses = bench.recipient(4).await;
+    let mut picky = bench.recipient_with(5, |m| m.accept_types = vec!["image/*".into()]).await;
+    let mut small = bench.recipient_with(6, |m| m.max_size = Some(399_999)).await;
+    let never = bench.unbound_recipient(7, |_| {});
+    let mut second_device = bench.recipient(8).await;
+    let start = tokio::time::Instant::now();
+    let mut originator = send_page(&bench, &page).await.expect("sent");
+    assert_eq!(originator.answer().await, 200);
+
+    let half = async {
+        let Some(Piece::Head(head)) = refuses.piece().await else { panic!("a head") };
+        let mut got = 0;
+        while got < 200_000 {
+            let Some(Piece::Body(octets)) = refuses.piece().await else { panic!("octets") };
+            got += octets.len();
+        }
+        refuses.respond(&head, 413).await;
+        // Within one write buffer the chunk ends, and nothing more comes.
+        let mut after = 0;
+        loop {
+            match refuses.piece().await.expect("the end") {
+                Piece::Body(octets) => after += octets.len(),
+                Piece::End(flag) => break assert_eq!(flag, Flag::Abort),
+                Piece::Head(_) => panic!("MS-079: another chunk"),
+            }
+        }
+        assert!(after <= 3 * 64 * 1024, "{after}");
+        refuses.silence(SECOND).await;
+    };
+    let reset = async move {
+        resets.piece().await;
+        resets.piece().await;
+    };
+    let (taken, twin, (), ()) = tokio::join!(fast.take(), second_device.take(), half, reset);
+    assert_eq!((&taken.octets, &twin.octets), (&page, &page));
+    assert_ne!(taken.heads[0].message_id, twin.heads[0].message_id);
+    for n in [1, 8] {
+        bench.leg(n, LegMedia::Delivered { octets: 400_000 }).await;
+    }
+    assert!(start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+    bench.leg(3, failed(MediaFailure::Connection)).await;
+    bench.leg(4, failed(MediaFailure::Status(413))).await;
+    bench.leg(5, failed(MediaFailure::Type)).await;
+    bench.leg(6, failed(MediaFailure::TooBig)).await;
+    for n in [3, 4, 5, 6] {
+        bench.leg(n, LegMedia::Quiet).await;
+    }
+    picky.silence(SECOND).await;
+    small.silence(SECOND).await;
+
+    tokio::time::sleep(17 * SECOND).await;
+    let mut late = bench.recipient(9).await;
+    assert_eq!(late.take().await.octets, page);
+    bench.leg(9, LegMedia::Delivered { octets: 400_000 }).await;
+    bench.leg(7, failed(MediaFailure::Bind)).await;
+    bench.leg(2, failed(MediaFailure::Stall)).await;
+    // The originator hears nothing of all that.
+    originator.silence(SECOND).await;
+    drop((never, deaf.next().await));
+}
+
+/// Proves MS-079, MS-080, MS-075, MS-076, MS-088.
+#[tokio::test(start_paused = true)]
+async fn what_a_recipient_says_decides_its_own_leg_only() {
+    // By response or REPORT, and what it means.
+    let cases = [
+        (false, 400, MediaFailure::Status(400)),
+        (false, 403, MediaFailure::Status(403)),
+        (false, 408, MediaFailure::Timeout),
+        (false, 413, MediaFailure::Status(413)),
+        (false, 415, MediaFailure::Status(415)),
+        (false, 481, MediaFailure::Status(481)),
+        (false, 506, MediaFailure::Status(506)),
+        (false, 499, MediaFailure::Status(499)),
+        (true, 408, MediaFailure::Timeout),
+        (true, 413, MediaFailure::Status(413)),
+        (true, 403, MediaFailure::Status(403)),
+    ];
+    for (report, code, cause) in cases {
+        for whole in [true, false] {
+            let mut bench = Bench::new(settings());
+            let mut originator = bench.open_any();
+            let mut peer = bench.recipient(1).await;
+            let flag = if whole { '$' } else { '+' };
+            originator.chunk("tr01", "mess1", "1-*/*", &octets(5000), flag).await;
+            assert_eq!(originator.answer().await, 200);
+            let Some(Piece::Head(head)) = peer.piece().await else { panic!("a head") };
+            if whole {
+                while !matches!(peer.piece().await, Some(Piece::End(Flag::Last))) {}
+            }
+            let id = head.message_id.clone().expect("an id");
+            // Somebody else's REPORT is no news.
+            peer.report("nobodys", "1-5/5", 500).await;
+            if report {
+                peer.report(&id, "1-5000/5000", code).await;
+            } else {
+                peer.respond(&head, code).await;
+            }
+            bench.leg(1, failed(cause.clone())).await;
+            if !whole {
+                while !matches!(peer.piece().await, Some(Piece::End(Flag::Abort))) {}
+                originator.chunk("tr02", "mess1", "5001-*/*", b"more", '$').await;
+                assert_eq!(originator.answer().await, 200);
+            }
+            peer.silence(SECOND).await;
+            if report {
+                peer.respond(&head, 200).await;
+            }
+            bench.leg(1, LegMedia::Quiet).await;
+            originator.silence(SECOND).await;
+            assert!(!bench.leg_events(1).iter().any(|e| matches!(e, LegMedia::Delivered { .. })));
+        }
+    }
+}
+
+/// Proves MS-036, MS-090.
+#[tokio::test(start_paused = true)]
+async fn a_page_whose_originator_breaks_off_ends_with_a_hash() {
+    let mut bench = Bench::new(settings());
+    let mut originator = bench.open_any();
+    let mut recipients = [bench.recipient(1).await, bench.recipient(2).await];
+    let late = bench.unbound_recipient(3, |_| {});
+    let wire = originator.wire(
+        "tr01",
+        "Message-ID: mess1\r\nContent-Type: text/plain\r\n",
+        Some(&octets(50_000)),
+        '$',
+    );
+    originator.raw(&wire[..30_000]).await;
+    bench.leg(1, LegMedia::Sending).await;
+    drop(originator);
+    bench.originator(OriginatorMedia::Aborted(PageLoss::Connection)).await;
+    bench.originator(OriginatorMedia::Settled).await;
+    for (n, peer) in (1..).zip(&mut recipients) {
+        let taken = peer.take().await;
+        assert_eq!(taken.flag, Flag::Abort);
+        assert_eq!(taken.octets, octets(50_000)[..taken.octets.len()]);
+        bench.leg(n, LegMedia::Quiet).await;
+    }
+    // Somebody who comes after that gets nothing.
+    let mut late = late;
+    late.send("bind", "Message-ID: bind\r\n", None, '$').await;
+    assert_eq!(late.answer().await, 200);
+    late.silence(SECOND).await;
+    bench.leg(3, LegMedia::Quiet).await;
+}
+
+/// Proves MS-109.
+#[tokio::test(start_paused = true)]
+async fn an_originator_that_leaves_after_the_last_octet_stops_nothing() {
+    let mut bench = Bench::new(settings());
+    let mut slow = bench.recipient(1).await;
+    let page = octets(300_000);
+    let originator = send_page(&bench, &page).await.expect("sent");
+    bench.originator(OriginatorMedia::Complete { size: 300_000 }).await;
+    drop(originator);
+    bench.switch.release(Side::Originator(page_id()));
+    assert_eq!(slow.take().await.octets, page);
+    bench.leg(1, LegMedia::Delivered { octets: 300_000 }).await;
+}
+
+/// Proves MS-054, MS-055, MS-057.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_gets_a_large_page_in_one_chunk() {
+    let bench = Bench::new(settings());
+    let mut peer = bench.recipient(1).await;
+    let page = octets(1 << 20);
+    let _originator = send_page(&bench, &page);
+    let taken = peer.take().await;
+    assert_eq!(taken.octets, page);
+    assert_eq!(taken.heads.len(), 1);
+    // Small ones say where they end.
+    let bench = Bench::new(settings());
+    let originator = send_page(&bench, &octets(2048)).await;
+    let mut peer = bench.recipient(1).await;
+    let taken = peer.take().await;
+    let range = taken.heads[0].range.expect("a range");
+    assert_eq!((range.start, range.end, range.total), (1, Some(2048), Some(2048)));
+    drop(originator);
+}
+
+/// Proves MS-056, MS-078.
+#[tokio::test(start_paused = true)]
+async fn answers_interrupt_a_long_chunk() {
+    let mut bench = Bench::new(settings());
+    let mut peer = bench.recipient(1).await;
+    let page = octets(500_000);
+    let _originator = send_page(&bench, &page).await;
+    let (mut got, mut heads, mut pings) = (Vec::new(), Vec::new(), 0);
+    loop {
+        match peer.piece().await.expect("the page") {
+            Piece::Head(head) if head.kind == Kind::Response(200) => {
+                assert!(matches!(peer.piece().await, Some(Piece::End(Flag::Last))));
+                pings += 1;
+            }
+            Piece::Head(head) => {
+                assert_eq!(head.range.map(|r| r.start), Some(got.len() as u64 + 1));
+                heads.push(head);
+                peer.send("ping", "Message-ID: ping\r\n", None, '$').await;
+            }
+            Piece::Body(octets) => got.extend_from_slice(&octets),
+            Piece::End(Flag::Last) => break,
+            Piece::End(flag) => assert_eq!(flag, Flag::More),
+        }
+    }
+    assert_eq!(got, page);
+    assert!(heads.len() > 2 && pings > 1, "{} chunks, {pings} answers", heads.len());
+    assert!(heads.iter().all(|head| head.message_id == heads[0].message_id));
+    assert!(heads.windows(2).all(|pair| pair[0].id != pair[1].id));
+    assert!(heads.windows(2).all(|pair| {
+        let start = |head: &Head| head.range.map_or(0, |range| range.start);
+        start(&pair[1]) - start(&pair[0]) >= 2048
+    }));
+    // Nothing was answered until now; no chunk had waited for it.
+    for head in &heads {
+        peer.respond(head, 200).await;
+    }
+    bench.leg(1, LegMedia::Delivered { octets: 500_000 }).await;
+}
+
+/// Proves MS-029, MS-058.
+#[tokio::test]
+async fn two_recipients_behind_one_gateway_share_a_connection_fairly() {
+    let mut bench = Bench::new(settings());
+    let gateway = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = gateway.local_addr().expect("bound").port();
+    let page = octets(3_000_000);
+    for n in [1, 2] {
+        bench.switch.reserve(Side::Leg(leg(n))).expect("room");
+        let uri = format!("msrp://127.0.0.1:{port}/recipient{n};tcp");
+        bench.switch.join(leg(n), media(&uri, Role::Active));
+    }
+    let (stream, _) = gateway.accept().await.expect("one connection");
+    let mut peer = Peer::new(Box::new(stream), "", "");
+    let originator = send_page(&bench, &page);
+    let mut got: [Vec<u8>; 2] = Default::default();
+    let mut most_apart = 0;
+    while got.iter().any(|got| got.len() < page.len()) {
+        let message = peer.next().await.expect("a SEND");
+        let to = message.head.to_path[0].as_str();
+        let which = usize::from(to.contains("recipient2"));
+        got[which].extend_from_slice(&message.body);
+        (peer.me, peer.them) = (to.to_owned(), message.head.from_path[0].as_str().to_owned());
+        peer.respond(&message.head, 200).await;
+        if got.iter().all(|got| got.len() < page.len() && !got.is_empty()) {
+            most_apart = most_apart.max(got[0].len().abs_diff(got[1].len()));
+        }
+    }
+    assert!(got.iter().all(|got| *got == page));
+    assert!(most_apart < 500_000, "{most_apart}");
+    for n in [1, 2] {
+        bench.leg(n, LegMedia::Delivered { octets: 3_000_000 }).await;
+    }
+    assert!(tokio::time::timeout(SECOND / 10, gateway.accept()).await.is_err());
+    drop(originator.await.expect("sent"));
+}
+
+/// Proves MS-086.
+#[tokio::test(start_paused = true)]
+async fn relaying_starts_with_the_first_octets_unless_told_otherwise() {
+    for wait in [false, true] {
+        let mut settings = settings();
+        settings.store_and_forward = wait;
+        let bench = Bench::new(settings);
+        let mut originator = bench.open_any();
+        let mut peer = bench.recipient(1).await;
+        let wire = originator.wire(
+            "tr01",
+            "Message-ID: mess1\r\nContent-Type: text/plain\r\n",
+            Some(b"hello world"),
+            '$',
+        );
+        let (start, end) = wire.split_at(wire.len() - 20);
+        originator.raw(start).await;
+        if wait {
+            peer.silence(SECOND).await;
+        } else {
+            assert!(matches!(peer.piece().await, Some(Piece::Head(_))));
+            assert!(matches!(peer.piece().await, Some(Piece::Body(_))));
+        }
+        originator.raw(end).await;
+        assert_eq!(originator.answer().await, 200);
+        if wait {
+            assert_eq!(peer.take().await.octets, b"hello world");
+        }
+    }
+}
+
+/// Proves MS-010, MS-011, IM-075.
+#[tokio::test(start_paused = true)]
+async fn recipients_get_only_what_they_take() {
+    let cpim = b"From: <sip:a@b>\r\nTo: <sip:c@d>\r\n\r\nContent-Type: image/png\r\n\r\nx";
+    let cases: [(&str, &[u8], &[&str], &[&str], bool); 12] = [
+        ("text/plain", b"x", &["text/plain"], &[], true),
+        ("text/plain", b"x", &["TEXT/PLAIN;charset=y"], &[], true),
+        ("text/plain;charset=utf-8", b"x", &["text/plain"], &[], true),
+        ("text/plain", b"x", &["text/*"], &[], true),
+        ("text/plain", b"x", &["*"], &[], true),
+        ("text/plain", b"x", &["text/html", "image/*"], &[], false),
+        ("text/plain", b"x", &[], &["*"], false),
+        ("message/cpim", cpim, &["message/cpim"], &["image/png"], true),
+        ("message/cpim", cpim, &["message/cpim"], &["image/*"], true),
+        ("message/cpim", cpim, &["message/cpim"], &["text/plain"], false),
+        ("message/cpim", cpim, &["text/plain"], &["image/png"], false),
+        ("message/cpim", cpim, &["message/cpim", "image/png"], &["text/plain"], true),
+    ];
+    for (content_type, body, types, wrapped, taken) in cases {
+        let mut bench = Bench::new(settings());
+        let mut originator = bench.open_any();
+        let owned = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let mut peer = bench
+            .recipient_with(1, |m| {
+                m.accept_types = owned(types);
+                m.accept_wrapped = owned(wrapped);
+            })
+            .await;
+        let extra = format!("Message-ID: mess1\r\nContent-Type: {content_type}\r\n");
+        originator.send("tr01", &extra, Some(body), '$').await;
+        assert_eq!(originator.answer().await, 200);
+        if taken {
+            let got = peer.take().await;
+            assert_eq!(got.octets, body, "{content_type} to {types:?}");
+            assert_eq!(got.heads[0].content_type.as_deref(), Some(content_type));
+        } else {
+            bench.leg(1, failed(MediaFailure::Type)).await;
+            peer.silence(SECOND).await;
+        }
+    }
+}
+
+/// Proves MS-093.
+#[tokio::test(start_paused = true)]
+async fn a_page_that_grows_too_large_for_one_ends_there() {
+    let mut bench = Bench::new(settings());
+    let mut originator = bench.open_any();
+    let mut small = bench.recipient_with(1, |m| m.max_size = Some(10)).await;
+    let mut exact = bench.recipient_with(2, |m| m.max_size = Some(12)).await;
+    originator.chunk("tr01", "mess1", "1-*/*", b"hello ", '+').await;
+    bench.leg(1, LegMedia::Sending).await;
+    originator.chunk("tr02", "mess1", "7-*/*", b"world!", '$').await;
+    let taken = small.take().await;
+    assert_eq!((taken.octets.as_slice(), taken.flag), (&b"hello "[..], Flag::Abort));
+    bench.leg(1, failed(MediaFailure::TooBig)).await;
+    bench.leg(1, LegMedia::Quiet).await;
+    assert_eq!(exact.take().await.octets, b"hello world!");
+}
+
+/// Proves MS-067, MS-090.
+#[tokio::test(start_paused = true)]
+async fn the_engine_can_stop_one_copy() {
+    let mut bench = Bench::new(settings());
+    let mut originator = bench.open_any();
+    let mut peers = [bench.recipient(1).await, bench.recipient(2).await, bench.recipient(3).await];
+    let _unbound = bench.unbound_recipient(4, |_| {});
+    bench.switch.reserve(Side::Leg(leg(5))).expect("room");
+    // Before anything was sent there is nothing to say.
+    bench.switch.abort(Side::Leg(leg(3)));
+    for n in [4, 5] {
+        bench.switch.abort(Side::Leg(leg(n)));
+        bench.leg(n, LegMedia::Quiet).await;
+    }
+    originator.chunk("tr01", "mess1", "1-*/*", b"hello", '+').await;
+    bench.leg(1, LegMedia::Sending).await;
+    bench.switch.abort(Side::Leg(leg(1)));
+    let taken = peers[0].take().await;
+    assert_eq!((taken.octets.as_slice(), taken.flag), (&b"hello"[..], Flag::Abort));
+    bench.leg(1, LegMedia::Quiet).await;
+    originator.chunk("tr02", "mess1", "6-*/*", b"world", '$').await;
+    assert_eq!(peers[1].take().await.octets, b"helloworld");
+    // A copy that is complete is not touched.
+    bench.leg(2, LegMedia::Delivered { octets: 10 }).await;
+    bench.switch.abort(Side::Leg(leg(2)));
+    for peer in &mut peers {
+        peer.silence(SECOND).await;
+    }
+    assert!(!bench.leg_events(3).contains(&LegMedia::Sending));
+    bench.leg(3, LegMedia::Quiet).await;
+
+    // Releasing ends a running chunk, too.
+    let mut bench = Bench::new(settings());
+    let mut originator = bench.open_any();
+    let mut peer = bench.recipient(1).await;
+    originator.chunk("tr01", "mess1", "1-*/*", b"hello", '+').await;
+    bench.leg(1, LegMedia::Sending).await;
+    bench.switch.release(Side::Leg(leg(1)));
+    assert_eq!(peer.next().await.map(|m| m.flag), Some(Flag::Abort));
+}
+
+/// Proves MS-006, MS-035.
+#[tokio::test]
+async fn a_next_hop_that_refuses_fails_the_leg() {
+    let port = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        listener.local_addr().expect("bound").port()
+    };
+    let mut bench = Bench::new(settings());
+    let hops = [
+        format!("msrp://127.0.0.1:{port}/x;tcp"),
+        "msrp://127.0.0.1/x;tcp".to_owned(),
+        "msrp://127.0.0.1:1/x;ws".to_owned(),
+    ];
+    for (n, hop) in (1..).zip(&hops) {
+        bench.switch.reserve(Side::Leg(leg(n))).expect("room");
+        bench.switch.join(leg(n), media(hop, Role::Active));
+        bench.leg(n, failed(MediaFailure::Connection)).await;
+        bench.leg(n, LegMedia::Quiet).await;
+    }
 }
