@@ -651,3 +651,197 @@ impl Block {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn about() -> About {
+        About { content_type: Arc::from("text/plain"), inner: None, total: None }
+    }
+
+    fn octets(len: usize) -> Vec<u8> {
+        (0..len).map(|n| (n * 7 + n / 253) as u8).collect()
+    }
+
+    fn read_all(spool: &Spool) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            match spool.read(all.len() as u64, 1 << 20, 1, None) {
+                Read::Data(octets) => all.extend_from_slice(&octets),
+                Read::Disk(disk) => all.extend_from_slice(&disk.run().expect("the file is there")),
+                Read::Wait | Read::End | Read::Lost => return all,
+            }
+        }
+    }
+
+    fn temporary(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("pagecast-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn old_blocks_go_to_a_file_that_goes_with_the_page() {
+        let dir = temporary("spill");
+        let limits = Limits { page_memory: 2 * BLOCK as u64, ..Limits::default() };
+        let spools = Spools::new(Some(&dir), limits).expect("a directory");
+        let spool = spools.open("p1".into());
+        let page = octets(10 * BLOCK + 17);
+        spool.write(0, &page[..2 * BLOCK]).expect("room");
+        assert_eq!(spools.stats().files, 0, "small pages never touch the disk");
+        for (n, part) in page[2 * BLOCK..].chunks(1000).enumerate() {
+            spool.write((2 * BLOCK + n * 1000) as u64, part).expect("room");
+        }
+        spool.publish(about(), 0);
+        spool.finish(page.len() as u64).expect("nothing is behind it");
+        let stats = spools.stats();
+        assert_eq!((stats.octets, stats.files), (page.len() as u64, 1));
+        assert!(stats.memory <= 3 * BLOCK as u64, "{stats:?}");
+        assert_eq!(read_all(&spool), page);
+        let held = spool.read(0, 100, 1, None);
+        drop(spool);
+        assert_eq!(spools.stats(), Stats::default());
+        assert_eq!(std::fs::read_dir(&dir).expect("a directory").count(), 0);
+        // Who holds a part of the file can still read it.
+        let Read::Disk(disk) = held else { panic!("{held:?}") };
+        assert_eq!(disk.run().expect("still open"), page[..100]);
+        // What a dead process left is removed.
+        std::fs::write(dir.join("old.page"), b"x").expect("written");
+        drop(Spools::new(Some(&dir), limits).expect("a directory"));
+        assert_eq!(std::fs::read_dir(&dir).expect("a directory").count(), 0);
+        std::fs::remove_dir(&dir).expect("empty");
+    }
+
+    #[test]
+    fn a_page_of_the_disk_that_fails_stays_in_memory() {
+        let dir = temporary("nodisk");
+        let limits = Limits { page_memory: BLOCK as u64, ..Limits::default() };
+        let spools = Spools::new(Some(&dir), limits).expect("a directory");
+        std::fs::remove_dir(&dir).expect("empty");
+        let spool = spools.open("p1".into());
+        let page = octets(2 * BLOCK);
+        spool.write(0, &page).expect("room");
+        assert_eq!(spool.write(2 * BLOCK as u64, b"x"), Err(Full), "the hard bound holds");
+        spool.publish(about(), 0);
+        assert_eq!(read_all(&spool), page);
+    }
+
+    #[test]
+    fn the_node_total_bounds_all_pages() {
+        let limits = Limits { total: 100, ..Limits::default() };
+        let spools = Spools::new(None, limits).expect("no directory needed");
+        let (a, b) = (spools.open("a".into()), spools.open("b".into()));
+        assert_eq!(a.write(0, &[0; 60]), Ok(0));
+        assert_eq!(b.write(0, &[0; 41]), Err(Full));
+        assert_eq!(b.write(5, &[0; 40]), Ok(0));
+        assert_eq!(spools.stats().octets, 100);
+        assert_eq!(b.write(0, &[]), Ok(0));
+        drop(a);
+        assert_eq!(b.write(0, &[0; 5]), Ok(0));
+        assert_eq!((b.stored(), spools.stats().octets), (45, 45));
+        b.lose();
+        assert_eq!(spools.stats().octets, 0);
+        assert!(matches!(b.read(0, 1, 1, None), Read::Lost));
+    }
+
+    #[test]
+    fn crowded_nodes_keep_one_block_of_a_page() {
+        let dir = temporary("crowd");
+        let limits = Limits { total_memory: BLOCK as u64, ..Limits::default() };
+        let spools = Spools::new(Some(&dir), limits).expect("a directory");
+        let spool = spools.open("p1".into());
+        for n in 0..6 {
+            spool.write((n * BLOCK) as u64, &octets(BLOCK)).expect("room");
+        }
+        assert!(spools.stats().memory <= 2 * BLOCK as u64, "{:?}", spools.stats());
+        drop(spool);
+        std::fs::remove_dir(&dir).expect("empty");
+    }
+
+    #[test]
+    fn readers_wait_for_what_is_not_there_yet() {
+        use std::sync::atomic::AtomicUsize;
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let woken = || count.0.load(Ordering::Relaxed);
+        let spools = Spools::new(None, Limits::default()).expect("no directory needed");
+        let spool = spools.open("p1".into());
+        let wait = |at| matches!(spool.read(at, 10, 1, Some(&waker)), Read::Wait);
+        assert!(wait(0));
+        spool.write(0, b"hello").expect("room");
+        assert!(wait(0), "not published yet");
+        assert_eq!((woken(), spool.readable(), spool.stored()), (0, 0, 5));
+        spool.publish(about(), 0);
+        assert_eq!((woken(), spool.readable()), (1, 5));
+        assert!(matches!(spool.read(2, 2, 1, Some(&waker)), Read::Data(o) if o == b"ll"[..]));
+        assert!(wait(5));
+        spool.write(8, b"x").expect("room");
+        spool.leave(1);
+        spool.write(5, b"abc").expect("room");
+        assert_eq!(woken(), 2);
+        assert_eq!((spool.readable(), spool.whole()), (9, None));
+        assert!(wait(9));
+        assert_eq!(spool.finish(8), Err(Short));
+        spool.finish(9).expect("right");
+        assert_eq!((woken(), spool.whole()), (3, Some(9)));
+        assert!(matches!(spool.read(9, 1, 1, None), Read::End));
+        assert_eq!(read_all(&spool), b"helloabcx");
+        spool.lose();
+        assert!(!spool.is_lost(), "a whole page cannot be lost any more");
+        assert_eq!(spool.about(), Some(&about()));
+    }
+
+    #[test]
+    fn judged_octets_stay_and_clearing_starts_again() {
+        let spools = Spools::new(None, Limits::default()).expect("no directory needed");
+        let spool = spools.open("p1".into());
+        spool.write(0, b"control").expect("room");
+        spool.finish(7).expect("right");
+        assert_eq!(spool.peek(<[u8]>::to_vec), b"control");
+        spool.clear();
+        assert_eq!((spool.stored(), spools.stats().octets, spool.whole()), (0, 0, None));
+        spool.write(0, b"From: a..").expect("room");
+        spool.publish(about(), 5);
+        assert_eq!(spool.write(0, b"Evil: bcdef"), Ok(5));
+        assert_eq!(read_all(&spool), b"From: bcdef");
+        spool.clear();
+        assert_eq!(spool.stored(), 11, "too late");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_last_write_wins_wherever_nobody_has_read(
+            writes in prop::collection::vec((0..200_000_usize, 1..70_000_usize, any::<u8>()), 1..25),
+            reads in prop::collection::vec(any::<bool>(), 25),
+        ) {
+            let spools = Spools::new(None, Limits::default()).expect("no directory needed");
+            let spool = spools.open("p1".into());
+            spool.publish(about(), 0);
+            let mut model: Vec<Option<u8>> = Vec::new();
+            let mut seen = Vec::new();
+            for ((at, len, value), read) in writes.into_iter().zip(reads) {
+                let late = spool.write(at as u64, &vec![value; len]).expect("room");
+                prop_assert_eq!(late as usize, seen.len().min(at + len).saturating_sub(at));
+                model.resize(model.len().max(at + len), None);
+                model[at.max(seen.len())..(at + len).max(seen.len())].fill(Some(value));
+                if read {
+                    seen = read_all(&spool);
+                }
+                let there = model.iter().take_while(|octet| octet.is_some()).count();
+                prop_assert_eq!(spool.stored() as usize, there);
+                let known = model.iter().flatten().count() as u64;
+                prop_assert_eq!((spools.stats().octets, spools.stats().memory), (known, known));
+            }
+            let expect: Vec<u8> = model.into_iter().map_while(|octet| octet).collect();
+            prop_assert_eq!(read_all(&spool), expect);
+        }
+    }
+}

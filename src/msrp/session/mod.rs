@@ -7,6 +7,8 @@
 mod incoming;
 mod outgoing;
 mod recipient;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 
