@@ -89,7 +89,11 @@ impl Shard {
                     Some(told) => self.told(told),
                 },
                 inbound = self.transport.recv() => self.arrived(inbound),
-                () = sleep_until(wake) => self.woken(),
+                () = sleep_until(wake) => {}
+            }
+            // Asked here and not by the select: whoever always has something to read would starve the timers.
+            if self.next_wake().is_some_and(|at| at <= now()) {
+                self.woken();
             }
             if *self.left.borrow() == Left::Draining && self.engine.is_idle() {
                 self.left.send_replace(Left::Nothing);
