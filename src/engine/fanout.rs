@@ -232,3 +232,30 @@ fn mapped(cause: &Cause, map: FailMap) -> u16 {
         (FailMap::Safe, _) => status,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves IM-057.
+    #[test]
+    fn what_is_no_final_status_counts_as_unreachable() {
+        use CauseProtocol::{Msrp, Policy, Sip, Store, Timer};
+        let cases = [
+            (Sip, 0),
+            (Sip, 200),
+            (Timer, 0),
+            (Msrp, 413),
+            (Policy, 403),
+            (Store, 0),
+            (Timer, 408),
+        ];
+        for (protocol, code) in cases {
+            let cause = Cause::new(protocol, code, "");
+            assert_eq!(best_refusal([&cause], FailMap::Safe), 480, "{protocol:?} {code}");
+        }
+        assert_eq!(best_refusal([], FailMap::Plain), 480, "nobody was asked");
+        let first = Cause::new(Sip, 300, "");
+        assert_eq!(best_refusal([&first], FailMap::Plain), 300, "the lowest refusal there is");
+    }
+}

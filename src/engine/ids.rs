@@ -95,6 +95,11 @@ mod tests {
         let id = PageId::new(3, 0xdead_beef_dead_beef);
         assert_eq!(id.thread(), 3);
         assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string(), "03adbeefdeadbeef");
+        assert_eq!(String::from(id), id.to_string());
+        assert_eq!(id.as_u64(), 0x03ad_beef_dead_beef);
+        assert_eq!(LegId { page: id, n: 7 }.to_string(), "03adbeefdeadbeef/7");
+        assert_eq!(format!("{id:?}"), "PageId(03adbeefdeadbeef)");
         assert_eq!("3".parse::<PageId>(), Err(BadPageId));
         assert_eq!("+00000000000000f".parse::<PageId>(), Err(BadPageId));
     }

@@ -211,3 +211,18 @@ impl Refusal {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_why_in_words() {
+        let plain = Refusal::new(480, "IM-057");
+        assert_eq!(plain.text(), "no recipient took the page");
+        let warned = plain.warn("No destinations").key("im.fail_map");
+        assert_eq!(warned.text(), "No destinations");
+        assert_eq!(warned.warning, Some((399, "No destinations".to_owned())));
+        assert_eq!((warned.rule, warned.key), ("IM-057", Some("im.fail_map")));
+    }
+}

@@ -877,6 +877,13 @@ fn the_operator_ends_a_page_in_any_state() {
 }
 
 #[test]
+fn a_running_page_has_timers() {
+    let s = Scene::inviting(Policy::default(), &["bob"]);
+    assert_eq!(s.engine.timers(), 2, "the next 183, and bob's answer");
+    assert_eq!(s.engine.next_wake(), Some(start() + seconds(120)));
+}
+
+#[test]
 fn nothing_is_known_of_strangers() {
     let mut s = Scene::inviting(Policy::default(), &["bob"]);
     assert_eq!(s.accepts(0), "");
