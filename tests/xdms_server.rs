@@ -396,6 +396,11 @@ async fn methods_types_and_names_are_checked() {
     assert_eq!((attribute.status, attribute.body.as_str()), (200, TEAM));
     assert_eq!(attribute.headers["content-type"], "application/xcap-att+xml");
     assert_eq!(bench.get(ALICE, &own("team/~~/group/none")).await.status, 404);
+    let rule = own("team/~~/group/list-service/cp:ruleset/cp:rule%5b@id=%22members%22%5d");
+    assert_eq!(bench.get(ALICE, &rule).await.status, 400, "a prefix nobody declared");
+    let bound = format!("{rule}?xmlns(cp=urn:ietf:params:xml:ns:common-policy)");
+    let rule = bench.get(ALICE, &bound).await;
+    assert!(rule.status == 200 && rule.body.starts_with("<cp:rule id=\"members\">"));
     assert_eq!(bench.put(ALICE, &node, "<entry/>").await.status, 501, "parts are not written yet");
     let namespaces = bench.send("DELETE", &own("team/~~/group/namespace::*"), &[who], b"").await;
     assert_eq!((namespaces.status, namespaces.headers["allow"].as_str()), (405, "GET"));

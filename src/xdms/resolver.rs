@@ -402,7 +402,9 @@ impl Resolver {
         let fail = |what: &str| Err(Unavailable(format!("{what}: {anchor}")));
         // XD-024: below our own root it is resolved inside; nothing else is fetched.
         let Some(resource) = anchor
-            .strip_prefix(&self.settings.root)
+            .split('?') // a query only binds prefixes, and lists need none
+            .next()
+            .and_then(|anchor| anchor.strip_prefix(&self.settings.root))
             .and_then(|below| Resource::parse(below, "").ok())
         else {
             return fail("a reference outside the XCAP root");

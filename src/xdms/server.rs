@@ -23,8 +23,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::groups::{Flaw, Member};
-use super::path::{CAPS, DIRECTORY, DocumentPath, GROUPS, RESOURCE_LISTS, Resource, Tree};
-use super::selector::{self, Selected};
+use super::path::{self, CAPS, DIRECTORY, DocumentPath, GROUPS, RESOURCE_LISTS, Resource, Tree};
+use super::selector::{self, Bindings, Selected, Undeclared};
 use super::store::{self, Condition, GROUP_TYPE, LIST_TYPE, Refused, Store, Tags, same_user};
 use crate::content::xml::escape;
 
@@ -265,10 +265,11 @@ impl Server {
         }
         let (content_type, body) = match resource.selector.as_deref() {
             None => (document.content_type, document.bytes.clone()),
-            Some(selector) => match selector::select(&document.bytes, selector) {
-                Some(Selected::Element(text)) => ("application/xcap-el+xml", Bytes::from(text)),
-                Some(Selected::Attribute(text)) => ("application/xcap-att+xml", Bytes::from(text)),
-                None => return plain(StatusCode::NOT_FOUND),
+            Some(selector) => match part(&document.bytes, selector, head.uri.query()) {
+                Ok(Some(Selected::Element(text))) => ("application/xcap-el+xml", text.into()),
+                Ok(Some(Selected::Attribute(text))) => ("application/xcap-att+xml", text.into()),
+                Ok(None) => return plain(StatusCode::NOT_FOUND),
+                Err(_) => return plain(StatusCode::BAD_REQUEST),
             },
         };
         tagged(StatusCode::OK, &document.etag, Some((content_type, body)))
@@ -427,6 +428,16 @@ impl Server {
             Err(refused) => refusal(path, &refused),
         }
     }
+}
+
+/// XD-005: the query binds the selector's prefixes.
+fn part(
+    document: &[u8],
+    selector: &str,
+    query: Option<&str>,
+) -> Result<Option<Selected>, Undeclared> {
+    let query = path::decode(query.unwrap_or("")).unwrap_or_default();
+    selector::select(document, selector, &Bindings::parse(&query))
 }
 
 /// XD-018: a group is shown to its owner, its members, the group itself and the server.

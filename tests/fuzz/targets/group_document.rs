@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use pagecast::xdms::groups::Group;
 use pagecast::xdms::path::Resource;
-use pagecast::xdms::selector::{self, Selected};
+use pagecast::xdms::selector::{self, Bindings, Selected};
 
 fuzz_target!(|data: &[u8]| {
     // The first line is a path with a selector, the rest the document.
@@ -17,8 +17,9 @@ fuzz_target!(|data: &[u8]| {
     let Ok(resource) = Resource::below_root(path) else { return };
     let named = Resource::below_root(&resource.document.to_string()).expect("ours reads back");
     assert_eq!(named.document, resource.document);
-    if let Some(Selected::Element(text)) =
-        selector::select(document, resource.selector.as_deref().unwrap_or(""))
+    let bindings = Bindings::parse("xmlns(cp=urn:ietf:params:xml:ns:common-policy)");
+    if let Ok(Some(Selected::Element(text))) =
+        selector::select(document, resource.selector.as_deref().unwrap_or(""), &bindings)
     {
         assert!(text.starts_with('<') && text.ends_with('>'));
     }
