@@ -134,6 +134,29 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Where a request went is known only when something came back: messages without addresses get those of the next
+    /// received message, or else of any other, with the same Call-ID.
+    fn find_addresses(&mut self) {
+        if self.entries.iter().all(|entry| entry.crossing.remote.is_some()) {
+            return;
+        }
+        let mut known: HashMap<Vec<u8>, (SocketAddr, SocketAddr, Transport)> = HashMap::new();
+        let mut learn_and_fill = |entry: &mut Arc<Entry>| {
+            let Some(call_id) = reduce::value_of(&entry.head, &["call-id", "i"]) else { return };
+            let crossing = &entry.crossing;
+            if let (Some(local), Some(remote)) = (crossing.local, crossing.remote) {
+                known.insert(call_id.to_vec(), (local, remote, crossing.transport));
+            } else if let Some((local, remote, transport)) = known.get(call_id).copied() {
+                let crossing = &mut Arc::make_mut(entry).crossing;
+                crossing.local = Some(local);
+                crossing.remote = Some(remote);
+                crossing.transport = transport;
+            }
+        };
+        self.entries.iter_mut().rev().for_each(&mut learn_and_fill);
+        self.entries.iter_mut().for_each(&mut learn_and_fill);
+    }
+
     /// The answer to `GET /api/pages/{id}/flow`.
     pub fn to_json(&self) -> serde_json::Value {
         let messages: Vec<serde_json::Value> = self
@@ -212,6 +235,7 @@ pub struct Flows {
     rings: Box<[Mutex<Ring>]>,
     reducer: reduce::Reducer,
     keeper: Option<keep::Keeper>,
+    off: bool,
 }
 
 #[derive(Debug, Default)]
@@ -253,6 +277,7 @@ impl Flows {
             rings: (0..threads).map(|_| Mutex::new(Ring { bound, ..Ring::default() })).collect(),
             reducer: reduce::Reducer::new(key),
             keeper,
+            off: bound == 0,
         })
     }
 
@@ -281,6 +306,12 @@ impl Flows {
         if self.is_off() {
             return;
         }
+        let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
+        let answer = octets == 0 && memchr::memmem::find(line, b" 200").is_some();
+        let ordinary = answer || flag == Some(b'+');
+        if !self.ring(crossing.page).has_room_for_chunk(&crossing, ordinary) {
+            return;
+        }
         let head = self.reducer.head(head);
         let body_type = reduce::content_type(&head).filter(|_| octets > 0).map(Into::into);
         let body = if octets > 0 { reduce::stand_in(octets) } else { Bytes::new() };
@@ -300,34 +331,28 @@ impl Flows {
 
     /// Whether nothing is kept, so that callers can spare themselves the work.
     pub fn is_off(&self) -> bool {
-        self.ring(0).bound == 0
+        self.off
     }
 
     /// The messages of a page, from memory or disk.
     pub fn get(&self, page: u64) -> Option<Flow> {
-        let here = {
-            let ring = self.ring(page);
-            ring.pages.get(&page).map(|kept| Flow {
-                page,
-                truncated: kept.truncated,
-                entries: kept.entries.clone(),
-            })
-        };
-        here.or_else(|| self.keeper.as_ref()?.read(page))
+        self.in_memory(page).or_else(|| self.keeper.as_ref()?.read(page))
+    }
+
+    fn in_memory(&self, page: u64) -> Option<Flow> {
+        let ring = self.ring(page);
+        let kept = ring.pages.get(&page)?;
+        let mut flow = Flow { page, truncated: kept.truncated, entries: kept.entries.clone() };
+        drop(ring);
+        flow.find_addresses();
+        Some(flow)
     }
 
     /// The page has its result: its flow goes to disk if it is among those to keep.
     pub fn ended(&self, page: u64, failed: bool) {
         if let Some(keeper) = &self.keeper
             && keeper.wants(page, failed)
-            && let Some(flow) = {
-                let ring = self.ring(page);
-                ring.pages.get(&page).map(|kept| Flow {
-                    page,
-                    truncated: kept.truncated,
-                    entries: kept.entries.clone(),
-                })
-            }
+            && let Some(flow) = self.in_memory(page)
         {
             keeper.keep(flow);
         }
@@ -350,16 +375,31 @@ impl Flows {
 }
 
 impl Ring {
+    /// A page of many chunks would push everything else out: of each leg and direction the first ones are kept, then
+    /// only what ends or refuses something.
+    fn has_room_for_chunk(&mut self, crossing: &Crossing, ordinary: bool) -> bool {
+        let page = self.page(crossing.page);
+        let count = page.chunks.entry((crossing.leg, crossing.sent)).or_default();
+        *count = count.saturating_add(1);
+        let room = *count <= CHUNKS || !ordinary;
+        page.truncated |= !room;
+        room
+    }
+
+    fn page(&mut self, id: u64) -> &mut Page {
+        let (evicted, order) = (&self.evicted, &mut self.order);
+        self.pages.entry(id).or_insert_with(|| {
+            order.push_back(id);
+            Page { truncated: evicted.contains(&id), ..Page::default() }
+        })
+    }
+
     fn push(&mut self, entry: Entry) {
         let id = entry.crossing.page;
         let weight = entry.weight();
-        if !self.pages.contains_key(&id) {
-            let truncated = self.evicted.contains(&id);
-            self.pages.insert(id, Page { truncated, ..Page::default() });
-            self.order.push_back(id);
-        }
-        let page = self.pages.get_mut(&id).expect("inserted above");
-        if page.weight + weight > self.bound / 4 || page.is_one_chunk_too_many(&entry) {
+        let most = self.bound / 4;
+        let page = self.page(id);
+        if page.weight + weight > most {
             page.truncated = true;
             return;
         }
@@ -387,23 +427,6 @@ impl Ring {
                 self.weight -= page.weight;
             }
         }
-    }
-}
-
-impl Page {
-    /// A page of many chunks would push everything else out: of each leg and direction the first ones are kept, then
-    /// only what ends or refuses something.
-    fn is_one_chunk_too_many(&mut self, entry: &Entry) -> bool {
-        if entry.proto != Proto::Msrp {
-            return false;
-        }
-        let count = self.chunks.entry((entry.crossing.leg, entry.crossing.sent)).or_default();
-        *count = count.saturating_add(1);
-        if *count <= CHUNKS {
-            return false;
-        }
-        let ordinary_answer = entry.octets == 0 && entry.line().contains(" 200");
-        ordinary_answer || entry.flag == Some(b'+')
     }
 }
 

@@ -219,7 +219,8 @@ fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
     head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-fn value_of<'a>(head: &'a [u8], names: &[&str]) -> Option<&'a [u8]> {
+/// The first value of a header field with one of these names, in lower case.
+pub fn value_of<'a>(head: &'a [u8], names: &[&str]) -> Option<&'a [u8]> {
     lines(head).skip_while(|line| line.is_empty()).find_map(|line| {
         let at = memchr::memchr(b':', line)?;
         let name = line[..at].trim_ascii();

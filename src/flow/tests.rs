@@ -128,6 +128,24 @@ fn the_api_shows_heads_and_no_secret() {
     assert!(capture.contains("[12 octets]"), "other bodies have a stand-in");
 }
 
+/// A request leaves before anybody knows which address it goes to; what comes back tells.
+#[test]
+fn addresses_are_learnt_from_what_comes_back() {
+    let flows = flows(1 << 20);
+    let message = |line: &str, call: &str| format!("{line}\r\nCall-ID: {call}\r\n\r\n");
+    let mut lost = crossing(4, Some(1), true, Transport::Udp);
+    (lost.local, lost.remote) = (None, None);
+    flows.record_sip(lost.clone(), message("INVITE sip:b@h SIP/2.0", "one").as_bytes());
+    flows.record_sip(lost.clone(), message("INVITE sip:c@h SIP/2.0", "two").as_bytes());
+    let back = crossing(4, Some(1), false, Transport::Tcp);
+    flows.record_sip(back.clone(), message("SIP/2.0 200 OK", "one").as_bytes());
+    flows.record_sip(lost, message("BYE sip:b@h SIP/2.0", "one").as_bytes());
+    let flow = flows.get(4).expect("it is there");
+    let remotes: Vec<_> = flow.entries.iter().map(|entry| entry.crossing.remote).collect();
+    assert_eq!(remotes, [back.remote, None, back.remote, back.remote]);
+    assert_eq!(flow.entries[0].crossing.transport, Transport::Tcp);
+}
+
 #[test]
 fn the_oldest_page_leaves_when_memory_is_full() {
     let bound = 64 << 10;

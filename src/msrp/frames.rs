@@ -7,6 +7,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::tap::Outlet;
+
 /// Slices below this are cheaper to copy than to list.
 const COPY_BELOW: usize = 4096;
 /// Most slices handed to one write.
@@ -19,9 +21,16 @@ pub struct Frames {
     stage: BytesMut,
     len: usize,
     produced: u64,
+    /// Watches what is put in, where somebody wants to know.
+    pub outlet: Option<Outlet>,
 }
 
 impl Frames {
+    /// Nothing to write yet; what is put in is shown to `outlet`.
+    pub fn watched(outlet: Option<Outlet>) -> Self {
+        Self { outlet, ..Self::default() }
+    }
+
     /// Octets not yet written.
     pub fn len(&self) -> usize {
         self.len
@@ -46,11 +55,17 @@ impl Frames {
     pub fn text(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.stage.len();
         write(&mut self.stage);
+        if let Some(outlet) = &mut self.outlet {
+            outlet.text(&self.stage[before..]);
+        }
         self.added(self.stage.len() - before);
     }
 
     /// Appends octets of a page.
     pub fn body(&mut self, octets: Bytes) {
+        if let Some(outlet) = &mut self.outlet {
+            outlet.body(octets.len());
+        }
         self.added(octets.len());
         if octets.len() < COPY_BELOW {
             self.stage.extend_from_slice(&octets);

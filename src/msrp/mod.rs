@@ -18,6 +18,7 @@ mod net;
 mod session;
 mod settings;
 mod switch;
+mod tap;
 
 pub use settings::Settings;
 pub use switch::Switch;

@@ -24,7 +24,9 @@ use super::codec::{self, Decoder, Flag, Head, Kind, Piece};
 use super::frames::{Frames, SLICES};
 use super::session::{Part, Step, TxId, Verdict, may_answer};
 use super::switch::{Cell, Shared, Told, now, random, report_frame};
+use super::tap::{self, Ends, Outlet};
 use super::{PeerMedia, Settings};
+use crate::content::msrp_uri::MsrpUri;
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 
 /// Chunks of ours are not made smaller than this if it can be helped (MS-055).
@@ -137,7 +139,8 @@ pub(super) async fn listen(shared: &Arc<Shared>, listener: TcpListener) {
                 let Some(door) = Door::pass(shared, peer.ip()) else { continue };
                 prepare(&stream);
                 let shared = Arc::clone(shared);
-                drop(tokio::spawn(async move { serve_behind(&shared, stream, door).await }));
+                let ends = stream.local_addr().ok().map(|local| (local, peer));
+                drop(tokio::spawn(async move { serve_behind(&shared, stream, door, ends).await }));
             }
             Err(error) => {
                 // Out of descriptors, mostly: give others time to close some.
@@ -164,15 +167,17 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     if let Some(door) = Door::pass(shared, peer) {
-        serve_behind(shared, stream, door).await;
+        serve_behind(shared, stream, door, None).await;
     }
 }
 
-async fn serve_behind<S>(shared: &Arc<Shared>, stream: S, door: Door)
+async fn serve_behind<S>(shared: &Arc<Shared>, stream: S, door: Door, ends: Option<Ends>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    Connection::new(shared, Some(door)).run(stream).await;
+    let mut connection = Connection::new(shared, Some(door));
+    connection.ends = ends;
+    connection.run(stream).await;
 }
 
 /// An incoming connection counted against the caps (MS-115).
@@ -297,6 +302,7 @@ async fn open(shared: &Arc<Shared>, key: PeerKey) {
     };
     match (stream, connection) {
         (Some(stream), Some(mut connection)) => {
+            connection.ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
             waiting.into_iter().for_each(|cell| connection.attach(cell));
             let handle = Arc::downgrade(&connection.handle);
             connection.run(stream).await;
@@ -342,6 +348,8 @@ struct Current {
     head: Box<Head>,
     /// The session that takes it; `None` when it is only read past.
     cell: Option<Arc<Cell>>,
+    /// Of its body, so far.
+    octets: u64,
 }
 
 /// A place in the outgoing stream where somebody wants to know that it is written.
@@ -401,6 +409,8 @@ struct Connection {
     alone_since: Option<Instant>,
     was_bound: bool,
     wake_at: Option<Instant>,
+    /// Both addresses, for call flows.
+    ends: Option<Ends>,
 }
 
 impl Connection {
@@ -418,7 +428,7 @@ impl Connection {
             shared: Arc::clone(shared),
             handle: Arc::new(handle),
             door,
-            out: Frames::default(),
+            out: Frames::watched(shared.tap.get().map(|_| Outlet::default())),
             control: VecDeque::new(),
             sessions: Vec::new(),
             turn: VecDeque::new(),
@@ -437,6 +447,7 @@ impl Connection {
             alone_since: Some(now()),
             was_bound: false,
             wake_at: None,
+            ends: None,
         }
     }
 
@@ -670,7 +681,7 @@ impl Connection {
                 Err(code) => self.refuse(&head, code, time),
             },
         }
-        self.current = Some(Current { head, cell });
+        self.current = Some(Current { head, cell, octets: 0 });
     }
 
     /// Steps 4 to 13 of the receiving procedure.
@@ -704,7 +715,10 @@ impl Connection {
     }
 
     fn on_body(&mut self, octets: Bytes, until: Option<Instant>, time: Instant) {
-        let Some(current) = &self.current else { return };
+        let Some(current) = &mut self.current else { return };
+        if until.is_none() {
+            current.octets += octets.len() as u64;
+        }
         let Some(cell) = current.cell.clone() else { return };
         let mut guarded = cell.lock();
         let guarded = &mut *guarded;
@@ -740,7 +754,8 @@ impl Connection {
     }
 
     fn on_end(&mut self, flag: Flag, time: Instant) {
-        let Some(Current { head, cell }) = self.current.take() else { return };
+        let Some(Current { head, cell, octets }) = self.current.take() else { return };
+        self.tap_received(&head, octets, flag);
         let Some(cell) = cell else { return };
         let mut guarded = cell.lock();
         let guarded = &mut *guarded;
@@ -784,6 +799,28 @@ impl Connection {
             && page.is_over()
         {
             self.control.push_back((Bytes::new(), Some(Arc::clone(cell))));
+        }
+    }
+
+    /// Copies a message that came in.
+    fn tap_received(&self, head: &Head, octets: u64, flag: Flag) {
+        if let Some(tap) = self.shared.tap.get()
+            && let Some(cell) = head.to_path.first().and_then(|uri| self.shared.find(uri))
+        {
+            let text = tap::head_text(head);
+            tap.crossed(cell.side, false, self.ends, text.as_bytes(), octets, flag.octet());
+        }
+    }
+
+    /// Copies the messages that were put into `out`.
+    fn tap_sent(&mut self) {
+        let Some(outlet) = &mut self.out.outlet else { return };
+        let Some(tap) = self.shared.tap.get() else { return };
+        for out in outlet.done.drain(..) {
+            let own = out.own_uri().and_then(|uri| MsrpUri::parse(uri).ok());
+            if let Some(cell) = own.and_then(|uri| self.shared.find(&uri)) {
+                tap.crossed(cell.side, true, self.ends, &out.head, out.octets, out.flag);
+            }
         }
     }
 
@@ -937,6 +974,7 @@ impl Connection {
             let room = if others { room.min(usize::try_from(slice).unwrap_or(room)) } else { room };
             self.step(&cell, room, time);
         }
+        self.tap_sent();
         let congested = self.out.len() * 10 >= limit * 8;
         self.handle.congested.store(congested, Ordering::Relaxed);
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -17,12 +17,14 @@ use tokio::net::TcpListener;
 use super::codec;
 use super::net::{self, Handle, Nudge};
 use super::session::{FromRecipient, Incoming, Outgoing, Owed, Part, Session};
+use super::tap::Tap;
 use super::{
     AcceptTypes, Full, MediaEvent, PageRules, PeerMedia, Role, Settings, Side, Sink, Stats,
 };
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
+use crate::flow::Flows;
 use crate::spool::{self, Spool, Spools};
 
 /// All MSRP of a node; cheap to clone.
@@ -42,6 +44,8 @@ pub(super) struct Shared {
     pages: Mutex<HashMap<PageId, Page>>,
     pub peers: Mutex<HashMap<net::PeerKey, net::PeerConnection>>,
     pub per_ip: Mutex<HashMap<IpAddr, usize>>,
+    /// Who watches, if anybody does.
+    pub tap: OnceLock<Tap>,
 }
 
 /// See [`Stats`].
@@ -197,7 +201,14 @@ impl Switch {
             pages: Mutex::default(),
             peers: Mutex::default(),
             per_ip: Mutex::default(),
+            tap: OnceLock::new(),
         })))
+    }
+
+    /// Copies the heads of everything that crosses connections made from now on into call flows, where we are called
+    /// `name`. Only the first call counts.
+    pub fn tap(&self, flows: Arc<Flows>, name: Arc<str>) {
+        drop(self.0.tap.set(Tap { flows, name }));
     }
 
     /// Accepts connections until dropped; each becomes a task of the current runtime.

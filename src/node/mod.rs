@@ -157,6 +157,7 @@ impl Node {
                     cause,
                 }
             })?;
+        switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
 
         let mut left = Vec::new();
         let mut running = Vec::new();
