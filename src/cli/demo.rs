@@ -142,7 +142,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 println!("  console  http://{ops}/");
             }
             println!(
-                "  try      pagecast phone --core {} --as sip:you@ims.test --out /tmp/you",
+                "  try      pagecast phone --core {} --as sip:you@ims.test --out inbox/you",
                 core.uri()
             );
             super::interrupted().await;

@@ -8,7 +8,7 @@ use crate::lab::phone::{Phone, Received, Settings};
 /// Options of `phone`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  pagecast phone --core sip:127.0.0.1:5060 --as sip:bob@ims.test --out /tmp/bob"
+    after_help = "Example:\n  pagecast phone --core sip:127.0.0.1:5060 --as sip:bob@ims.test --out inbox/bob"
 )]
 pub struct Arguments {
     /// The core, by IP address

@@ -27,7 +27,7 @@ use crate::config::node::{NodeSettings, Ports};
 use crate::engine::Engine;
 use crate::flow::Flows;
 use crate::isc::Isc;
-use crate::isc::rules::own::BadSetting;
+use crate::isc::rules::own::{BadSetting, Own};
 use crate::msrp::{MediaEvent, Sink, Switch};
 use crate::ops::board::Board;
 use crate::ops::metrics::Metrics;
@@ -267,6 +267,14 @@ impl Node {
     }
 }
 
+/// Whether a node could be made of these settings, as far as that can be told without opening a door.
+///
+/// # Errors
+/// The setting that is wrong.
+pub fn check(settings: &NodeSettings) -> Result<(), BadSetting> {
+    Own::new(&settings.isc).map(drop)
+}
+
 /// What a thread takes along.
 struct Parts {
     thread: u8,
@@ -299,6 +307,7 @@ impl Parts {
             left: self.left,
             pages: HashMap::new(),
             ladder: Ladder::default(),
+            over: Vec::new(),
         })
     }
 }
@@ -309,7 +318,7 @@ fn start_thread(
     msrp: Vec<std::net::TcpListener>,
 ) -> Result<JoinHandle<()>, StartError> {
     // Whatever can be wrong with the settings is found here, not inside the thread.
-    crate::isc::rules::own::Own::new(&parts.settings.isc)?;
+    check(&parts.settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

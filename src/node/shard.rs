@@ -56,6 +56,8 @@ pub struct Shard {
     pub left: watch::Sender<Left>,
     pub pages: HashMap<PageId, Originator>,
     pub ladder: Ladder,
+    /// Pages that came to their end in this turn, and whether with a failure.
+    pub over: Vec<(PageId, bool)>,
 }
 
 /// What the node itself keeps of a page.
@@ -203,6 +205,9 @@ impl Shard {
             }
         }
         self.ladder.settle(&self.watch, |call| self.isc.trail_of(call));
+        for (page, failed) in self.over.drain(..) {
+            self.watch.over(page, failed);
+        }
         let stats = self.isc.ua().stats();
         self.watch.gauge(self.thread, stats);
     }
@@ -265,7 +270,7 @@ impl Shard {
                 Effect::Report { page, status, text } => self.switch.report(page, status, text),
                 Effect::ReleaseLeg { leg } => self.switch.release(Side::Leg(leg)),
                 Effect::ReleaseOriginator { page } => self.switch.release(Side::Originator(page)),
-                Effect::Forget { page } => self.forget(page),
+                Effect::Forget { page } => self.forget(now, page),
                 Effect::Event(event) => self.shown(&event),
             }
         }
@@ -307,15 +312,20 @@ impl Shard {
         Some(path)
     }
 
-    fn forget(&mut self, page: PageId) {
+    fn forget(&mut self, now: Instant, page: PageId) {
         self.pages.remove(&page);
         self.switch.forget(page);
         self.isc.forget(page);
-        self.ladder.forget(page);
+        self.ladder.forget(now, page);
     }
 
-    fn shown(&self, event: &Event) {
+    fn shown(&mut self, event: &Event) {
         self.watch.event(event);
+        match event {
+            Event::PageEnded { page, failed, .. } => self.over.push((*page, *failed > 0)),
+            Event::PageRefused { page, .. } => self.over.push((*page, true)),
+            _ => {}
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the node shows of itself: one place that turns events, messages and refusals into the board, metrics, call flows
 //! and log lines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::watch as signal;
@@ -77,13 +77,12 @@ impl Watch {
     pub fn event(&self, event: &Event) {
         log_event(event);
         self.board.on_event(wall_clock(), event);
-        let (page, failed) = match event {
-            Event::PageEnded { page, failed, .. } => (page, *failed > 0),
-            Event::PageRefused { page, .. } => (page, true),
-            _ => return,
-        };
+    }
+
+    /// A page came to its end and its last message is in the call flow.
+    pub fn over(&self, page: PageId, failed: bool) {
         self.flows.ended(page.as_u64(), failed);
-        self.ended.send_replace(Some(*page));
+        self.ended.send_replace(Some(page));
     }
 
     /// A request was refused before the engine heard of it; `isc` has written its log line.
@@ -200,6 +199,8 @@ struct Pending {
 pub struct Ladder {
     trails: HashMap<Bytes, (PageId, Option<LegId>)>,
     of_page: HashMap<PageId, Vec<Bytes>>,
+    /// Pages that are over, and until when their last answers are awaited.
+    over: VecDeque<(Instant, PageId)>,
     pending: Vec<Pending>,
 }
 
@@ -273,13 +274,20 @@ impl Ladder {
         }
     }
 
-    /// Nothing more comes for this page.
-    pub fn forget(&mut self, page: PageId) {
-        for call_id in self.of_page.remove(&page).into_iter().flatten() {
-            self.trails.remove(&call_id);
+    /// The page is over: what still comes within the life of a transaction is its own.
+    pub fn forget(&mut self, now: Instant, page: PageId) {
+        while self.over.front().is_some_and(|(until, _)| *until <= now) {
+            let Some((_, page)) = self.over.pop_front() else { break };
+            for call_id in self.of_page.remove(&page).into_iter().flatten() {
+                self.trails.remove(&call_id);
+            }
         }
+        self.over.push_back((now + LAST_ANSWERS, page));
     }
 }
+
+/// 64 × T1 (RFC 3261 §17): after it no transaction of a page is left.
+const LAST_ANSWERS: Duration = Duration::from_secs(32);
 
 #[cfg(test)]
 mod tests {
@@ -287,7 +295,8 @@ mod tests {
 
     #[test]
     fn our_own_messages_are_counted_by_method_and_status() {
-        let cases: [(&[u8], Option<(&str, Option<u16>)>); 3] = [
+        type Case<'a> = (&'a [u8], Option<(&'a str, Option<u16>)>);
+        let cases: [Case<'_>; 3] = [
             (b"INVITE sip:a@b SIP/2.0\r\nCSeq: 1 INVITE\r\n\r\n", Some(("INVITE", None))),
             (b"SIP/2.0 200 OK\r\nCSeq: 7 BYE\r\n\r\n", Some(("BYE", Some(200)))),
             (b"\r\n", None),
