@@ -383,6 +383,7 @@ impl Uri {
                     })
                     .collect();
                 params.sort_unstable();
+                params.dedup();
                 for (name, value) in params {
                     key.push(';');
                     key.push_str(&name);
@@ -461,9 +462,17 @@ fn counts_alone(name: &str) -> bool {
 
 /// Whether every parameter of `a` agrees with `b`'s.
 fn params_agree(a: &Uri, b: &Uri) -> bool {
-    a.params().all(|(name, value)| match b.param(name) {
-        Some(other) => decode(value).eq_ignore_ascii_case(&decode(other)),
-        None => !counts_alone(name),
+    a.params().all(|(name, value)| {
+        // A name that stands twice is malformed; then one of them has to agree.
+        let mut others = b
+            .params()
+            .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, other)| other)
+            .peekable();
+        if others.peek().is_none() {
+            return !counts_alone(name);
+        }
+        others.any(|other| decode(value).eq_ignore_ascii_case(&decode(other)))
     })
 }
 
@@ -668,6 +677,12 @@ mod tests {
             (true, "URN:Service:sos", "urn:service:sos", "urn: namespace in any case"),
             (false, "urn:service:sos", "urn:service:SOS", "urn: the rest in its case"),
             (false, "im:a@b", "pres:a@b", "other schemes"),
+            (
+                true,
+                "sip:a@b;x=1;x=2",
+                "sip:a@b;x=2;x=1;x=1",
+                "a parameter twice is malformed, and itself",
+            ),
         ];
         for (equal, a, b, why) in rows {
             let (a, b) = (uri(a), uri(b));
