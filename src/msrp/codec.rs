@@ -274,8 +274,9 @@ impl Decoder {
         loop {
             let Some(found) = memchr(b'\n', &self.buf[(*scanned).max(*at)..]) else {
                 *scanned = self.buf.len();
-                let over =
-                    self.buf.len() - *at > self.limits.line || self.buf.len() > self.limits.section;
+                // The CR of its end may be here already.
+                let over = self.buf.len() - *at > self.limits.line + 1
+                    || self.buf.len() > self.limits.section + 1;
                 return if over { Err(self.lost("header over limit")) } else { Ok(None) };
             };
             let newline = (*scanned).max(*at) + found;

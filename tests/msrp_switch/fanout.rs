@@ -382,7 +382,10 @@ async fn relaying_starts_with_the_first_octets_unless_told_otherwise() {
 #[tokio::test(start_paused = true)]
 async fn recipients_get_only_what_they_take() {
     let cpim = b"From: <sip:a@b>\r\nTo: <sip:c@d>\r\n\r\nContent-Type: image/png\r\n\r\nx";
-    let cases: [(&str, &[u8], &[&str], &[&str], bool); 12] = [
+    // Type and octets of the page, the peer's two lists, whether it gets it.
+    type Row =
+        (&'static str, &'static [u8], &'static [&'static str], &'static [&'static str], bool);
+    let cases: [Row; 12] = [
         ("text/plain", b"x", &["text/plain"], &[], true),
         ("text/plain", b"x", &["TEXT/PLAIN;charset=y"], &[], true),
         ("text/plain;charset=utf-8", b"x", &["text/plain"], &[], true),

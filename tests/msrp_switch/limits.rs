@@ -151,7 +151,7 @@ async fn a_full_spool_stops_reading_then_refuses() {
         filler.chunk("tr01", "mess1", "1-*/*", &octets(90_000), '$').await;
         assert_eq!(filler.answer().await, 200);
 
-        let mut peer = bench.open_any();
+        let peer = bench.open_any();
         let mut recipient = bench.recipient(1).await;
         let wire = peer.wire(
             "tr01",

@@ -11,7 +11,7 @@ use pagecast::msrp::{
     AcceptTypes, Direction, MediaEvent, PageRules, PeerMedia, Role, Settings, Side, Switch,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -193,11 +193,6 @@ impl Peer {
     pub fn new(stream: Box<dyn Stream>, me: &str, them: &str) -> Self {
         let decoder = Decoder::new(Limits::default());
         Self { stream, decoder, me: me.into(), them: them.into() }
-    }
-
-    pub async fn connect(address: std::net::SocketAddr, me: &str, them: &str) -> Self {
-        let stream = TcpStream::connect(address).await.expect("a connection");
-        Self::new(Box::new(stream), me, them)
     }
 
     pub async fn raw(&mut self, wire: &[u8]) {
