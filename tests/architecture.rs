@@ -635,8 +635,9 @@ fn below(path: &str, module: &str) -> bool {
 fn names(line: &str, word: &str) -> bool {
     let in_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
-        !(word.starts_with(in_word) && line[..at].ends_with(in_word))
-            && !(word.ends_with(in_word) && line[at + word.len()..].starts_with(in_word))
+        let joined_before = word.starts_with(in_word) && line[..at].ends_with(in_word);
+        let joined_after = word.ends_with(in_word) && line[at + word.len()..].starts_with(in_word);
+        !joined_before && !joined_after
     })
 }
 

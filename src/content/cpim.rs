@@ -1,6 +1,6 @@
 //! CPIM: the envelope that says who sent a page, to whom and when (RFC 3862).
 //!
-//! Start at [`parse`] for the head of what arrives, [`write`] for an envelope of our own. Reads the head only; the
+//! Start at [`parse`] for the head of what arrives, [`write()`] for an envelope of our own. Reads the head only; the
 //! content is where [`Head::content_at`] points and is never copied or changed (MS-096). Follows MS-094 (syntax) and
 //! MS-095.
 

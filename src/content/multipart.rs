@@ -1,6 +1,6 @@
 //! Multipart bodies: reading what clients send and writing ours (RFC 2046 §5.1, RFC 5621).
 //!
-//! Start at [`parse`] for one level, [`flatten`] for all leaf parts, [`write`] for our own bodies. Bodies of parts are
+//! Start at [`parse`] for one level, [`flatten`] for all leaf parts, [`write()`] for our own bodies. Bodies of parts are
 //! slices of the whole, never copies. What parts mean is decided in [`super::request_body`].
 
 use bytes::{BufMut, Bytes, BytesMut};

@@ -1,6 +1,6 @@
 //! One recipient of one page, from its INVITE to the end of its dialog.
 //!
-//! Start at [`State::on`]: every move is in its one `match`. A leg knows its own state only; who joined first and what
+//! Start at [`Leg::on`]: every move is in its one `match`. A leg knows its own state only; who joined first and what
 //! the originator hears is decided in `fanout` and `page`.
 //! Follows IM-056…IM-061, IM-065, IM-067 and the leg states of MS section 7.1.
 

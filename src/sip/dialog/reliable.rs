@@ -110,7 +110,7 @@ impl<T> Sender<T> {
     }
 
     /// Puts a response behind the one on its way. Gives it back if none is: then it is to be sent by
-    /// [`Sender::send`]. When the queue is full the oldest waiting one is dropped; the newest says most.
+    /// [`Sender::number`] and [`Sender::sent`]. When the queue is full the oldest waiting one is dropped; the newest says most.
     pub fn enqueue(&mut self, response: T) -> Option<T> {
         if self.outstanding.is_none() {
             return Some(response);
