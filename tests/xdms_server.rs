@@ -231,7 +231,8 @@ async fn who_asks_is_said_by_trusted_proxies_and_nobody_else() {
     let bench = Bench::new().await;
     assert_eq!(bench.put(ALICE, &own("team"), &team()).await.status, 201);
     let bob = "sip:bob@ims.test";
-    let cases: &[(&str, &[(&str, &str)], &str, u16)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(&str, Headers<'_>, &str, u16)] = &[
         ("no identity", &[], "GET", 403),
         ("empty identity", &[("X-3GPP-Asserted-Identity", "\"\"")], "GET", 403),
         ("quoted", &[("X-3GPP-Asserted-Identity", "\"sip:alice@ims.test\"")], "GET", 200),
