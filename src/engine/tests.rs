@@ -141,6 +141,21 @@ fn each_removal_is_told() {
     assert_eq!(words, "*removed Barred, *removed Unroutable, invite 1, *invited 1, 183");
 }
 
+/// All or nothing, as IM-032 asks for the limits that are set.
+#[test]
+fn more_than_can_be_numbered_are_refused_as_one() {
+    for (count, words) in
+        [(65_535, "invite 1"), (65_536, "refuse 486, *refused 486, release, forget")]
+    {
+        let mut s = Scene::new(Policy::default());
+        s.arrives();
+        let names: Vec<_> = (0..count).map(|n| n.to_string()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let told = s.resolves(&names);
+        assert!(told.starts_with(words), "{count}: {}", &told[..told.len().min(100)]);
+    }
+}
+
 #[test]
 fn what_the_resolver_refuses_is_refused() {
     let mut s = Scene::new(Policy::default());
