@@ -289,9 +289,17 @@ impl Shard {
             now,
             time: wall_clock(),
         };
+        let group = match &query.target {
+            Target::Group(group) => Some(Arc::clone(&group.uri)),
+            Target::List(_) => None,
+        };
         let (resolver, own) = (Arc::clone(&self.resolver), self.own.clone());
+        let watch = Arc::clone(&self.watch);
         tokio::spawn(async move {
             let result = resolver.resolve(query).await;
+            if let Some(group) = group {
+                watch.asked(page, &group, result.as_ref().err());
+            }
             // Without a receiver the thread is gone and so is the page.
             let _ = own.send(ToShard::Resolved { page, result });
         });

@@ -12,7 +12,8 @@ use tokio::sync::watch as signal;
 
 use crate::engine::event::Event;
 use crate::engine::ids::{LegId, PageId};
-use crate::flow::{Crossing, Flows, Transport};
+use crate::engine::input::Refusal;
+use crate::flow::{Crossing, Flows, Proto, Transport};
 use crate::isc::Refused;
 use crate::ops::NeighbourState;
 use crate::ops::board::Board;
@@ -21,6 +22,7 @@ use crate::sip::message::Message;
 use crate::sip::ua::{CallKey, Stats};
 use crate::sip::uri::Uri;
 use crate::sip::{Flow, Protocol, Target};
+use crate::xdms::path::DocumentPath;
 
 /// Everything of a node that watches. Shared by its threads.
 pub struct Watch {
@@ -83,6 +85,28 @@ impl Watch {
     pub fn over(&self, page: PageId, failed: bool) {
         self.flows.ended(page.as_u64(), failed);
         self.ended.send_replace(Some(page));
+    }
+
+    /// A group was looked up; `refusal` is what its sender is told instead of an audience.
+    pub fn asked(&self, page: PageId, group: &str, refusal: Option<&Refusal>) {
+        let (result, answer) = match refusal.map(|refusal| refusal.status) {
+            None => ("ok", "200 OK"),
+            Some(404) => ("not_found", "404 Not Found"),
+            Some(480) => ("unavailable", "503 Service Unavailable"),
+            // The document was there and its rules, or its size, decided.
+            Some(_) => ("denied", "200 OK"),
+        };
+        self.metrics.xdms_request(result);
+        let xdms: Arc<str> = "XDMS".into();
+        let step = |sent: bool| Crossing {
+            transport: Transport::Inside,
+            from: if sent { self.name.clone() } else { xdms.clone() },
+            to: if sent { xdms.clone() } else { self.name.clone() },
+            ..self.crossing(page, None, sent)
+        };
+        let get = format!("GET {} XCAP/1.0\r\n", DocumentPath::by_group(group));
+        self.flows.record_note(step(true), Proto::Xcap, &get, 0);
+        self.flows.record_note(step(false), Proto::Xcap, &format!("XCAP/1.0 {answer}\r\n"), 0);
     }
 
     /// A request was refused before the engine heard of it; `isc` has written its log line.
