@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::serve::{Configuration, cores};
 use crate::config::node::NodeSettings;
-use crate::node;
+use crate::isc::rules::own::Own;
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(wrong) => return super::wrong(wrong),
     };
     let lines = loaded.explain();
-    if let Err(wrong) = node::check(&NodeSettings::new(&loaded, cores())) {
+    if let Err(wrong) = Own::new(&NodeSettings::new(&loaded, cores()).isc) {
         return super::wrong(wrong);
     }
     print!("{lines}");

@@ -233,7 +233,6 @@ fn msrp_settings(config: &Config, profile: &Profile) -> msrp::Settings {
         conn_linger: keys.conn_linger,
         max_message: profile.max_message(),
         max_header_section: keys.max_header_section.0,
-        messages_per_session: keys.messages_per_session,
         max_connections: keys.max_connections as usize,
         max_connections_per_ip: keys.max_connections_per_ip as usize,
         max_unbound: keys.max_unbound as usize,

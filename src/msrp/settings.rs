@@ -56,8 +56,6 @@ pub struct Settings {
     /// MS-113.
     #[serde(deserialize_with = "size")]
     pub max_header_line: u64,
-    /// MS-110: content messages an originator may send in one session. The switch carries one.
-    pub messages_per_session: u32,
     /// MS-115: chunks of one message.
     pub max_chunks: u64,
     /// MS-115: smallest mean size of a chunk, over more than `min_chunk_after` chunks.
@@ -118,7 +116,6 @@ impl Default for Settings {
             max_header_section: 16 << 10,
             max_header_lines: 64,
             max_header_line: 8 << 10,
-            messages_per_session: 1,
             max_chunks: 131_072,
             min_chunk: 64,
             min_chunk_after: 1000,

@@ -267,14 +267,6 @@ impl Node {
     }
 }
 
-/// Whether a node could be made of these settings, as far as that can be told without opening a door.
-///
-/// # Errors
-/// The setting that is wrong.
-pub fn check(settings: &NodeSettings) -> Result<(), BadSetting> {
-    Own::new(&settings.isc).map(drop)
-}
-
 /// What a thread takes along.
 struct Parts {
     thread: u8,
@@ -318,7 +310,7 @@ fn start_thread(
     msrp: Vec<std::net::TcpListener>,
 ) -> Result<JoinHandle<()>, StartError> {
     // Whatever can be wrong with the settings is found here, not inside the thread.
-    check(&parts.settings)?;
+    Own::new(&parts.settings.isc)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

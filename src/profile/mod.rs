@@ -202,8 +202,6 @@ section! {
         max_connections_per_ip: u32 = "msrp.max_connections_per_ip", 0;
         /// MS-115: connections nothing is bound to yet.
         max_unbound: u32 = "msrp.max_unbound", 1000, 1 => 1_000_000;
-        /// IM-070: 0 is any number.
-        messages_per_session: u32 = "msrp.messages_per_session", 1;
     }
 }
 
@@ -299,6 +297,7 @@ const LATER: &[(&str, &str)] = &[
     ("msrp.cema", "CEMA"),
     ("msrp.cpim_rewrite", "rewriting CPIM"),
     ("msrp.deliver_all_forks", "delivery to all forks"),
+    ("msrp.messages_per_session", "more than one page in a session"),
     ("msrp.nonsend_body", "fixed by RFC 4975"),
     ("ul.nested_groups", "groups inside lists"),
     ("ul.require_tls", "TLS"),
