@@ -58,7 +58,7 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     // Says what `serve` would refuse, and so asks the parts that would.
-    ("cli::check", &["cli", "config", "isc", "msrp", "profile", "sip", "xdms"]),
+    ("cli::check", &["cli", "config", "isc", "msrp", "node", "profile", "sip", "xdms"]),
     ("cli::core", &["cli", "lab", "sip"]),
     ("cli::page", &["cli", "content", "lab", "sip"]),
     ("cli::phone", &["cli", "content", "lab", "sip"]),
