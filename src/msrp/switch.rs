@@ -268,7 +268,8 @@ impl Switch {
         Ok(text)
     }
 
-    /// The originator's SDP is agreed: it may bind and send what `accept` and `rules` allow.
+    /// The originator's SDP is agreed: it may bind and send what `accept` and `rules` allow. Where it is the one to
+    /// connect, nobody waits for it before [`Switch::await_originator`].
     pub fn open_originator(
         &self,
         page: PageId,
@@ -281,7 +282,22 @@ impl Switch {
         let settings = Arc::clone(&shared.settings);
         let part =
             Part::Originator(Incoming::new(settings, accept, rules, Arc::clone(&cell.spool)));
-        self.agree(&cell, peer, part);
+        let by = (peer.role == Role::Active).then(|| now() + shared.settings.bind_timeout);
+        self.agree(&cell, peer, part, by);
+    }
+
+    /// The originator has acknowledged our answer: from now on it is late if it does not connect.
+    ///
+    /// MS-035: `bind_timeout` counts from the ACK; our answer may have waited in a 183 until somebody joined.
+    pub fn await_originator(&self, page: PageId) {
+        let shared = &self.0;
+        let Some(cell) = shared.side(Side::Originator(page)) else { return };
+        let by = now() + shared.settings.bind_timeout;
+        let mut guarded = cell.lock();
+        if guarded.session.bind_by.is_none() {
+            guarded.session.bind_by = Some(by);
+            drop(tokio::spawn(bind_watch(Arc::downgrade(shared), Arc::downgrade(&cell), by)));
+        }
     }
 
     /// A recipient's SDP is agreed: connect or wait, then send the page from octet 1.
@@ -298,12 +314,13 @@ impl Switch {
             &peer,
             random_text::<20>(),
         );
-        self.agree(&cell, peer, Part::Leg { send, receive: FromRecipient::default() });
+        let by = now() + shared.settings.bind_timeout;
+        let part = Part::Leg { send, receive: FromRecipient::default() };
+        self.agree(&cell, peer, part, Some(by));
     }
 
-    fn agree(&self, cell: &Arc<Cell>, peer: PeerMedia, part: Part) {
+    fn agree(&self, cell: &Arc<Cell>, peer: PeerMedia, part: Part, by: Option<Instant>) {
         let shared = &self.0;
-        let by = now() + shared.settings.bind_timeout;
         let stranger = {
             let mut guarded = cell.lock();
             let early = guarded.session.bound_to().is_some();
@@ -326,7 +343,7 @@ impl Switch {
         }
         if peer.role == Role::Active {
             net::connect(shared, Arc::clone(cell), &peer);
-        } else {
+        } else if let Some(by) = by {
             let (shared, cell) = (Arc::downgrade(shared), Arc::downgrade(cell));
             drop(tokio::spawn(bind_watch(shared, cell, by)));
         }

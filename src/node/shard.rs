@@ -15,7 +15,9 @@ use crate::engine::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::event::Event;
 use crate::engine::ids::PageId;
-use crate::engine::input::{Arrival, Input, LegEvent, LegMedia, MediaFailure, Refusal};
+use crate::engine::input::{
+    Arrival, Input, LegEvent, LegMedia, MediaFailure, OriginatorEvent, Refusal,
+};
 use crate::engine::party::{Audience, Target};
 use crate::engine::policy::Policy;
 use crate::isc::{self, Happening, Isc};
@@ -223,6 +225,9 @@ impl Shard {
         if let Input::Arrived(arrival) = &input {
             let (page, arrival) = (arrival.page, arrival.clone());
             self.pages.insert(page, Originator { arrival, attributed: false, path: None });
+        }
+        if let Input::Originator { page, event: OriginatorEvent::Acked } = &input {
+            self.switch.await_originator(*page);
         }
         let mut effects = Vec::new();
         self.engine.handle(now, input, &mut effects);

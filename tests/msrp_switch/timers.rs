@@ -8,7 +8,7 @@ use pagecast::msrp::{Role, Side};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use crate::support::{Bench, Peer, leg, media, octets, settings};
+use crate::support::{Bench, Peer, leg, media, octets, page, settings};
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -30,8 +30,11 @@ fn failed(cause: MediaFailure) -> LegMedia {
 #[tokio::test(start_paused = true)]
 async fn sessions_nobody_binds_fail() {
     let mut bench = Bench::new(settings());
+    let mut silent = bench.open_any();
+    // Our answer may wait in a 183 for as long as nobody joins: no reason to give the page up.
+    silent.silence(seconds(25)).await;
+    bench.switch.await_originator(page());
     let start = Instant::now();
-    let _silent = bench.open_any();
     let _alone = bench.unbound_recipient(1, |_| {});
     bench.originator(OriginatorMedia::Aborted(PageLoss::Bind)).await;
     close(start, 30);

@@ -154,10 +154,10 @@ impl Session {
 
     /// The peer's SDP is known and the session gets its purpose. A connection that bound it before, but does not
     /// belong to that peer, loses it: then `false`.
-    pub fn agree(&mut self, peer: &PeerMedia, part: Part, bind_by: Instant) -> bool {
+    pub fn agree(&mut self, peer: &PeerMedia, part: Part, bind_by: Option<Instant>) -> bool {
         self.peer = rightmost_id(&peer.path);
         self.part = part;
-        self.bind_by = Some(bind_by);
+        self.bind_by = bind_by;
         let same = self.bound_by.is_none() || self.bound_by == self.peer;
         if !same {
             self.binding = Binding::Free;
