@@ -73,6 +73,14 @@ impl Controls {
         }
     }
 
+    /// Ends every thread, whatever it is doing.
+    pub fn stop(&self) {
+        for shard in &self.shards {
+            // A thread that is gone needs no telling.
+            let _ = shard.send(ToShard::Stop);
+        }
+    }
+
     /// Resolves once somebody has asked to drain.
     pub async fn drain_requested(&self) {
         let mut asked = self.drain.subscribe();

@@ -1,8 +1,10 @@
 //! The node: opens the doors, starts one thread per core, and stops them again.
 //!
-//! Start at [`Node::start`]. Each thread is a [`shard::Shard`]; what watches is in [`watch`]. `media` translates what SDP agreed on for the MSRP switch. No rule is here.
+//! Start at [`Node::start`]; [`Doorless`] is the same node without sockets, for tests. Each thread is a
+//! [`shard::Shard`]; what watches is in [`watch`]. `media` translates what SDP agreed on for the MSRP switch. No rule is here.
 
 pub mod control;
+mod doorless;
 mod media;
 mod shard;
 mod watch;
@@ -19,6 +21,7 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 
 pub use control::Controls;
+pub use doorless::Doorless;
 pub use shard::{Left, Shard, ToShard};
 pub use watch::{Gauges, Ladder, Watch};
 
@@ -36,6 +39,7 @@ use crate::sip::resolve::Dns;
 use crate::sip::transport::{Bound, Transport};
 use crate::sip::ua::{RandomSource, SendKey, Ua};
 use crate::sip::{Protocol, transport};
+use crate::xdms::resolver::Source as Documents;
 use crate::xdms::{self, Resolver};
 
 /// Why a node does not start.
@@ -128,52 +132,14 @@ impl Node {
             xcap: port(doors.xcap.as_ref()),
         });
 
-        let metrics = Arc::new(Metrics::new());
-        let flows = Flows::new(&settings.flow).map_err(|cause| StartError::Data {
-            path: settings.flow.folder.clone().unwrap_or_default(),
-            cause,
-        })?;
-        let watch = Arc::new(Watch {
-            name: settings.config.node.name.as_str().into(),
-            sip_address: doors.sip.first().map(|(_, at)| *at),
-            board: Arc::new(Board::new(settings.config.ops.pages as usize, Arc::clone(&metrics))),
-            gauges: (0..threads).map(|_| Gauges::default()).collect(),
-            ended: signal::channel(None).0,
-            core: Mutex::new((NeighbourState::Unknown, None)),
-            metrics,
-            flows: Arc::new(flows),
-        });
-
         let store = open_documents(&settings)?;
-        let resolver = Arc::new(Resolver::new(settings.resolver.clone(), store.clone()));
-        resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
+        let sip_address = doors.sip.first().map(|(_, at)| *at);
+        let xdms_server = settings.xdms_server.clone();
+        let documents = Arc::clone(&store) as Arc<dyn Documents>;
+        let (parts, control) = assemble(settings, threads, sip_address, documents, source, log)?;
 
-        let (inboxes, outboxes): (Vec<_>, Vec<_>) =
-            (0..threads).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();
-        let switch =
-            Switch::new(settings.msrp.clone(), sink(inboxes.clone())).map_err(|cause| {
-                StartError::Data {
-                    path: settings.msrp.spool_dir.clone().unwrap_or_default(),
-                    cause,
-                }
-            })?;
-        switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
-
-        let mut left = Vec::new();
         let mut running = Vec::new();
-        for (thread, (bound, inbox)) in sip.into_iter().zip(outboxes).enumerate() {
-            let (told, heard) = signal::channel(Left::Open);
-            left.push(heard);
-            let parts = Parts {
-                thread: thread as u8,
-                settings: settings.clone(),
-                switch: switch.clone(),
-                resolver: Arc::clone(&resolver),
-                watch: Arc::clone(&watch),
-                inbox,
-                own: inboxes[thread].clone(),
-                left: told,
-            };
+        for (parts, bound) in parts.into_iter().zip(sip) {
             let listeners = msrp
                 .iter()
                 .map(std::net::TcpListener::try_clone)
@@ -184,11 +150,9 @@ impl Node {
 
         let mut tasks = JoinSet::new();
         if let Some(listener) = xcap {
-            let server = xdms::server::Server::new(settings.xdms_server.clone(), store);
+            let server = xdms::server::Server::new(xdms_server, store);
             tasks.spawn(xdms::server::serve(listener, Arc::new(server)));
         }
-        let control =
-            Arc::new(Controls::new(settings, source, log, inboxes, left, switch, resolver, watch));
         if let Some(listener) = ops {
             let (metrics, board, flows) = (
                 control.watch.metrics.clone(),
@@ -255,16 +219,68 @@ impl Node {
     /// Ends every thread and task.
     pub fn stop(mut self) {
         self.tasks.abort_all();
-        for shard in &self.control.shards {
-            // A thread that is gone needs no telling.
-            let _ = shard.send(ToShard::Stop);
-        }
+        self.control.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the node had panicked");
             }
         }
     }
+}
+
+/// Makes everything that needs no socket: what each of `threads` takes along, and what operators hold.
+fn assemble(
+    settings: NodeSettings,
+    threads: usize,
+    sip_address: Option<SocketAddr>,
+    documents: Arc<dyn Documents>,
+    source: Option<Source>,
+    log: Option<log::Handle>,
+) -> Result<(Vec<Parts>, Arc<Controls>), StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let flows = Flows::new(&settings.flow).map_err(|cause| StartError::Data {
+        path: settings.flow.folder.clone().unwrap_or_default(),
+        cause,
+    })?;
+    let watch = Arc::new(Watch {
+        name: settings.config.node.name.as_str().into(),
+        sip_address,
+        board: Arc::new(Board::new(settings.config.ops.pages as usize, Arc::clone(&metrics))),
+        gauges: (0..threads).map(|_| Gauges::default()).collect(),
+        ended: signal::channel(None).0,
+        core: Mutex::new((NeighbourState::Unknown, None)),
+        metrics,
+        flows: Arc::new(flows),
+    });
+
+    let resolver = Arc::new(Resolver::new(settings.resolver.clone(), documents));
+    resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
+
+    let (inboxes, outboxes): (Vec<_>, Vec<_>) =
+        (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+    let switch = Switch::new(settings.msrp.clone(), sink(inboxes.clone())).map_err(|cause| {
+        StartError::Data { path: settings.msrp.spool_dir.clone().unwrap_or_default(), cause }
+    })?;
+    switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
+
+    let mut left = Vec::new();
+    let mut parts = Vec::new();
+    for (thread, inbox) in outboxes.into_iter().enumerate() {
+        let (told, heard) = signal::channel(Left::Open);
+        left.push(heard);
+        parts.push(Parts {
+            thread: thread as u8,
+            settings: settings.clone(),
+            switch: switch.clone(),
+            resolver: Arc::clone(&resolver),
+            watch: Arc::clone(&watch),
+            inbox,
+            own: inboxes[thread].clone(),
+            left: told,
+        });
+    }
+    let control = Controls::new(settings, source, log, inboxes, left, switch, resolver, watch);
+    Ok((parts, Arc::new(control)))
 }
 
 /// What a thread takes along.
@@ -330,7 +346,7 @@ fn start_thread(
             }
             let started = bound.start().map_err(|error| error.to_string());
             match started.and_then(|sip| parts.shard(sip).map_err(|error| error.to_string())) {
-                Ok(shard) => shard.run().await,
+                Ok(shard) => drop(shard.run().await),
                 Err(error) => tracing::error!(error, "a thread of the node cannot serve"),
             }
         });

@@ -82,8 +82,8 @@ pub enum Left {
 }
 
 impl Shard {
-    /// Serves until told to stop.
-    pub async fn run(mut self) {
+    /// Serves until told to stop; then what is left can be looked at.
+    pub async fn run(mut self) -> Self {
         loop {
             let wake = self.next_wake();
             tokio::select! {
@@ -103,6 +103,7 @@ impl Shard {
                 self.left.send_replace(Left::Nothing);
             }
         }
+        self
     }
 
     fn next_wake(&self) -> Option<Instant> {

@@ -1,0 +1,46 @@
+//! A node without doors: the real threads, with the neighbours' side of every connection in the hands of a test.
+//!
+//! Start at [`Doorless::new`]. SIP goes over a [`FakeWire`] of whole messages, MSRP connections are handed to
+//! [`Controls::switch`] by `serve_connection`, documents come from any source. Each [`Shard`] is a future the caller
+//! runs, so that all of it lives in one runtime whose clock can be paused. Opens no socket and starts no thread.
+
+use std::sync::Arc;
+
+use super::{Controls, Shard, StartError, assemble};
+use crate::config::node::NodeSettings;
+use crate::sip::resolve::Dns;
+use crate::sip::transport::{FakeWire, Transport};
+use crate::sip::ua::SendKey;
+use crate::xdms::resolver::Source;
+
+/// Everything of a node but its doors.
+pub struct Doorless {
+    /// One for each of `settings.threads`; they serve while [`Shard::run`] is polled.
+    pub shards: Vec<Shard>,
+    pub control: Arc<Controls>,
+    /// The far side of all SIP connections.
+    pub wire: FakeWire<SendKey>,
+}
+
+impl Doorless {
+    /// Assembles the parts as `Node::start` does. Addresses in `settings` are names only: none is listened on.
+    ///
+    /// # Errors
+    /// [`StartError`], for folders and settings that cannot be used.
+    pub fn new(
+        settings: NodeSettings,
+        documents: Arc<dyn Source>,
+        dns: &Dns,
+    ) -> Result<Self, StartError> {
+        let threads = usize::from(settings.threads.max(1));
+        let (transports, wire) = Transport::fake(&settings.transport, threads, dns);
+        let sip_address = settings.config.sip.listen.first().map(|listen| listen.address);
+        let (parts, control) = assemble(settings, threads, sip_address, documents, None, None)?;
+        let shards = parts
+            .into_iter()
+            .zip(transports)
+            .map(|(parts, transport)| parts.shard(transport))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shards, control, wire })
+    }
+}
