@@ -1,0 +1,203 @@
+//! A recipient: its invitation, its phone, its end of the line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pagecast::sip::message::Message;
+
+use crate::line::{Line, Taken};
+use crate::net::{Heard, SOON, Scscf};
+use crate::text::{self, RECORD_ROUTE};
+
+pub struct Callee {
+    core: Arc<Scscf>,
+    pub name: String,
+    pub invite: Message,
+    pub call_id: String,
+    /// To-tag of this phone.
+    pub tag: String,
+    /// Where this phone wants to be reached.
+    pub contact: String,
+    me: String,
+    line: Option<Line>,
+    cseq: u32,
+}
+
+impl Callee {
+    pub fn new(core: Arc<Scscf>, invite: Message) -> Self {
+        let n = core.number();
+        let name = text::to_user(&invite);
+        Self {
+            call_id: text::header(&invite, "Call-ID"),
+            tag: format!("{name}{n}"),
+            contact: format!("sip:{name}@192.0.2.77:5060"),
+            me: format!("msrp://192.0.2.77:2855/{name}{n};tcp"),
+            line: None,
+            cseq: 100,
+            core,
+            name,
+            invite,
+        }
+    }
+
+    /// A response to the INVITE.
+    pub fn says(&self, status: u16, lines: &str, body: &str) {
+        let common = if status > 100 && status < 300 {
+            format!("Contact: <{}>\nRecord-Route: {RECORD_ROUTE}\n", self.contact)
+        } else {
+            String::new()
+        };
+        let tag = if status == 100 { "" } else { &self.tag };
+        let all = format!("{common}{lines}");
+        self.core.delivers(&text::response(&self.invite, status, tag, &all, body));
+    }
+
+    pub fn tries(&self) {
+        self.says(100, "", "");
+    }
+
+    pub fn rings(&self) {
+        self.says(180, "", "");
+    }
+
+    pub fn progresses(&self) {
+        self.says(183, "", "");
+    }
+
+    /// 183 that wants a PRACK.
+    pub fn progresses_reliably(&self, rseq: u32) {
+        self.says(183, &format!("Require: 100rel\nRSeq: {rseq}\n"), "");
+    }
+
+    /// Another phone of the same user, reached by the same INVITE.
+    pub fn another_phone(&self) -> Self {
+        let mut other = Self::new(Arc::clone(&self.core), self.invite.clone());
+        other.contact = other.contact.replace("192.0.2.77", "192.0.2.78");
+        other
+    }
+
+    /// The INVITE comes once more in this call, with the next CSeq.
+    pub async fn is_invited_again(&self) -> Self {
+        let again = self.hears("INVITE", SOON).await;
+        Self::new(Arc::clone(&self.core), again.message)
+    }
+
+    /// As [`Callee::is_invited_again`], if it has come.
+    pub fn hears_again(&self) -> Option<Self> {
+        let heard = self.core.takes(&|message: &Message| self.is_mine(message, "INVITE"))?;
+        Some(Self::new(Arc::clone(&self.core), heard.message))
+    }
+
+    /// A request of this call, to this phone where it says to which.
+    fn is_mine(&self, message: &Message, method: &str) -> bool {
+        message.is_request()
+            && message.call_id() == self.call_id.as_bytes()
+            && text::method(message) == method
+            && message.to_tag().is_none_or(|tag| tag == self.tag.as_bytes())
+    }
+
+    /// The node's next request in this call.
+    pub async fn hears(&self, method: &str, within: Duration) -> Heard {
+        let wanted = |message: &Message| self.is_mine(message, method);
+        self.core.hears_of(&format!("{method} to {}", self.name), within, wanted).await
+    }
+
+    /// Whether the node has sent such a request by now.
+    pub fn has_heard(&self, method: &str) -> bool {
+        self.core.takes(&|message: &Message| self.is_mine(message, method)).is_some()
+    }
+
+    /// A PRACK is due; it is answered.
+    pub async fn gets_prack(&self) -> Heard {
+        let heard = self.hears("PRACK", SOON).await;
+        self.replies(&heard.message, 200);
+        heard
+    }
+
+    pub fn replies(&self, request: &Message, status: u16) {
+        self.core.delivers(&text::response(request, status, &self.tag, "", ""));
+    }
+
+    /// 200 with a usable answer.
+    pub fn accepts(&self) {
+        self.accepts_with(&text::answer_sdp(&self.me));
+    }
+
+    pub fn accepts_with(&self, sdp: &str) {
+        self.says(200, "Allow: INVITE, ACK, BYE, CANCEL\nContent-Type: application/sdp\n", sdp);
+    }
+
+    pub fn sdp(&self) -> String {
+        text::answer_sdp(&self.me)
+    }
+
+    /// 200, its ACK, the connection and the binding: what follows is the page.
+    pub async fn answers(&mut self) {
+        self.accepts();
+        self.hears("ACK", SOON).await;
+        self.binds().await;
+    }
+
+    pub async fn binds(&mut self) {
+        self.connects();
+        self.line().binds().await;
+    }
+
+    pub fn connects(&mut self) {
+        let them = text::attribute(&self.invite, "path").expect("a path was offered");
+        self.line = Some(Line::connect(&self.core, &self.me, &them));
+    }
+
+    pub fn line(&mut self) -> &mut Line {
+        self.line.as_mut().expect("a connection")
+    }
+
+    pub fn loses_connection(&mut self) {
+        self.line = None;
+    }
+
+    /// A final refusal; its ACK is due.
+    pub async fn refuses(&self, status: u16) {
+        self.says(status, "", "");
+        self.hears("ACK", SOON).await;
+    }
+
+    pub async fn got(&mut self) -> Taken {
+        self.line().takes_page().await
+    }
+
+    /// The node says BYE within this time; it is answered.
+    pub async fn is_told_bye(&self, within: Duration) -> Heard {
+        let heard = self.hears("BYE", within).await;
+        self.replies(&heard.message, 200);
+        heard
+    }
+
+    /// CANCEL is due within this time; it is answered and the INVITE ends with 487.
+    pub async fn is_cancelled(&self, within: Duration) -> Heard {
+        let heard = self.hears("CANCEL", within).await;
+        self.replies(&heard.message, 200);
+        self.says(487, "", "");
+        self.hears("ACK", SOON).await;
+        heard
+    }
+
+    /// BYE of this phone, answered 200.
+    pub async fn hangs_up(&mut self) {
+        self.cseq += 1;
+        let target = text::uri(&text::header(&self.invite, "Contact"));
+        let (from, to) = (text::header(&self.invite, "To"), text::header(&self.invite, "From"));
+        let (tag, call_id, cseq) = (&self.tag, &self.call_id, self.cseq);
+        let branch = format!("z9hG4bK-{}", self.core.number());
+        self.core.delivers(&format!(
+            "BYE {target} SIP/2.0\nVia: SIP/2.0/TCP 127.0.0.1:5060;branch={branch}\nMax-Forwards: 67\n\
+             From: {from};tag={tag}\nTo: {to}\nCall-ID: {call_id}\nCSeq: {cseq} BYE\n"
+        ));
+        let wanted = |message: &Message| {
+            message.status() == Some(200)
+                && message.call_id() == self.call_id.as_bytes()
+                && text::method(message) == "BYE"
+        };
+        self.core.hears_of("200 to the recipient's BYE", SOON, wanted).await;
+    }
+}

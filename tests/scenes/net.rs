@@ -1,0 +1,359 @@
+//! The whole node with its neighbours in the hands of a scene: start at [`Net::new`], end with [`Net::ends`].
+//!
+//! The S-CSCF is everybody's way in and out; whatever the node sends waits at it until somebody in the scene takes it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pagecast::config::Loaded;
+use pagecast::config::node::NodeSettings;
+use pagecast::node::{Controls, Doorless, Shard};
+use pagecast::ops::Control as _;
+use pagecast::ops::board::Query;
+use pagecast::sip::message::{Limits, Message};
+use pagecast::sip::resolve::{Dns, Zone};
+use pagecast::sip::{Flow, Protocol};
+use pagecast::xdms::groups::Group;
+use pagecast::xdms::path::DocumentPath;
+use pagecast::xdms::resolver::{Fetching, Source, Unavailable};
+use pagecast::xdms::store::{Document, GROUP_TYPE};
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::callee::Callee;
+use crate::caller::Caller;
+use crate::text::{self, Invite};
+
+pub fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// How long a scene waits for what is due at once.
+pub const SOON: Duration = Duration::from_millis(200);
+
+/// What the node sent, and when.
+pub struct Heard {
+    pub message: Message,
+    pub at: Instant,
+}
+
+/// Everybody the node talks SIP with, and the way to its MSRP side.
+pub struct Scscf {
+    unheard: Mutex<Vec<Heard>>,
+    arrived: Notify,
+    out: mpsc::UnboundedSender<Bytes>,
+    pub control: Arc<Controls>,
+    calls: AtomicUsize,
+}
+
+pub struct Net {
+    core: Arc<Scscf>,
+    pub shelf: Arc<Shelf>,
+    node: JoinHandle<Shard>,
+    pump: JoinHandle<()>,
+}
+
+impl Net {
+    pub async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A node with these settings besides the shipped ones.
+    pub async fn with(set: &[&str]) -> Self {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
+        let mut all = vec!["node.threads=1", "ops.flow_keep=none"];
+        all.extend(set);
+        let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
+        let loaded = Loaded::load_with(Some(&file), &all, &|_| None).expect("good settings");
+        let mut settings = NodeSettings::new(&loaded, 1);
+        // Nothing of a scene touches the disk.
+        settings.msrp.spool_dir = None;
+        settings.flow.folder = None;
+        let shelf = Arc::new(Shelf::default());
+        let documents = Arc::clone(&shelf) as Arc<dyn Source>;
+        let Doorless { mut shards, control, wire } =
+            Doorless::new(settings, documents, &Dns::Zone(Zone::default())).expect("a node");
+        let shard = shards.remove(0);
+        let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
+        let core = Arc::new(Scscf {
+            unheard: Mutex::default(),
+            arrived: Notify::new(),
+            out,
+            control,
+            calls: AtomicUsize::new(0),
+        });
+        let at_core = Arc::clone(&core);
+        let pump = tokio::spawn(async move {
+            let mut wire = wire;
+            loop {
+                tokio::select! {
+                    bytes = inward.recv() => {
+                        let Some(bytes) = bytes else { return };
+                        wire.deliver(bytes, from_core()).await;
+                    }
+                    sent = wire.sent() => {
+                        let Some(sent) = sent else { return };
+                        at_core.hears(sent.bytes);
+                    }
+                }
+            }
+        });
+        Self { core, shelf, node: tokio::spawn(shard.run()), pump }
+    }
+
+    pub fn scscf(&self) -> &Arc<Scscf> {
+        &self.core
+    }
+
+    /// Lets virtual time pass.
+    pub async fn after(&self, time: Duration) -> &Self {
+        tokio::time::sleep(time).await;
+        self
+    }
+
+    /// Nothing is left that the node sent and nobody heard.
+    pub fn is_quiet(&self) -> &Self {
+        assert!(self.core.lock().is_empty(), "unheard:\n{}", self.core.left());
+        self
+    }
+
+    /// What operators see of the page that came last.
+    pub fn page(&self) -> Value {
+        let board = &self.core.control.watch().board;
+        let list = board.list(&Query { limit: 1, ..Query::default() });
+        let id = list["pages"][0]["id"].as_str().expect("a page was shown");
+        board.page(id.parse().expect("an id")).expect("it is still shown")
+    }
+
+    /// Name and result of every recipient of that page, e.g. `bob delivered`, `carol failed SIP 486`.
+    pub fn results(&self) -> Vec<String> {
+        let page = self.page();
+        let of = |recipient: &Value| {
+            let uri = recipient["uri"].as_str().expect("a URI");
+            let name = uri.trim_start_matches("sip:").split('@').next().unwrap_or(uri);
+            let state = recipient["state"].as_str().expect("a state");
+            match (&recipient["cause"]["protocol"], &recipient["cause"]["code"]) {
+                (Value::String(protocol), code) => format!("{name} {state} {protocol} {code}"),
+                _ => format!("{name} {state}"),
+            }
+        };
+        page["recipients"].as_array().expect("recipients").iter().map(of).collect()
+    }
+
+    /// What the switch holds now.
+    pub fn switch(&self) -> pagecast::msrp::Stats {
+        self.core.control.switch().stats()
+    }
+
+    /// The scene is over: nothing more is said, nothing is held, and every recipient has exactly one result.
+    pub async fn ends(self) {
+        // Whatever waits for a repetition of what is over waits 64 × T1 at most.
+        self.after(seconds(70)).await.is_quiet();
+        self.holds_nothing();
+        let Self { core, node, pump, .. } = self;
+        let control = Arc::clone(&core.control);
+        pump.abort();
+        let all = control.watch().board.list(&Query { limit: 1000, ..Query::default() });
+        let mut recipients = 0;
+        for page in all["pages"].as_array().expect("pages") {
+            let id = page["id"].as_str().expect("an id").parse().expect("an id");
+            let detail = control.watch().board.page(id).expect("it is shown");
+            for recipient in detail["recipients"].as_array().expect("recipients") {
+                let state = recipient["state"].as_str().expect("a state");
+                assert!(["delivered", "failed", "removed"].contains(&state), "{detail:#}");
+                assert!(!recipient["ended"].is_null(), "{detail:#}");
+                recipients += 1;
+            }
+        }
+        control.measure(&control.watch().metrics);
+        let told: usize = counts(&control.watch().metrics.text(), "pagecast_recipients_total");
+        assert_eq!(told, recipients, "each recipient has one result");
+        let shard = stopped(&core, node).await;
+        left_over(shard);
+    }
+
+    fn holds_nothing(&self) {
+        let stats = self.switch();
+        assert_eq!((stats.pages, stats.sessions), (0, 0), "{stats:?}");
+        assert_eq!((stats.connections, stats.unbound), (0, 0), "{stats:?}");
+        assert_eq!((stats.spool_octets, stats.spool_memory, stats.spool_files), (0, 0, 0));
+        assert_eq!(self.core.control.watch().board.running(), 0);
+    }
+}
+
+async fn stopped(core: &Scscf, node: JoinHandle<Shard>) -> Shard {
+    core.control.stop();
+    node.await.expect("the node did not panic")
+}
+
+/// What one thread holds when nothing goes on: nothing.
+fn left_over(mut shard: Shard) {
+    let stats = shard.isc.ua().stats();
+    assert_eq!((stats.client_transactions, stats.server_transactions), (0, 0), "{stats:?}");
+    assert_eq!((stats.calls, stats.timers, stats.kept_bytes), (0, 0, 0), "{stats:?}");
+    assert_eq!((shard.isc.pages(), shard.pages.len()), (0, 0));
+    assert_eq!((shard.engine.pages(), shard.engine.timers()), (0, 0));
+}
+
+/// The sum of a counter over its labels.
+fn counts(metrics: &str, name: &str) -> usize {
+    let value = |line: &str| line.rsplit(' ').next().and_then(|n| n.parse::<usize>().ok());
+    metrics.lines().filter(|line| line.starts_with(name)).filter_map(value).sum()
+}
+
+fn from_core() -> Flow {
+    Flow {
+        protocol: Protocol::Tcp,
+        local: "127.0.0.1:5090".parse().expect("an address"),
+        peer: "127.0.0.1:5060".parse().expect("an address"),
+        connection: 1,
+    }
+}
+
+impl Scscf {
+    fn lock(&self) -> MutexGuard<'_, Vec<Heard>> {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hears(&self, bytes: Bytes) {
+        let message = Message::parse(bytes, &Limits::default()).expect("the node writes SIP");
+        self.lock().push(Heard { message, at: Instant::now() });
+        self.arrived.notify_waiters();
+    }
+
+    /// Start lines of what nobody has heard yet.
+    pub fn left(&self) -> String {
+        let line = |heard: &Heard| {
+            format!("  {} ({})\n", text::start_line(&heard.message), text::to_user(&heard.message))
+        };
+        self.lock().iter().map(line).collect()
+    }
+
+    pub fn delivers(&self, message: &str) {
+        self.out.send(text::bytes(message)).expect("the node is there");
+    }
+
+    /// A new number for what must not be the same twice.
+    pub fn number(&self) -> usize {
+        self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes the first message that is wanted, waiting for it.
+    pub async fn hears_of(
+        &self,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(&Message) -> bool,
+    ) -> Heard {
+        let until = Instant::now() + within;
+        loop {
+            let mut arrived = pin!(self.arrived.notified());
+            arrived.as_mut().enable();
+            if let Some(heard) = self.takes(&wanted) {
+                return heard;
+            }
+            if timeout_at(until, arrived).await.is_err() {
+                panic!("no {what} within {within:?}, but\n{}", self.left());
+            }
+        }
+    }
+
+    /// Takes the first message that is wanted, if it is here.
+    pub fn takes(&self, wanted: &impl Fn(&Message) -> bool) -> Option<Heard> {
+        let mut unheard = self.lock();
+        let at = unheard.iter().position(|heard| wanted(&heard.message))?;
+        Some(unheard.remove(at))
+    }
+
+    /// A user's INVITE comes through the core. Its 100 is here at once (IM-020).
+    pub async fn sends(self: &Arc<Self>, invite: Invite) -> Caller {
+        let sent = Instant::now();
+        let caller = Caller::new(Arc::clone(self), invite);
+        let trying = caller.hears_response("INVITE", 100, SOON).await;
+        assert!(trying.at - sent <= SOON, "100 within 200 ms");
+        caller
+    }
+
+    /// The next invitation to that user.
+    pub async fn invites(self: &Arc<Self>, user: &str) -> Callee {
+        let initial =
+            |message: &Message| text::is_initial(message) && text::to_user(message) == user;
+        let heard = self.hears_of(&format!("INVITE to {user}"), SOON, initial).await;
+        Callee::new(Arc::clone(self), heard.message)
+    }
+
+    /// Exactly so many invitations, in the order of their leaving.
+    pub async fn gets_invites<const N: usize>(self: &Arc<Self>) -> [Callee; N] {
+        let mut callees = Vec::new();
+        for _ in 0..N {
+            let heard = self.hears_of("INVITE", SOON, text::is_initial).await;
+            callees.push(Callee::new(Arc::clone(self), heard.message));
+        }
+        self.gets_no_invite().await;
+        callees.try_into().unwrap_or_else(|_| unreachable!("N were pushed"))
+    }
+
+    /// The node has nothing more to do, and no INVITE has left that nobody took.
+    pub async fn gets_no_invite(&self) {
+        tokio::time::sleep(millis(1)).await;
+        let invite = |heard: &Heard| text::is_initial(&heard.message);
+        assert!(!self.lock().iter().any(invite), "one INVITE more:\n{}", self.left());
+    }
+}
+
+/// The XDMS: group documents by identity, and how often it was asked.
+#[derive(Default)]
+pub struct Shelf {
+    groups: Mutex<HashMap<String, Arc<Document>>>,
+    down: Mutex<bool>,
+    fetches: AtomicUsize,
+}
+
+impl Shelf {
+    pub fn holds(&self, text: &str) {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let group = Group::parse(&bytes).expect("a group document");
+        let uri = group.services[0].uri.clone();
+        let path = DocumentPath::by_group(&uri);
+        let document = Document {
+            path,
+            etag: "\"1\"".to_owned(),
+            content_type: GROUP_TYPE,
+            bytes,
+            group: Some(Arc::new(group)),
+        };
+        self.groups.lock().expect("no panic").insert(uri, Arc::new(document));
+    }
+
+    pub fn is_down(&self) {
+        *self.down.lock().expect("no panic") = true;
+    }
+
+    pub fn fetches(&self) -> usize {
+        self.fetches.load(Ordering::Relaxed)
+    }
+}
+
+impl Source for Shelf {
+    fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a> {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        let answer = if *self.down.lock().expect("no panic") {
+            Err(Unavailable("told to fail".into()))
+        } else {
+            let groups = self.groups.lock().expect("no panic");
+            Ok(path.group_identity().and_then(|uri| groups.get(uri)).cloned())
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
