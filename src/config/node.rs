@@ -259,7 +259,7 @@ fn transport_settings(config: &Config) -> sip::transport::Settings {
 }
 
 fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {
-    let Profile { im, msrp, ul, xdm, .. } = profile;
+    let Profile { im, ul, xdm, .. } = profile;
     let service = &config.service;
     // Configuration refuses what is no URI.
     let uris =
@@ -281,11 +281,6 @@ fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {
         foreign_hosts: ul.foreign_hosts as usize,
         budget_per_minute: ul.budget_per_minute as usize,
         consent: ul.consent,
-        attribution: match msrp.attribution {
-            isc::settings::Attribution::Many => xdms::Attribution::Many,
-            isc::settings::Attribution::Group => xdms::Attribution::Group,
-            isc::settings::Attribution::Never => xdms::Attribution::Never,
-        },
         anon_reject: match im.anon_reject {
             isc::settings::AnonReject::Oma => xdms::AnonReject::Oma,
             isc::settings::AnonReject::Rfc => xdms::AnonReject::Rfc,

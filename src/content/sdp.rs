@@ -214,6 +214,8 @@ pub struct Chosen {
     pub member: AcceptTypes,
     /// IM-030: octets the originator announced by `file-selector`.
     pub size: Option<u64>,
+    /// MS-020: the page names its sender, so it has to be `message/cpim`.
+    pub attributed: bool,
     line: usize,
     copied: Vec<Attribute>,
     offer: sdp_types::Session,
@@ -292,7 +294,8 @@ fn usable(
     if peer.direction != Direction::SendRecv && !copied.iter().any(|a| direction_of(a).is_some()) {
         copied.push(Attribute { attribute: peer.direction.name().to_owned(), value: None });
     }
-    Ok(Chosen { peer, accept, member, size, line, copied, offer: session.clone() })
+    let attributed = wants.attributed;
+    Ok(Chosen { peer, accept, member, size, attributed, line, copied, offer: session.clone() })
 }
 
 /// IM-007, MS-018, MS-020: the types for the answer and for the recipients' offers; `None` when nothing is left.

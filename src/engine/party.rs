@@ -52,8 +52,6 @@ pub struct Audience {
     pub removed: Vec<(Party, Removal)>,
     /// The entries the history list is built from (UL-021..UL-023); empty for groups.
     pub history: Vec<Recipient>,
-    /// Group identity or list service the page was sent to, for the CPIM To and From of the service.
-    pub sender_attribution: bool,
 }
 
 /// Why somebody named in the list is not invited.

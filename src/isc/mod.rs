@@ -22,7 +22,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::content::msrp_uri::MsrpUri;
-use crate::content::sdp::{AcceptTypes, Peer};
+use crate::content::sdp::{Chosen, Peer};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
@@ -609,10 +609,10 @@ impl Isc {
         self.pages.get(&leg.page)?.legs.get(&leg.n)?.peer.as_ref()
     }
 
-    /// The originator's media, and the content types our answer to it lists.
-    pub fn peer_of_originator(&self, page: PageId) -> Option<(&Peer, &AcceptTypes)> {
-        let chosen = &self.pages.get(&page)?.origin.chosen;
-        Some((&chosen.peer, &chosen.accept))
+    /// What was agreed with the originator: its media, the content types our answer lists, whether the page names its
+    /// sender.
+    pub fn media_of_originator(&self, page: PageId) -> Option<&Chosen> {
+        Some(&self.pages.get(&page)?.origin.chosen)
     }
 
     fn leg_mut(&mut self, leg: LegId) -> Option<&mut Leg> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::content::sdp;
-use crate::engine::party::Party;
+use crate::engine::input::Arrival;
 use crate::msrp::{AcceptTypes, Direction, PageRules, PeerMedia, Role, UriTest};
 use crate::sip::uri::Uri;
 
@@ -37,22 +37,18 @@ pub fn accept(accept: &sdp::AcceptTypes) -> AcceptTypes {
 ///
 /// MS-094, MS-099: with sender attribution the page is `message/cpim`; its From is an identity of the originator, or the
 /// anonymous URI where anonymity was asked and allowed.
-pub fn rules(
-    attributed: bool,
-    anonymous: bool,
-    identities: &[Party],
-    dialled: &Party,
-) -> PageRules {
+pub fn rules(attributed: bool, arrival: &Arrival) -> PageRules {
     if !attributed {
         return PageRules::default();
     }
-    let from: Vec<Arc<str>> = identities.iter().map(|party| party.key.clone()).collect();
+    let anonymous = arrival.anonymous;
+    let from: Vec<Arc<str>> = arrival.identities.iter().map(|party| party.key.clone()).collect();
     let from_ok: UriTest = Arc::new(move |uri: &str| match Uri::parse(uri) {
         Ok(uri) if anonymous => uri.host().eq_ignore_ascii_case("anonymous.invalid"),
         Ok(uri) => from.iter().any(|key| **key == *uri.canonical()),
         Err(_) => false,
     });
-    let to = dialled.key.clone();
+    let to = arrival.dialled.key.clone();
     let to_ok: UriTest =
         Arc::new(move |uri: &str| Uri::parse(uri).is_ok_and(|uri| *uri.canonical() == *to));
     PageRules { cpim_required: true, from_ok: Some(from_ok), to_ok: Some(to_ok) }

@@ -65,8 +65,6 @@ pub struct Shard {
 /// What the node itself keeps of a page.
 pub struct Originator {
     arrival: Arrival,
-    /// The page says in CPIM who sent it (MS-020); known with the audience.
-    attributed: bool,
     /// Own MSRP path on the originator's side, once it is reserved.
     path: Option<String>,
 }
@@ -151,9 +149,6 @@ impl Shard {
                 self.happened(now, Input::LegMedia { leg, event });
             }
             ToShard::Resolved { page, result } => {
-                if let (Some(of), Ok(audience)) = (self.pages.get_mut(&page), &result) {
-                    of.attributed = audience.sender_attribution;
-                }
                 self.happened(now, Input::Resolved { page, result });
             }
             ToShard::EndPage(page) => self.happened(now, Input::End { page }),
@@ -225,7 +220,7 @@ impl Shard {
     fn happened(&mut self, now: Instant, input: Input) {
         if let Input::Arrived(arrival) = &input {
             let (page, arrival) = (arrival.page, arrival.clone());
-            self.pages.insert(page, Originator { arrival, attributed: false, path: None });
+            self.pages.insert(page, Originator { arrival, path: None });
         }
         if let Input::Originator { page, event: OriginatorEvent::Acked } = &input {
             self.switch.await_originator(*page);
@@ -317,11 +312,11 @@ impl Shard {
         if let Some(path) = &originator.path {
             return Some(path.clone());
         }
-        let (peer, accept) = self.isc.peer_of_originator(page)?;
+        let agreed = self.isc.media_of_originator(page)?;
         let path = self.switch.reserve(Side::Originator(page)).ok()?;
-        let Arrival { anonymous, identities, dialled, .. } = &originator.arrival;
-        let rules = media::rules(originator.attributed, *anonymous, identities, dialled);
-        self.switch.open_originator(page, media::peer(peer), media::accept(accept), rules);
+        let rules = media::rules(agreed.attributed, &originator.arrival);
+        let (peer, accept) = (media::peer(&agreed.peer), media::accept(&agreed.accept));
+        self.switch.open_originator(page, peer, accept, rules);
         originator.path = Some(path.clone());
         Some(path)
     }

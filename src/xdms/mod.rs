@@ -18,19 +18,6 @@ pub use resolver::{Query, Resolver};
 
 use crate::sip::uri::Uri;
 
-/// `msrp.attribution` (MS-020).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Attribution {
-    /// A group, or more than one recipient.
-    #[default]
-    Many,
-    /// A group.
-    Group,
-    /// Never.
-    Never,
-}
-
 /// `im.anon_reject` (IM-022).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,8 +77,6 @@ pub struct Settings {
     pub budget_per_minute: usize,
     /// `ul.consent`
     pub consent: Consent,
-    /// `msrp.attribution`
-    pub attribution: Attribution,
     /// `im.anon_reject`
     pub anon_reject: AnonReject,
     /// `im.pager_to_chat_group`
@@ -131,7 +116,6 @@ impl Default for Settings {
             foreign_hosts: 20,
             budget_per_minute: 6000,
             consent: Consent::Static,
-            attribution: Attribution::Many,
             anon_reject: AnonReject::Oma,
             pager_to_chat_group: false,
             im_enabler_ids: Vec::new(),

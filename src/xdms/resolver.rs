@@ -18,7 +18,7 @@ use super::lists::{Sieve, Sifted};
 use super::path::{DocumentPath, Resource};
 use super::selector;
 use super::store::{Document, Store};
-use super::{AnonReject, Attribution, Consent, Settings};
+use super::{AnonReject, Consent, Settings};
 use crate::engine::input::Refusal;
 use crate::engine::party::{Audience, Party, Recipient, Target};
 use crate::sip::uri::Uri;
@@ -140,9 +140,7 @@ impl Resolver {
             refusal.headers.push(("Permission-Missing", missing.join(", ")));
             return Err(refusal);
         }
-        let sender_attribution =
-            self.settings.attribution == Attribution::Many && recipients.len() > 1;
-        Ok(Audience { recipients, removed, history, sender_attribution })
+        Ok(Audience { recipients, removed, history })
     }
 
     /// Section 7.1 of the XDM rules, step by step.
@@ -208,12 +206,7 @@ impl Resolver {
         let is_key = |recipient: &Recipient| self.is_key_participant(service, &world, recipient);
         // Stable: document order within both parts.
         recipients.sort_by_cached_key(|recipient| !is_key(recipient));
-        Ok(Audience {
-            recipients,
-            removed,
-            history: Vec::new(),
-            sender_attribution: settings.attribution != Attribution::Never,
-        })
+        Ok(Audience { recipients, removed, history: Vec::new() })
     }
 
     fn usable(&self, service: &ListService) -> Result<(), Refusal> {
