@@ -112,7 +112,7 @@ fn bindings() {
     let agree = |session: &mut Session, peer: &PeerMedia| {
         let part =
             Part::Leg { send: outgoing(now, spool(), peer), receive: FromRecipient::default() };
-        session.agree(peer, part, now + secs(30))
+        session.agree(peer, part, Some(now + secs(30)))
     };
 
     let mut session = Session::reserved(side, own.clone());
