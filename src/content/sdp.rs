@@ -410,15 +410,45 @@ impl Chosen {
     /// IM-005 to IM-009, MS-018 to MS-021, MS-023: our own path, one line, the types that were selected, and every
     /// other attribute of the originator's line byte for byte, but those that belong to one hop.
     pub fn offer(&self, own: &Own<'_>) -> Bytes {
+        self.to_member(own, port(own), "actpass")
+    }
+
+    /// The answer to a later offer of a recipient: what [`Chosen::offer`] says, with who connects decided.
+    ///
+    /// MS-016, MS-025.
+    pub fn answer_member(&self, own: &Own<'_>, role: Role) -> Bytes {
+        match role {
+            Role::Active => self.to_member(own, 9, "active"),
+            Role::Passive => self.to_member(own, port(own), "passive"),
+        }
+    }
+
+    fn to_member(&self, own: &Own<'_>, port: u16, setup: &str) -> Bytes {
         let mut out = head(own);
-        line(&mut out, format_args!("m=message {} {} *", port(own), protocol(self.peer.tls)));
+        line(&mut out, format_args!("m=message {port} {} *", protocol(self.peer.tls)));
         types(&mut out, &self.member);
         line(&mut out, format_args!("a=max-size:{}", own.max_size));
         fingerprint(&mut out, own);
-        line(&mut out, format_args!("a=setup:actpass"));
+        line(&mut out, format_args!("a=setup:{setup}"));
         self.copied.iter().for_each(|a| attribute(&mut out, a));
         line(&mut out, format_args!("a=path:{}", own.path.as_str()));
         Bytes::from(out)
+    }
+
+    /// How a later offer of the originator differs from the one this was chosen from.
+    pub fn change(&self, session: &Session) -> Change {
+        changed(&self.offer, &session.0)
+    }
+
+    /// The same choice after a later offer of the originator with another path.
+    ///
+    /// MS-016.
+    ///
+    /// # Errors
+    /// [`Unusable`]: the new path cannot be used.
+    pub fn moved(&self, session: &Session) -> Result<Self, Unusable> {
+        let peer = read_again(session, self.line, self.peer.tls)?;
+        Ok(Self { peer, offer: session.0.clone(), ..self.clone() })
     }
 }
 
@@ -509,6 +539,25 @@ pub fn read_answer(session: &Session, tls: bool) -> Result<Peer, Unusable> {
     Ok(peer)
 }
 
+/// Reads a later offer of a peer whose line `line` is in use; only its path is new (see [`compare`]).
+///
+/// MS-016, MS-024, MS-027.
+///
+/// # Errors
+/// [`Unusable`] if the new path cannot be used.
+pub fn read_again(session: &Session, line: usize, tls: bool) -> Result<Peer, Unusable> {
+    let unusable = Unusable { text: "unusable MSRP path" };
+    let media = session.0.medias.get(line).ok_or_else(|| unusable.clone())?;
+    let setup = setup(media);
+    let role = if setup == Setup::Passive { Role::Active } else { Role::Passive };
+    let peer = peer(&session.0, media, tls, role).map_err(|_| unusable)?;
+    if address_matches(&session.0, media, &peer.path, setup) {
+        Ok(peer)
+    } else {
+        Err(Unusable { text: "MSRP path and media address differ" })
+    }
+}
+
 /// How a later description differs from an earlier one of the same side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -524,7 +573,10 @@ pub enum Change {
 ///
 /// IM-066, MS-015, MS-016, MS-021.
 pub fn compare(old: &Session, new: &Session) -> Change {
-    let (old, new) = (&old.0, &new.0);
+    changed(&old.0, &new.0)
+}
+
+fn changed(old: &sdp_types::Session, new: &sdp_types::Session) -> Change {
     if old.medias.len() != new.medias.len() {
         return Change::Media;
     }

@@ -30,6 +30,8 @@ pub struct Page {
     /// The originator has our final answer.
     pub answered: bool,
     pub block: Option<Block>,
+    /// Version of our description (MS-015).
+    pub version: u64,
     pub legs: BTreeMap<u16, Leg>,
 }
 
@@ -41,6 +43,8 @@ pub struct Leg {
     pub recipient: Recipient,
     pub audience: Arc<Audience>,
     pub own_path: MsrpUri,
+    /// Version of our description (MS-015).
+    pub version: u64,
     /// Kept so that a second try carries the same icid and session id.
     pub random: u64,
     pub call_id: String,
@@ -53,6 +57,8 @@ pub struct Leg {
     /// Session descriptions of reliable provisional responses, by fork.
     pub early: Option<(Fork, Bytes)>,
     pub peer: Option<Peer>,
+    /// The description `peer` was read from.
+    pub theirs: Option<Session>,
 }
 
 /// IM-013, IM-015: the methods a response says its sender takes; `None` if it says nothing.
@@ -106,6 +112,7 @@ impl Leg {
         match sdp::read_answer(&session, tls) {
             Ok(peer) => {
                 self.peer = Some(peer);
+                self.theirs = Some(session);
                 LegEvent::Accepted { allow: allow(message), contact: contact(message) }
             }
             Err(why) => unusable(why.text),

@@ -1,8 +1,8 @@
 //! SIP on ISC: requests into arrivals, effects into requests, answers into the engine's words.
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
-//! `requests` everything else outside of dialogs, `outbound` writes what leaves, `legs` reads what comes back, `forward`
-//! passes on what is not ours. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
+//! `requests` everything else outside of dialogs, `outbound` writes what leaves, `legs` reads what comes back, `moves`
+//! what changes later, `forward` passes on what is not ours. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
@@ -10,6 +10,7 @@
 mod forward;
 mod inbound;
 mod legs;
+mod moves;
 mod outbound;
 mod requests;
 pub mod rules;
@@ -35,6 +36,7 @@ use crate::sip::{Protocol, uri::Uri};
 use forward::Forward;
 use inbound::{Desk, Facts, texts};
 use legs::{Leg, Page, Plain};
+pub use moves::Move;
 use outbound::{Block, House, Stamp, Variant};
 use rules::own::{Asked, BadSetting, Own};
 use rules::refusal;
@@ -50,6 +52,8 @@ pub enum Happening {
     Input(Input),
     /// A request was refused before the engine heard of it. It has been answered and logged.
     Refused(Refused),
+    /// A side of an agreed session has another path: give it to the switch, then call [`Isc::moved`].
+    Moved(Box<Move>),
 }
 
 /// A refusal, for operators.
@@ -293,10 +297,11 @@ impl Isc {
             Event::PrackMissing { call } => {
                 self.on_originator(call, out, OriginatorEvent::PrackMissing);
             }
-            // IM-066: media of a page does not change under way.
-            Event::Offer { request, .. } => {
-                let refusal = Refusal::new(488, "IM-066").warn("Session cannot be changed");
-                self.in_dialog(now, request, &refusal);
+            Event::Offer { call, request, message } => {
+                match self.new_path(call, request, &message) {
+                    Ok(moved) => out.push(Happening::Moved(Box::new(moved))),
+                    Err(refusal) => self.in_dialog(now, request, &refusal),
+                }
             }
             Event::InDialog { request, message, .. } => {
                 if message.method() == Some(Method::Options) {
@@ -358,6 +363,7 @@ impl Isc {
                     since: now,
                     answered: false,
                     block: None,
+                    version: 1,
                     legs: BTreeMap::new(),
                 };
                 self.pages.insert(id, page);
@@ -476,6 +482,7 @@ impl Isc {
             recipient: recipient.clone(),
             audience: audience.clone(),
             own_path,
+            version: 1,
             random,
             call_id,
             variant: Variant::default(),
@@ -484,6 +491,7 @@ impl Isc {
             cancelled: false,
             early: None,
             peer: None,
+            theirs: None,
         };
         page.legs.insert(leg.n, state);
         let Some(invite) = self.invite_of(now, leg) else { return };

@@ -8,14 +8,16 @@ use std::fmt::Write as _;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::inbound::{Facts, Origin};
+use super::legs::Leg;
 use super::rules::charging::{self, ChargingVector};
 use super::rules::refusal::{self, ALLOW};
 use super::rules::route::{self, Fanout, Kind, Way};
 use super::rules::{identity, served_user, service};
 use super::settings::{AnonReject, Refresher, SendPsu, Settings, Source};
 use crate::content::msrp_uri::MsrpUri;
+use crate::content::multipart;
 use crate::content::resource_lists::{self, BccMode, Entry};
-use crate::content::{multipart, sdp};
+use crate::content::sdp::{self, Chosen};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::Refusal;
@@ -366,13 +368,41 @@ fn in_dialog(house: &House, charging: Option<String>) -> Bytes {
 
 /// IM-005…IM-009.
 fn offer(settings: &Settings, origin: &Origin, stamp: &Stamp<'_>) -> Bytes {
-    origin.chosen.offer(&sdp::Own {
-        path: stamp.own_path,
-        session_id: stamp.random >> 2,
-        version: 1,
+    origin.chosen.offer(&own(settings, &origin.chosen, stamp.own_path, stamp.random, 1))
+}
+
+/// Our side of one description; `name` is different for every dialog.
+fn own<'a>(
+    settings: &'a Settings,
+    chosen: &Chosen,
+    path: &'a MsrpUri,
+    name: u64,
+    version: u64,
+) -> sdp::Own<'a> {
+    sdp::Own {
+        path,
+        session_id: name >> 2,
+        version,
         max_size: settings.im.large.max_size,
-        fingerprint: settings.media.fingerprint.as_deref().filter(|_| origin.chosen.peer.tls),
-    })
+        fingerprint: settings.media.fingerprint.as_deref().filter(|_| chosen.peer.tls),
+    }
+}
+
+/// 200 to a re-INVITE or UPDATE that made a new MSRP session, with our side of it.
+///
+/// MS-016.
+pub fn moved(sdp: Bytes) -> Reply {
+    Reply {
+        headers: Bytes::from(format!("Allow: {ALLOW}\r\nSupported: timer\r\n")),
+        body: Some(("application/sdp".to_owned(), sdp)),
+        ..Reply::new(200)
+    }
+}
+
+/// Our answer to a recipient's new path.
+pub fn sdp_for_leg(house: &House, chosen: &Chosen, leg: &Leg, role: sdp::Role) -> Bytes {
+    let own = own(&house.settings, chosen, &leg.own_path, leg.random, leg.version);
+    chosen.answer_member(&own, role)
 }
 
 /// IM-047, UL-021: the offer alone, or with the history list where there is something to show.
@@ -474,15 +504,18 @@ fn positive(house: &House, page: PageId, origin: &Origin, facts: &Facts, status:
 }
 
 fn sdp_answer(house: &House, page: PageId, origin: &Origin, path: &MsrpUri) -> (String, Bytes) {
-    let settings = &house.settings;
-    let own = sdp::Own {
-        path,
-        session_id: page.as_u64() >> 2,
-        version: 1,
-        max_size: settings.im.large.max_size,
-        fingerprint: settings.media.fingerprint.as_deref().filter(|_| origin.chosen.peer.tls),
-    };
-    ("application/sdp".to_owned(), origin.chosen.answer(&own))
+    ("application/sdp".to_owned(), sdp_for_originator(house, page, &origin.chosen, path, 1))
+}
+
+/// Our answer to the originator.
+pub fn sdp_for_originator(
+    house: &House,
+    page: PageId,
+    chosen: &Chosen,
+    path: &MsrpUri,
+    version: u64,
+) -> Bytes {
+    chosen.answer(&own(&house.settings, chosen, path, page.as_u64(), version))
 }
 
 /// ISC-026: the charging line of an answer, or nothing where the request had none.

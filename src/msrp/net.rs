@@ -578,6 +578,11 @@ impl Connection {
         if let Some(door) = &mut self.door {
             door.bound();
         }
+        let before = cell.lock().before.take();
+        if let Some(before) = before {
+            // MS-016.
+            self.shared.release(&before);
+        }
         let mut guarded = cell.lock();
         guarded.handle = Some(Arc::clone(&self.handle));
         guarded.waker = Some(LegWaker::waker(cell, &self.handle));
@@ -676,7 +681,9 @@ impl Connection {
                 Ok((found, Verdict::Skip(code))) => {
                     self.failures = 0;
                     self.answer(&head, code);
-                    self.settle_if_over(&found, &found.lock());
+                    if let Some(taker) = found.taker() {
+                        self.settle_if_over(&taker, &taker.lock());
+                    }
                 }
                 Err(code) => self.refuse(&head, code, time),
             },
@@ -700,7 +707,8 @@ impl Connection {
             self.bound(&cell);
             self.again(&cell);
         }
-        let mut guarded = cell.lock();
+        let taker = cell.taker().ok_or(481_u16)?;
+        let mut guarded = taker.lock();
         let guarded = &mut *guarded;
         let mut told = Told::default();
         let verdict = match &mut guarded.session.part {
@@ -719,7 +727,7 @@ impl Connection {
         if until.is_none() {
             current.octets += octets.len() as u64;
         }
-        let Some(cell) = current.cell.clone() else { return };
+        let Some(cell) = current.cell.as_ref().and_then(Cell::taker) else { return };
         let mut guarded = cell.lock();
         let guarded = &mut *guarded;
         let mut told = Told::default();
@@ -756,7 +764,7 @@ impl Connection {
     fn on_end(&mut self, flag: Flag, time: Instant) {
         let Some(Current { head, cell, octets }) = self.current.take() else { return };
         self.tap_received(&head, octets, flag);
-        let Some(cell) = cell else { return };
+        let Some(cell) = cell.as_ref().and_then(Cell::taker) else { return };
         let mut guarded = cell.lock();
         let guarded = &mut *guarded;
         let mut told = Told::default();

@@ -86,6 +86,10 @@ pub(super) struct Guarded {
     pub released: bool,
     /// The engine knows that nothing is owed to the originator.
     pub settled: bool,
+    /// The session this one replaces, until this one is bound (MS-016).
+    pub before: Option<Arc<Cell>>,
+    /// Takes what still arrives here since it has replaced this one: the originator's new session.
+    pub heir: Option<Arc<Cell>>,
 }
 
 /// What a session wants the engine to hear.
@@ -96,6 +100,16 @@ pub(super) struct Told {
 }
 
 impl Cell {
+    /// Who takes what arrives on the connection of this session; `None` when its successor is bound elsewhere.
+    pub fn taker(self: &Arc<Self>) -> Option<Arc<Self>> {
+        let guarded = self.lock();
+        match &guarded.heir {
+            None => Some(Arc::clone(self)),
+            Some(_) if guarded.released => None,
+            Some(heir) => heir.taker(),
+        }
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, Guarded> {
         // A session a panic left half changed concerns nobody else.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -152,6 +166,13 @@ impl Shared {
 
     /// A session's connection broke, was never made, or nobody came (MS-036, MS-035).
     pub fn lost(&self, cell: &Cell, loss: PageLoss, cause: MediaFailure) {
+        if let Some(before) = self.lost_itself(cell, loss, cause) {
+            // MS-016: what it was to replace ends with it.
+            self.release(&before);
+        }
+    }
+
+    fn lost_itself(&self, cell: &Cell, loss: PageLoss, cause: MediaFailure) -> Option<Arc<Cell>> {
         let mut guarded = cell.lock();
         let guarded = &mut *guarded;
         let mut told = Told::default();
@@ -169,6 +190,29 @@ impl Shared {
             Part::Leg { send, .. } => send.cut(cause, &mut told.leg),
         }
         self.tell(guarded, told);
+        guarded.before.take()
+    }
+
+    /// The session's URI is dead, and that of a session it was to replace.
+    pub fn release(&self, cell: &Arc<Cell>) {
+        let before = {
+            let mut guarded = cell.lock();
+            guarded.released = true;
+            guarded.waker = None;
+            if let Some(id) = guarded.session.own().session_id() {
+                lock(&self.sessions).remove(id);
+            }
+            if let Side::Leg(leg) = cell.side {
+                cell.spool.leave(u32::from(leg.n));
+            }
+            if let Some(handle) = guarded.handle.take() {
+                handle.nudge(Nudge::Detach(Arc::clone(cell)));
+            }
+            guarded.before.take()
+        };
+        if let Some(before) = before {
+            self.release(&before);
+        }
     }
 
     fn side(&self, side: Side) -> Option<Arc<Cell>> {
@@ -230,6 +274,57 @@ impl Switch {
     /// [`Full`] at `msrp.max_sessions`.
     pub fn reserve(&self, side: Side) -> Result<String, Full> {
         self.release(side);
+        self.make(side).map(|(_, path)| path)
+    }
+
+    /// The peer of an agreed session has a new path: a new session with our new path URI, which goes on where the old one
+    /// stands. `None` for a side without an agreed session.
+    ///
+    /// MS-016 (RFC 4975 §5.4, §8.4): the old URI is dead once the new session is bound. A recipient gets what it has not
+    /// acknowledged under the same Message-ID; what the originator still sends the old way is taken.
+    ///
+    /// # Errors
+    /// [`Full`] at `msrp.max_sessions`; the old session goes on.
+    pub fn renew(&self, side: Side, peer: PeerMedia) -> Result<Option<String>, Full> {
+        let shared = &self.0;
+        let Some(old) = shared.side(side) else { return Ok(None) };
+        if matches!(old.lock().session.part, Part::Reserved { .. }) {
+            return Ok(None);
+        }
+        let (cell, path) = self.make(side)?;
+        let own = cell.lock().session.own().clone();
+        let (part, settled, earlier) = {
+            let mut guarded = old.lock();
+            let guarded = &mut *guarded;
+            let part = match &mut guarded.session.part {
+                Part::Leg { send, .. } => Part::Leg {
+                    send: send.hand_over(now(), &own, &peer),
+                    receive: FromRecipient::default(),
+                },
+                part => {
+                    guarded.heir = Some(Arc::clone(&cell));
+                    std::mem::replace(part, Part::Reserved { leg: false })
+                }
+            };
+            if let Some(handle) = &guarded.handle {
+                handle.ready(&old);
+            }
+            (part, guarded.settled, guarded.before.take())
+        };
+        if let Some(earlier) = earlier {
+            shared.release(&earlier);
+        }
+        {
+            let mut guarded = cell.lock();
+            guarded.settled = settled;
+            guarded.before = Some(old);
+        }
+        let by = now() + shared.settings.bind_timeout;
+        self.agree(&cell, peer, part, Some(by));
+        Ok(Some(path))
+    }
+
+    fn make(&self, side: Side) -> Result<(Arc<Cell>, String), Full> {
         let shared = &self.0;
         let id = random_text::<24>();
         let own = MsrpUri::own(false, &shared.settings.host, shared.settings.port, &id)
@@ -255,6 +350,8 @@ impl Switch {
                 waker: None,
                 released: false,
                 settled: false,
+                before: None,
+                heir: None,
             }),
         });
         match side {
@@ -264,8 +361,8 @@ impl Switch {
             }
         }
         drop(pages);
-        lock(&shared.sessions).insert(id, cell);
-        Ok(text)
+        lock(&shared.sessions).insert(id, Arc::clone(&cell));
+        Ok((cell, text))
     }
 
     /// The originator's SDP is agreed: it may bind and send what `accept` and `rules` allow. Where it is the one to
@@ -410,22 +507,7 @@ impl Switch {
             }
         };
         if let Some(cell) = cell {
-            self.release_cell(&cell);
-        }
-    }
-
-    fn release_cell(&self, cell: &Arc<Cell>) {
-        let mut guarded = cell.lock();
-        guarded.released = true;
-        guarded.waker = None;
-        if let Some(id) = guarded.session.own().session_id() {
-            lock(&self.0.sessions).remove(id);
-        }
-        if let Side::Leg(leg) = cell.side {
-            cell.spool.leave(u32::from(leg.n));
-        }
-        if let Some(handle) = guarded.handle.take() {
-            handle.nudge(Nudge::Detach(Arc::clone(cell)));
+            shared.release(&cell);
         }
     }
 
@@ -434,7 +516,7 @@ impl Switch {
         let removed = lock(&self.0.pages).remove(&page);
         let Some(page) = removed else { return };
         for cell in page.originator.iter().chain(page.legs.values()) {
-            self.release_cell(cell);
+            self.0.release(cell);
         }
     }
 

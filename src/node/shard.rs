@@ -20,7 +20,7 @@ use crate::engine::input::{
 };
 use crate::engine::party::{Audience, Target};
 use crate::engine::policy::Policy;
-use crate::isc::{self, Happening, Isc};
+use crate::isc::{self, Happening, Isc, Move};
 use crate::msrp::{MediaEvent, Side, Switch};
 use crate::sip::message::{Limits, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
@@ -197,6 +197,7 @@ impl Shard {
                         match happening {
                             Happening::Input(input) => self.happened(now, input),
                             Happening::Refused(refused) => self.watch.refused(&refused),
+                            Happening::Moved(change) => self.moved(now, *change),
                         }
                     }
                 }
@@ -319,6 +320,19 @@ impl Shard {
         self.switch.open_originator(page, peer, accept, rules);
         originator.path = Some(path.clone());
         Some(path)
+    }
+
+    /// A side has another MSRP path: a new session there, then the answer (MS-016).
+    fn moved(&mut self, now: Instant, change: Move) {
+        let side = change.leg.map_or(Side::Originator(change.page), Side::Leg);
+        // Without a session left the old one goes on.
+        let path = self.switch.renew(side, media::peer(&change.peer)).ok().flatten();
+        if let (Side::Originator(page), Some(path)) = (side, &path)
+            && let Some(originator) = self.pages.get_mut(&page)
+        {
+            originator.path = Some(path.clone());
+        }
+        self.isc.moved(now, change, path.as_deref());
     }
 
     fn forget(&mut self, now: Instant, page: PageId) {

@@ -10,13 +10,13 @@ use crate::world::{
     INVITE, OWN_PATH, World, assert_lines, group_invite, header, headers, home, reply,
 };
 
-fn arrived() -> World {
+pub fn arrived() -> World {
     let mut world = World::new(home());
     world.receive(INVITE);
     world
 }
 
-fn ack(world: &mut World) {
+pub fn ack(world: &mut World) {
     let (tag, to) = {
         let ok = world.answer();
         (
@@ -37,7 +37,7 @@ CSeq: 1 ACK"
     ));
 }
 
-fn in_dialog(world: &World, method: &str, cseq: u32, more: &str) -> String {
+pub fn in_dialog(world: &World, method: &str, cseq: u32, more: &str) -> String {
     let found = world
         .sent
         .iter()

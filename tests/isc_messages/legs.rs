@@ -9,7 +9,7 @@ use pagecast::engine::input::{Input, LegEvent};
 
 use crate::world::{ANSWER_SDP, INVITE, Sent, World, header, headers, home, reply};
 
-fn invited() -> (World, LegId) {
+pub fn invited() -> (World, LegId) {
     let mut settings = home();
     settings.im.icsi = "urn:urn-7:3gpp-service.ims.icsi.x".to_owned();
     let mut world = World::new(settings);
@@ -18,7 +18,7 @@ fn invited() -> (World, LegId) {
     (world, leg)
 }
 
-fn answer(world: &mut World, status: u16, lines: &str, body: &str) {
+pub fn answer(world: &mut World, status: u16, lines: &str, body: &str) {
     let text = reply(world.last_request("INVITE"), status, "pf-55", lines, body);
     world.receive(&text);
 }
@@ -33,7 +33,7 @@ fn events(world: &World) -> Vec<LegEvent> {
 
 const CONTACT: &str = "Record-Route: <sip:scscf1.home1.example;lr>\nContact: <sip:pf-55@im-as2.home1.example;transport=tcp>;+g.oma.sip-im.large-message\n";
 
-fn with_sdp(lines: &str) -> String {
+pub fn with_sdp(lines: &str) -> String {
     format!("{CONTACT}{lines}Content-Type: application/sdp\n")
 }
 
@@ -308,6 +308,33 @@ fn a_cancel_waits_for_a_sign_of_life_and_a_late_200_is_ended() {
     answer(&mut world, 200, &with_sdp(""), ANSWER_SDP);
     assert_eq!((world.requests("ACK").len(), world.requests("BYE").len()), (1, 1));
     assert!(matches!(events(&world).last(), Some(LegEvent::Refused { status: 487, .. })));
+}
+
+/// Proves MS-121.
+#[test]
+fn of_two_phones_that_answer_one_gets_the_page() {
+    let (mut world, leg) = invited();
+    let invite = world.last_request("INVITE");
+    let second = ANSWER_SDP.replace("bobZ81", "bobPad").replace("192.0.2.77", "192.0.2.79");
+    let contact = with_sdp("").replace("pf-55@", "pf-66@");
+    let ringing = reply(invite, 180, "pf-66", &contact, &second);
+    let late = reply(invite, 200, "pf-66", &contact, &second);
+    // Whoever rings first is not yet the one.
+    world.receive(&ringing);
+    answer(&mut world, 200, &with_sdp(""), ANSWER_SDP);
+    world.receive(&late);
+    let accepted =
+        events(&world).iter().filter(|event| matches!(event, LegEvent::Accepted { .. })).count();
+    assert_eq!(accepted, 1);
+    let peer = world.isc.peer_of_leg(leg).expect("one has the leg");
+    assert_eq!(peer.path[0].as_str(), "msrp://192.0.2.77:2855/bobZ81;tcp");
+    let tags = |method: &str| -> Vec<String> {
+        let tag =
+            |sent: &&Sent| sent.message.to_tag().map(|tag| String::from_utf8_lossy(tag).into());
+        world.requests(method).iter().filter_map(tag).collect()
+    };
+    assert_eq!(tags("ACK"), ["pf-55", "pf-66"]);
+    assert_eq!(tags("BYE"), ["pf-66"]);
 }
 
 /// Proves IM-066.

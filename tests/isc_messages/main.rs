@@ -1,12 +1,14 @@
 //! Whole messages through `isc`: what comes from the core as text, what leaves compared header by header.
 //!
 //! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
-//! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `others` every other
+//! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `moves` new
+//! paths under way, `others` every other
 //! request, `passing` what only passes through, `noise` what nobody should send.
 
 mod answers;
 mod inbound;
 mod legs;
+mod moves;
 mod noise;
 mod others;
 mod outbound;

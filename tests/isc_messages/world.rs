@@ -123,7 +123,7 @@ impl World {
     pub fn refused(&self) -> &Refused {
         let found = self.happened.iter().find_map(|happening| match happening {
             Happening::Refused(refused) => Some(refused),
-            Happening::Input(_) => None,
+            Happening::Input(_) | Happening::Moved(_) => None,
         });
         found.unwrap_or_else(|| panic!("not refused: {:?}", self.happened))
     }
@@ -176,7 +176,9 @@ impl World {
     /// The events the engine heard, without the arrival.
     pub fn inputs(&self) -> Vec<&Input> {
         let inputs = self.happened.iter().filter_map(|happening| match happening {
-            Happening::Input(Input::Arrived(_)) | Happening::Refused(_) => None,
+            Happening::Input(Input::Arrived(_)) | Happening::Refused(_) | Happening::Moved(_) => {
+                None
+            }
             Happening::Input(input) => Some(input),
         });
         inputs.collect()

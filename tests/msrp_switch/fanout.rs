@@ -501,3 +501,142 @@ async fn a_next_hop_that_refuses_fails_the_leg() {
         bench.leg(n, LegMedia::Quiet).await;
     }
 }
+
+/// Takes octets of an open chunk until `enough` are there.
+async fn take_some(peer: &mut Peer, enough: usize) -> (Head, Vec<u8>) {
+    let Some(Piece::Head(head)) = peer.piece().await else { panic!("a head") };
+    let mut got = Vec::new();
+    while got.len() < enough {
+        let Some(Piece::Body(octets)) = peer.piece().await else { panic!("octets") };
+        got.extend_from_slice(&octets);
+    }
+    (*head, got)
+}
+
+/// Proves MS-016.
+#[tokio::test(start_paused = true)]
+async fn a_recipient_with_a_new_path_gets_the_rest_there() {
+    let mut bench = Bench::new(settings());
+    let page = octets(30_000);
+    let mut originator = bench.open_any();
+    let mut recipient = bench.recipient(1).await;
+    let mut other = bench.recipient(2).await;
+
+    // The first third is acknowledged, of the second third some octets have come.
+    originator.chunk("tr01", "mess1", "1-10000/30000", &page[..10_000], '+').await;
+    assert_eq!(originator.answer().await, 200);
+    let (head, got) = take_some(&mut recipient, 10_000).await;
+    assert_eq!(got, page[..10_000]);
+    let name = head.message_id.clone().expect("an id");
+    // A request of the peer interrupts the chunk, which ends then.
+    recipient.send("tr80", "Message-ID: alive\r\n", None, '$').await;
+    let end = recipient.piece().await;
+    assert!(matches!(end, Some(Piece::End(Flag::More))), "{end:?}");
+    recipient.respond(&head, 200).await;
+    assert_eq!(recipient.answer().await, 200);
+    originator.chunk("tr02", "mess1", "10001-20000/30000", &page[10_000..20_000], '+').await;
+    assert_eq!(originator.answer().await, 200);
+    let (head, _) = take_some(&mut recipient, 5000).await;
+    assert_eq!(head.range.map(|range| range.start), Some(10_001));
+
+    // The recipient moves.
+    let me = "msrp://198.51.100.7:9021/elsewhere0;tcp";
+    let own = bench.switch.renew(Side::Leg(leg(1)), media(me, Role::Passive)).expect("room");
+    let own = own.expect("the leg has a session");
+    assert_ne!(own, recipient.them);
+    let flag = loop {
+        match recipient.piece().await.expect("the old connection stands") {
+            Piece::Body(_) => {}
+            Piece::End(flag) => break flag,
+            Piece::Head(_) => panic!("MS-016: nothing begins in the old session"),
+        }
+    };
+    assert_eq!(flag, Flag::More, "what is not over is not aborted");
+    originator.chunk("tr03", "mess1", "20001-30000/30000", &page[20_000..], '$').await;
+    assert_eq!(originator.answer().await, 200);
+    recipient.silence(SECOND).await;
+    // Until the new session is bound the old one answers.
+    recipient.send("tr81", "Message-ID: still\r\n", None, '$').await;
+    assert_eq!(recipient.answer().await, 200);
+
+    let mut moved = Peer::new(bench.dial(), me, &own);
+    moved.send("bind", "Message-ID: bind2\r\n", None, '$').await;
+    assert_eq!(moved.answer().await, 200);
+    let mut got = Vec::new();
+    loop {
+        let message = moved.next().await.expect("the rest");
+        let range = message.head.range.expect("a range");
+        assert_eq!(range.start, 10_001 + got.len() as u64);
+        assert_eq!(message.head.message_id.as_deref(), Some(&*name), "the same Message-ID");
+        assert_eq!(message.head.to_path[0].as_str(), me);
+        assert_eq!(message.head.from_path[0].as_str(), own);
+        moved.respond(&message.head, 200).await;
+        got.extend_from_slice(&message.body);
+        if message.flag == Flag::Last {
+            break;
+        }
+    }
+    assert_eq!(got, page[10_000..]);
+    bench.leg(1, LegMedia::Delivered { octets: 30_000 }).await;
+    recipient.send("tr82", "Message-ID: gone\r\n", None, '$').await;
+    assert_eq!(recipient.answer().await, 481, "the old session is over");
+    moved.report(&name, "1-30000/30000", 200).await;
+    bench.leg(1, LegMedia::Quiet).await;
+    assert!(!bench.leg_events(1).iter().any(|event| matches!(event, LegMedia::Failed { .. })));
+    assert_eq!(other.take().await.octets, page, "nobody else notices");
+}
+
+/// Proves MS-016.
+#[tokio::test(start_paused = true)]
+async fn a_new_path_nobody_comes_from_fails_that_leg() {
+    let mut bench = Bench::new(settings());
+    let page = octets(1000);
+    let recipient = bench.recipient(1).await;
+    let me = "msrp://198.51.100.7:9021/elsewhere0;tcp";
+    let own = bench.switch.renew(Side::Leg(leg(1)), media(me, Role::Passive)).expect("room");
+    assert!(own.is_some());
+    // The old connection may break meanwhile: that is what people move for.
+    drop(recipient);
+    let mut originator = send_page(&bench, &page).await.expect("sent");
+    assert_eq!(originator.answer().await, 200);
+    bench.leg(1, failed(MediaFailure::Bind)).await;
+    assert_eq!(bench.switch.stats().sessions, 2, "the originator's and the new one");
+}
+
+/// Proves MS-016.
+#[tokio::test(start_paused = true)]
+async fn an_originator_with_a_new_path_goes_on_there() {
+    let mut bench = Bench::new(settings());
+    let page = octets(9000);
+    let mut recipient = bench.recipient(1).await;
+    let mut originator = bench.open_any();
+    originator.chunk("tr01", "mess1", "1-3000/9000", &page[..3000], '+').await;
+    assert_eq!(originator.answer().await, 200);
+    // A chunk is running when the path changes; it is taken as long as the new session is not bound.
+    let wire = originator.wire(
+        "tr02",
+        "Message-ID: mess1\r\nByte-Range: 3001-6000/9000\r\nContent-Type: text/plain\r\n",
+        Some(&page[3000..6000]),
+        '+',
+    );
+    let (before, after) = wire.split_at(2000);
+    originator.raw(before).await;
+    bench.originator(OriginatorMedia::Bound).await;
+    let me = "msrp://192.0.2.56:7394/elsewhere0;tcp";
+    let side = Side::Originator(page_id());
+    let own = bench.switch.renew(side, media(me, Role::Passive)).expect("room").expect("a session");
+    originator.raw(after).await;
+    assert_eq!(originator.answer().await, 200);
+
+    let mut moved = Peer::new(bench.dial(), me, &own);
+    moved.chunk("tr03", "mess1", "6001-9000/9000", &page[6000..], '$').await;
+    assert_eq!(moved.answer().await, 200);
+    assert_eq!(recipient.take().await.octets, page);
+    originator.send("tr04", "Message-ID: late\r\n", None, '$').await;
+    assert_eq!(originator.answer().await, 481, "the old session is over");
+    bench.originator(OriginatorMedia::Complete { size: 9000 }).await;
+    bench.originator(OriginatorMedia::Settled).await;
+    drop(originator);
+    let lost = |event: &OriginatorMedia| matches!(event, OriginatorMedia::Aborted(_));
+    assert!(!bench.originator_events().iter().any(lost));
+}

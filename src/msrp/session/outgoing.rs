@@ -85,6 +85,8 @@ enum Hash {
     IfOpen,
     /// Say so even between chunks (MS-090).
     Always,
+    /// The copy goes on in another session: end a running chunk with `+` (MS-016).
+    Moved,
     /// Said.
     Done,
 }
@@ -104,6 +106,8 @@ struct Open {
 #[derive(Debug)]
 struct Transaction {
     id: TxId,
+    /// Position of its first octet.
+    from: u64,
     octets: u64,
     /// Place in the stream behind its end-line.
     end: u64,
@@ -159,6 +163,34 @@ impl Outgoing {
             progress: now,
             quiet: false,
         }
+    }
+
+    /// The rest of this copy, to be sent in a session that replaces this one; what is left here only ends its chunk.
+    ///
+    /// MS-016 (RFC 4975 §5.4): the same Message-ID, from the first octet that was not acknowledged.
+    pub fn hand_over(&mut self, now: Instant, own: &MsrpUri, peer: &PeerMedia) -> Self {
+        let unanswered = self.sent.iter().filter(|sent| sent.octets > 0).map(|sent| sent.from);
+        let open = self.chunk.as_ref().map(|chunk| chunk.from);
+        let from = unanswered.chain(open).min().unwrap_or(self.cursor);
+        let (settings, spool) = (Arc::clone(&self.settings), Arc::clone(&self.spool));
+        let name = self.message_id.clone();
+        let mut heir = Self::new(now, settings, spool, self.reader, own, peer, name);
+        heir.cursor = from;
+        heir.acknowledged = from;
+        heir.began = self.began;
+        heir.reported = self.reported;
+        heir.report_by = self.report_by.take();
+        heir.phase = match self.phase {
+            Phase::Sending | Phase::Waiting => Phase::Sending,
+            Phase::Delivered | Phase::Failed | Phase::Aborted => self.phase,
+        };
+        heir.quiet = std::mem::replace(&mut self.quiet, true);
+        if heir.phase == Phase::Sending {
+            self.phase = Phase::Aborted;
+            self.hash = if self.chunk.is_some() { Hash::Moved } else { Hash::Done };
+        }
+        self.sent.clear();
+        heir
     }
 
     /// We opened or share the connection: the first SEND goes out even without content (MS-030).
@@ -364,7 +396,8 @@ impl Outgoing {
             self.open_empty(ids, out);
         }
         if self.chunk.is_some() {
-            self.close(Flag::Abort, out);
+            let flag = if self.hash == Hash::Moved { Flag::More } else { Flag::Abort };
+            self.close(flag, out);
         }
         self.hash = Hash::Done;
     }
@@ -388,7 +421,8 @@ impl Outgoing {
             );
             codec::end_line(out, &id, Flag::Last, false);
         });
-        self.sent.push_back(Transaction { id, octets: 0, end: out.produced(), due: None });
+        let (from, end) = (self.cursor, out.produced());
+        self.sent.push_back(Transaction { id, from, octets: 0, end, due: None });
     }
 
     /// Ends the running chunk so that something else can be written (MS-056, MS-058).
@@ -407,7 +441,8 @@ impl Outgoing {
             self.acknowledged += octets;
         } else {
             let end = out.produced();
-            self.sent.push_back(Transaction { id: chunk.id, octets, end, due: None });
+            let (id, from) = (chunk.id, chunk.from);
+            self.sent.push_back(Transaction { id, from, octets, end, due: None });
         }
     }
 

@@ -1,0 +1,106 @@
+//! A session that gets another MSRP path under way; nothing else of a page's media ever changes.
+//!
+//! Start at [`Isc::new_path`], which judges a re-INVITE or UPDATE; the switch makes the new MSRP session, then
+//! [`Isc::moved`] answers. Follows IM-066 and MS-016.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Isc, legs, outbound};
+use crate::content::msrp_uri::MsrpUri;
+use crate::content::sdp::{self, Change, Peer, Session};
+use crate::engine::ids::{LegId, PageId};
+use crate::engine::input::Refusal;
+use crate::sip::message::Message;
+use crate::sip::ua::{CallKey, RequestKey};
+
+/// A side of a page wants its session under another path; its request waits for [`Isc::moved`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    pub page: PageId,
+    /// `None`: the originator.
+    pub leg: Option<LegId>,
+    /// Its media from now on.
+    pub peer: Peer,
+    request: RequestKey,
+    theirs: Session,
+}
+
+fn cannot(text: &str) -> Refusal {
+    Refusal::new(488, "IM-066").warn(text.to_owned())
+}
+
+impl Isc {
+    /// What an offer inside a dialog asks for, if it is a new path alone.
+    ///
+    /// # Errors
+    /// IM-066: 488 for any other change, and before the session is agreed.
+    pub(super) fn new_path(
+        &self,
+        call: CallKey,
+        request: RequestKey,
+        message: &Message,
+    ) -> Result<Move, Refusal> {
+        let fixed = || cannot("Session cannot be changed");
+        let (page, n) = *self.trails.get(&call).ok_or_else(fixed)?;
+        let state = self.pages.get(&page).ok_or_else(fixed)?;
+        let sdp = legs::description(message).ok_or_else(fixed)?;
+        let theirs = Session::parse(&sdp).map_err(|_| cannot("malformed SDP"))?;
+        let chosen = &state.origin.chosen;
+        let peer = match n {
+            None if state.answered && chosen.change(&theirs) == Change::Path => {
+                chosen.moved(&theirs).map(|chosen| chosen.peer)
+            }
+            Some(n) => {
+                let leg = state.legs.get(&n).filter(|leg| !leg.cancelled).ok_or_else(fixed)?;
+                let before = leg.theirs.as_ref().ok_or_else(fixed)?;
+                if sdp::compare(before, &theirs) != Change::Path {
+                    return Err(fixed());
+                }
+                sdp::read_again(&theirs, 0, chosen.peer.tls)
+            }
+            None => return Err(fixed()),
+        };
+        let peer = peer.map_err(|why| cannot(why.text))?;
+        Ok(Move { page, leg: n.map(|n| LegId { page, n }), peer, request, theirs })
+    }
+
+    /// Answers the request behind `change`: 200 with our new path, or 488 if there is none.
+    ///
+    /// MS-015, MS-016: the version of our description is one higher.
+    pub fn moved(&mut self, now: Instant, change: Move, own_path: Option<&str>) {
+        let path = own_path.and_then(|path| MsrpUri::parse(path).ok());
+        let sdp = path.and_then(|path| match change.leg {
+            None => self.move_originator(&change, &path),
+            Some(leg) => self.move_leg(leg, &change, path),
+        });
+        match sdp {
+            Some(sdp) => {
+                tracing::info!(page = %change.page, leg = change.leg.map(tracing::field::display), rule = "MS-016", "new MSRP path");
+                self.ua.in_dialog_answer(now, change.request, outbound::moved(sdp));
+            }
+            None => self.in_dialog(now, change.request, &cannot("No MSRP session left")),
+        }
+    }
+
+    fn move_originator(&mut self, change: &Move, path: &MsrpUri) -> Option<Bytes> {
+        let state = self.pages.get_mut(&change.page)?;
+        let chosen = state.origin.chosen.moved(&change.theirs).ok()?;
+        state.origin.chosen = chosen;
+        state.version += 1;
+        let chosen = &state.origin.chosen;
+        Some(outbound::sdp_for_originator(&self.house, change.page, chosen, path, state.version))
+    }
+
+    fn move_leg(&mut self, leg: LegId, change: &Move, path: MsrpUri) -> Option<Bytes> {
+        let state = self.pages.get_mut(&change.page)?;
+        let chosen = &state.origin.chosen;
+        let leg = state.legs.get_mut(&leg.n)?;
+        leg.own_path = path;
+        leg.version += 1;
+        leg.peer = Some(change.peer.clone());
+        leg.theirs = Some(change.theirs.clone());
+        Some(outbound::sdp_for_leg(&self.house, chosen, leg, change.peer.role))
+    }
+}
