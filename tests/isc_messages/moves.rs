@@ -165,6 +165,6 @@ fn the_originator_may_change_its_path() {
     let sdp = description(&world);
     assert_eq!(origin_line(&sdp), (first.0, first.1 + 1, first.2));
     assert!(sdp.contains(&format!("a=path:{NEW_PATH}\n")) && sdp.contains("a=recvonly\n"), "{sdp}");
-    let (peer, _) = world.isc.peer_of_originator(page).expect("it goes on");
+    let peer = &world.isc.media_of_originator(page).expect("it goes on").peer;
     assert!(peer.path[0].as_str().ends_with("/ue7Qm2k1;tcp"));
 }
