@@ -118,6 +118,16 @@ impl Callee {
         self.core.delivers(&text::response(request, status, &self.tag, "", ""));
     }
 
+    /// The phone's own path.
+    pub fn path(&self) -> &str {
+        &self.me
+    }
+
+    /// Another path of its own, with relays before it.
+    pub fn reached_by(&mut self, path: &str) {
+        path.clone_into(&mut self.me);
+    }
+
     /// 200 with a usable answer.
     pub fn accepts(&self) {
         self.accepts_with(&text::answer_sdp(&self.me));

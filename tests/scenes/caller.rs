@@ -254,17 +254,17 @@ impl Caller {
 
     /// The node says BYE, within this time; it is answered.
     pub async fn is_told_bye(&self, within: Duration) -> Heard {
-        let wanted = |message: &Message| {
-            self.is_mine(message) && message.is_request() && text::method(message) == "BYE"
-        };
-        let heard = self.core.hears_of("BYE to the originator", within, wanted).await;
+        let heard = self.hears_bye(within).await;
         self.core.delivers(&text::response(&heard.message, 200, "", "", ""));
         heard
     }
 
-    /// The usual end of a page that is whole: the sender says goodbye.
-    pub async fn leaves(&mut self) {
-        self.hangs_up().await;
+    /// The node says BYE, and nobody answers.
+    pub async fn hears_bye(&self, within: Duration) -> Heard {
+        let wanted = |message: &Message| {
+            self.is_mine(message) && message.is_request() && text::method(message) == "BYE"
+        };
+        self.core.hears_of("BYE to the originator", within, wanted).await
     }
 
     fn request(&self, method: &str, cseq: u32, uri: &str, to: &str, lines: &str) {

@@ -102,7 +102,7 @@ async fn a_list_is_fanned_out_to_its_distinct_users() {
     net.ends().await;
 }
 
-const TEAM: &str = r#"<group xmlns="urn:oma:xml:poc:list-service"
+pub const TEAM: &str = r#"<group xmlns="urn:oma:xml:poc:list-service"
        xmlns:rl="urn:ietf:params:xml:ns:resource-lists" xmlns:cp="urn:ietf:params:xml:ns:common-policy">
   <list-service uri="sip:team@groups.ims.test">
     <list>
@@ -119,7 +119,7 @@ const TEAM: &str = r#"<group xmlns="urn:oma:xml:poc:list-service"
   </list-service>
 </group>"#;
 
-/// Proves IM-004, MS-087.
+/// Proves IM-004.
 #[tokio::test(start_paused = true)]
 async fn a_group_is_fanned_out_to_its_members_but_the_sender() {
     let net = Net::new().await;

@@ -68,11 +68,6 @@ impl Line {
         self.stream.write_all(&wire).await.expect("the switch reads");
     }
 
-    /// Some octets that begin, continue or end a request.
-    pub async fn writes(&mut self, octets: &[u8]) {
-        self.stream.write_all(octets).await.expect("the switch reads");
-    }
-
     /// What comes next; `None` when the switch has closed.
     pub async fn hears(&mut self) -> Option<Frame> {
         let Some(Piece::Head(head)) = self.piece().await else { return None };
@@ -155,6 +150,12 @@ impl Line {
     /// Takes chunks and answers each with 200, until the page ends one way or the other. The ranges fit together.
     pub async fn takes_page(&mut self) -> Taken {
         let first = self.hears_chunk().await;
+        self.takes_rest(first).await
+    }
+
+    /// As [`Line::takes_page`], where it takes its time.
+    pub async fn takes_page_within(&mut self, within: Duration) -> Taken {
+        let first = self.hears_chunk_within(within).await;
         self.takes_rest(first).await
     }
 

@@ -3,7 +3,7 @@
 //! The S-CSCF is everybody's way in and out; whatever the node sends waits at it until somebody in the scene takes it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,21 +64,43 @@ pub struct Net {
     pump: JoinHandle<()>,
 }
 
+/// A folder for one scene.
+pub struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nobody needs it; if it stays, the system clears it away.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 impl Net {
     pub async fn new() -> Self {
         Self::with(&[]).await
     }
 
-    /// A node with these settings besides the shipped ones.
+    /// A node with these settings besides the shipped ones. Nothing touches the disk.
     pub async fn with(set: &[&str]) -> Self {
+        Self::start(set, None).await
+    }
+
+    /// A node that may spool to disk, and the folder, which goes with the scene.
+    pub async fn with_disk() -> (Self, Folder) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pagecast-scenes-{}-{n}", std::process::id());
+        let folder = Folder(std::env::temp_dir().join(name));
+        (Self::start(&[], Some(folder.0.clone())).await, folder)
+    }
+
+    async fn start(set: &[&str], spool: Option<PathBuf>) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
         let mut all = vec!["node.threads=1", "ops.flow_keep=none"];
         all.extend(set);
         let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
         let loaded = Loaded::load_with(Some(&file), &all, &|_| None).expect("good settings");
         let mut settings = NodeSettings::new(&loaded, 1);
-        // Nothing of a scene touches the disk.
-        settings.msrp.spool_dir = None;
+        settings.msrp.spool_dir = spool;
         settings.flow.folder = None;
         let shelf = Arc::new(Shelf::default());
         let documents = Arc::clone(&shelf) as Arc<dyn Source>;

@@ -13,9 +13,7 @@ pub struct Invite {
     list: Option<String>,
     pub supported: String,
     lines: String,
-    attributes: String,
     types: String,
-    direction: String,
 }
 
 pub fn invite() -> Invite {
@@ -25,9 +23,7 @@ pub fn invite() -> Invite {
         list: None,
         supported: "timer".to_owned(),
         lines: String::new(),
-        attributes: String::new(),
         types: "a=accept-types:message/cpim text/plain\na=accept-wrapped-types:*\n".to_owned(),
-        direction: "sendonly".to_owned(),
     }
 }
 
@@ -68,13 +64,6 @@ impl Invite {
         self
     }
 
-    /// One more line of the media description.
-    pub fn attribute(mut self, line: &str) -> Self {
-        self.attributes += line;
-        self.attributes += "\n";
-        self
-    }
-
     /// Other content types than CPIM and plain text.
     pub fn types(mut self, types: &str, wrapped: &str) -> Self {
         self.types = format!("a=accept-types:{types}\na=accept-wrapped-types:{wrapped}\n");
@@ -83,10 +72,10 @@ impl Invite {
 
     /// The offer.
     pub fn sdp(&self, path: &str) -> String {
-        let Self { attributes, types, direction, .. } = self;
+        let Self { types, .. } = self;
         format!(
             "v=0\no=- 1 1 IN IP4 192.0.2.55\ns=-\nc=IN IP4 192.0.2.55\nt=0 0\nm=message 9 TCP/MSRP *\n\
-             a=path:{path}\na=setup:active\n{types}{attributes}a={direction}\n"
+             a=path:{path}\na=setup:active\n{types}a=sendonly\n"
         )
     }
 
