@@ -155,7 +155,7 @@ async fn refusals_come_to_one_answer() {
     let names = ["bob", "carol", "dan"];
     for (codes, expected) in table {
         let uris: Vec<_> = names.iter().map(|name| format!("sip:{name}@ims.test")).collect();
-        let offer = invite().to_uris(uris[..codes.len()].iter().map(String::as_str));
+        let offer = invite().listing(uris[..codes.len()].iter().map(String::as_str));
         let mut alice = net.scscf().sends(offer).await;
         let mut silent = None;
         for (code, name) in codes.iter().zip(names) {

@@ -124,7 +124,7 @@ pub const TEAM: &str = r#"<group xmlns="urn:oma:xml:poc:list-service"
 async fn a_group_is_fanned_out_to_its_members_but_the_sender() {
     let net = Net::new().await;
     net.shelf.holds(TEAM);
-    let mut alice = net.scscf().sends(invite().to_group("sip:team@groups.ims.test")).await;
+    let mut alice = net.scscf().sends(invite().group("sip:team@groups.ims.test")).await;
     let legs = net.scscf().gets_invites::<2>().await;
     assert_eq!(legs.each_ref().map(|leg| leg.name.as_str()), ["bob", "carol"]);
     assert_eq!(net.shelf.fetches(), 1, "the document was asked for");
@@ -141,14 +141,14 @@ async fn a_group_is_fanned_out_to_its_members_but_the_sender() {
 async fn a_group_nobody_can_reach_or_use_is_refused() {
     let net = Net::new().await;
     net.shelf.holds(TEAM);
-    let mut nobody = net.scscf().sends(invite().to_group("sip:nobody@groups.ims.test")).await;
+    let mut nobody = net.scscf().sends(invite().group("sip:nobody@groups.ims.test")).await;
     nobody.gets(404).await;
-    let to_team = invite().to_group("sip:team@groups.ims.test");
+    let to_team = invite().group("sip:team@groups.ims.test");
     let mut mallory = net.scscf().sends(to_team.by("mallory")).await;
     let refused = mallory.gets(403).await;
     assert!(header(&refused.message, "Warning").contains("Function not allowed"));
     net.shelf.is_down();
-    let mut alice = net.scscf().sends(invite().to_group("sip:team@groups.ims.test")).await;
+    let mut alice = net.scscf().sends(invite().group("sip:team@groups.ims.test")).await;
     let refused = alice.gets(480).await;
     assert!(!header(&refused.message, "Retry-After").is_empty());
     net.scscf().gets_no_invite().await;
@@ -293,7 +293,7 @@ async fn a_list_that_names_nobody_is_refused() {
 async fn one_recipient_too_many_and_nobody_is_invited() {
     let net = Net::new().await;
     let uris: Vec<_> = (0..51).map(|n| format!("sip:user{n}@ims.test")).collect();
-    let offer = |n: usize| invite().to_uris(uris[..n].iter().map(String::as_str));
+    let offer = |n: usize| invite().listing(uris[..n].iter().map(String::as_str));
     let mut alice = net.scscf().sends(offer(51)).await;
     let refused = alice.gets(486).await;
     assert!(header(&refused.message, "Warning").contains("102 Too many participants"));
@@ -312,7 +312,7 @@ async fn one_recipient_too_many_and_nobody_is_invited() {
 async fn addresses_are_no_recipients() {
     let net = Net::with(&["profile.ul.allow_loopback_targets=false"]).await;
     let uris: Vec<_> = (1..=50).map(|n| format!("sip:x@198.51.100.{n}")).collect();
-    let mut alice = net.scscf().sends(invite().to_uris(uris.iter().map(String::as_str))).await;
+    let mut alice = net.scscf().sends(invite().listing(uris.iter().map(String::as_str))).await;
     let refused = alice.gets(403).await;
     assert!(header(&refused.message, "Warning").contains("\"No destinations\""));
     net.scscf().gets_no_invite().await;

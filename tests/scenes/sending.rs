@@ -517,7 +517,7 @@ async fn who_joins_the_group_later_gets_nothing_of_this_page() {
     let net = Net::new().await;
     net.shelf.holds(TEAM);
     let team = "sip:team@groups.ims.test";
-    let mut alice = net.scscf().sends(invite().to_group(team)).await;
+    let mut alice = net.scscf().sends(invite().group(team)).await;
     let [mut bob, mut carol] = net.scscf().gets_invites().await;
     bob.answers().await;
     carol.answers().await;

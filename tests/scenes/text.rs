@@ -31,16 +31,16 @@ impl Invite {
     /// To users of the home domain.
     pub fn to<const N: usize>(self, users: [&str; N]) -> Self {
         let uris = users.map(|user| format!("sip:{user}@ims.test"));
-        self.to_uris(uris.iter().map(String::as_str))
+        self.listing(uris.iter().map(String::as_str))
     }
 
-    pub fn to_uris<'a>(mut self, uris: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn listing<'a>(mut self, uris: impl IntoIterator<Item = &'a str>) -> Self {
         let entry = |uri: &str| format!("<entry uri=\"{uri}\" cp:copyControl=\"to\"/>\n");
         self.list = Some(uris.into_iter().map(entry).collect());
         self
     }
 
-    pub fn to_group(mut self, group: &str) -> Self {
+    pub fn group(mut self, group: &str) -> Self {
         self.request_uri = group.to_owned();
         self
     }
