@@ -4,10 +4,10 @@
 //! core and hands each of them the same bytes. The modules, and who may use whom:
 //!
 //! ```text
-//! main -> cli -> node -> isc, msrp, xdms, ops, profile, config -> engine
-//!                        isc -> sip
-//!                        lab -> sip, msrp::codec
-//!                        content, flow: leaves every adapter may use
+//! main -> cli -> node -> isc, msrp, xdms, ops, config -> engine
+//!                        isc -> sip        msrp -> spool        config -> profile
+//!         cli -> lab  -> sip, msrp::codec
+//!         content, flow: leaves every adapter may use
 //! ```
 //!
 //! * [`engine`] decides what a page does next. No socket, no clock, no task, no SIP header.
@@ -16,7 +16,7 @@
 //! * [`msrp`] moves the page's bytes, [`spool`] holds them once for all recipients.
 //! * [`xdms`] answers who is meant. [`profile`] and [`config`] hold what operators choose.
 //! * [`ops`] and [`flow`] show what happens. [`lab`] plays the neighbours and is never used by `serve`.
-//! * [`node`] is where they meet: input, engine, effects. It holds no rule.
+//! * [`node`] is where they meet: input, engine, effects. It holds no rule. [`cli`] holds the commands.
 //!
 //! One INVITE passes `sip::ua` (transaction, dialog), `isc::inbound` (the checks in their order), `engine::page`
 //! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back.

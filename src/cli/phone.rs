@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::lab::phone::{Phone, Received, Settings};
+use crate::lab::phone::{Behaviour, Phone, Received, Settings};
 
 /// Options of `phone`.
 #[derive(Debug, clap::Args)]
@@ -30,9 +30,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     super::client(async {
         std::fs::create_dir_all(&arguments.out)
             .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
-        let phone = Phone::start(Settings::new(&arguments.core, &arguments.aor))
-            .await
-            .map_err(|error| format!("{}: {error}", arguments.core))?;
+        // The page is on disk as soon as it is whole, not when the server is done with the call.
+        let behaviour = Behaviour { hangs_up_after_page: true, ..Behaviour::default() };
+        let settings = Settings { behaviour, ..Settings::new(&arguments.core, &arguments.aor) };
+        let phone =
+            Phone::start(settings).await.map_err(|error| format!("{}: {error}", arguments.core))?;
         println!("phone {} registered from {}", arguments.aor, phone.address());
         let mut pages = 0;
         loop {
