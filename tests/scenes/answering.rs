@@ -383,7 +383,7 @@ async fn inside_a_session_only_what_changes_nothing_is_agreed_to() {
     let same = alice.hears_response("INVITE", 200, SOON).await;
     alice.acks_again();
     assert_eq!(text::attribute(&same.message, "path"), Some(alice.their_path()));
-    let changed = sdp.replace("alice", "elsewhere");
+    let changed = sdp.replace("accept-types:message/cpim text/plain", "accept-types:image/png");
     alice.says("INVITE", &format!("Content-Type: application/sdp\n\n{changed}"));
     alice.hears_response("INVITE", 100, SOON).await;
     alice.hears_response("INVITE", 488, SOON).await;
