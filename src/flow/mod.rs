@@ -344,6 +344,8 @@ impl Flows {
         let kept = ring.pages.get(&page)?;
         let mut flow = Flow { page, truncated: kept.truncated, entries: kept.entries.clone() };
         drop(ring);
+        // Several threads write: what crossed first comes first.
+        flow.entries.sort_by_key(|entry| entry.crossing.time);
         flow.find_addresses();
         Some(flow)
     }
