@@ -14,7 +14,7 @@ use super::watch::{Ladder, Watch, wall_clock};
 use crate::engine::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::event::Event;
-use crate::engine::ids::PageId;
+use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{
     Arrival, Input, LegEvent, LegMedia, MediaFailure, OriginatorEvent, Refusal,
 };
@@ -227,6 +227,11 @@ impl Shard {
             self.switch.await_originator(*page);
         }
         let mut effects = Vec::new();
+        if let Some(leg) = ends_short(&input) {
+            // How far the recipient got is told before its end is.
+            let event = LegMedia::Progress { octets: self.switch.progress(leg) };
+            self.engine.handle(now, Input::LegMedia { leg, event }, &mut effects);
+        }
         self.engine.handle(now, input, &mut effects);
         self.perform(now, effects);
     }
@@ -349,6 +354,15 @@ impl Shard {
             Event::PageRefused { page, .. } => self.over.push((*page, true)),
             _ => {}
         }
+    }
+}
+
+/// The leg that may end here without the whole page.
+fn ends_short(input: &Input) -> Option<LegId> {
+    match input {
+        Input::LegMedia { leg, event: LegMedia::Failed { .. } }
+        | Input::Leg { leg, event: LegEvent::Bye | LegEvent::Expired } => Some(*leg),
+        _ => None,
     }
 }
 
