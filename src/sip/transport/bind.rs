@@ -34,6 +34,10 @@ pub(super) fn open(settings: &Settings, threads: usize) -> io::Result<Vec<Socket
 
 fn open_all(settings: &Settings, threads: usize) -> io::Result<Vec<Sockets>> {
     let (mut udp, mut tcp) = (settings.udp.clone(), settings.tcp.clone());
+    if threads > 1 {
+        alone(&udp, Type::DGRAM)?;
+        alone(&tcp, Type::STREAM)?;
+    }
     let mut all = Vec::with_capacity(threads);
     for thread in 0..threads {
         let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new() };
@@ -65,6 +69,20 @@ fn open_all(settings: &Settings, threads: usize) -> io::Result<Vec<Sockets>> {
         all.push(sockets);
     }
     Ok(all)
+}
+
+/// Fails where another process listens already. Sockets that share a port with those of our other threads would share
+/// it with that process, too, and each would get a part of the traffic.
+fn alone(addresses: &[SocketAddr], kind: Type) -> io::Result<()> {
+    for address in addresses.iter().filter(|address| address.port() != 0) {
+        let probe = socket(*address, kind, 1)?;
+        if kind == Type::STREAM {
+            // Connections of an earlier run that linger are no listener.
+            probe.set_reuse_address(true)?;
+        }
+        probe.bind(&(*address).into())?;
+    }
+    Ok(())
 }
 
 fn socket(address: SocketAddr, kind: Type, threads: usize) -> io::Result<Socket> {
