@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -68,6 +69,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 Ok(node) => node,
                 Err(error) => return super::failed(error),
             };
+        count_panics(&node);
         println!("{}", node.ready_line());
         let ended = until_signalled(&node, signals).await;
         node.stop();
@@ -76,6 +78,16 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             Ended::Interrupted => super::failed("stopped by a second signal"),
         }
     })
+}
+
+/// Counts what is always a bug of ours, besides telling it on stderr.
+fn count_panics(node: &Node) {
+    let metrics = Arc::clone(&node.control().watch().metrics);
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.panics.inc();
+        told(panic);
+    }));
 }
 
 struct Signals {

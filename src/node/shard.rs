@@ -22,7 +22,8 @@ use crate::engine::party::{Audience, Target};
 use crate::engine::policy::Policy;
 use crate::isc::{self, Happening, Isc, Move};
 use crate::msrp::{MediaEvent, Side, Switch};
-use crate::sip::message::{Limits, Message};
+use crate::sip::Flow;
+use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
 use crate::xdms::{Query, Resolver};
@@ -119,13 +120,19 @@ impl Shard {
                     self.ladder.received(&message, &flow);
                     self.isc.receive(now, message, flow);
                 }
-                Err(malformed) => self.isc.malformed(now, malformed, flow),
+                Err(malformed) => self.malformed(now, malformed, flow),
             },
-            Inbound::Malformed { malformed, flow } => self.isc.malformed(now, malformed, flow),
+            Inbound::Malformed { malformed, flow } => self.malformed(now, malformed, flow),
             Inbound::Outcome { key, sent: Ok(protocol) } => self.isc.sent(now, key, protocol),
             Inbound::Outcome { key, sent: Err(not) } => self.failed(now, key, not.more),
         }
         self.turn(now);
+    }
+
+    /// Something that is no SIP message came in.
+    fn malformed(&mut self, now: Instant, malformed: Malformed, flow: Flow) {
+        self.watch.metrics.refused("malformed");
+        self.isc.malformed(now, malformed, flow);
     }
 
     /// A timer is due.
