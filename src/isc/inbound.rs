@@ -128,7 +128,7 @@ pub fn check(
     let asked = desk.own.classify(message.uri());
     options(desk, message, &asked)?;
     // 5: what is asked for.
-    let (dialled, group) = classify(asked, case)?;
+    let (dialled, group) = classify(asked, case, message.uri())?;
     // 6: may the originator use the service?
     authorise(desk, message, facts)?;
     // 7, the limits of one user, is the engine's. 8: mode.
@@ -294,7 +294,7 @@ fn options(desk: &Desk<'_>, message: &Message, asked: &Asked) -> Result<(), Refu
 }
 
 /// IM-023, ISC-021: list services and groups are served here, and never for a user who diverted the call.
-fn classify(asked: Asked, case: Case) -> Result<(Party, bool), Refusal> {
+fn classify(asked: Asked, case: Case, dialled: &str) -> Result<(Party, bool), Refusal> {
     if case == Case::OriginatingAfterDiversion {
         return Err(Refusal::new(404, "ISC-021"));
     }
@@ -302,7 +302,7 @@ fn classify(asked: Asked, case: Case) -> Result<(Party, bool), Refusal> {
         Asked::Factory(uri) => (uri, false),
         Asked::Group(uri) => (uri, true),
         Asked::Server | Asked::Session | Asked::Other => {
-            return Err(Refusal::new(404, "IM-023").key("service.factories"));
+            return Err(refusal::nobody(dialled));
         }
     };
     let key = Uri::parse(&uri).map_or_else(|_| uri.clone(), |uri| uri.canonical());

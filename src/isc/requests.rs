@@ -78,7 +78,7 @@ fn options(
     let lists = match desk.own.classify(message.uri()) {
         Asked::Factory(_) | Asked::Server => true,
         Asked::Group(_) | Asked::Session => false,
-        Asked::Other => return Err(Refusal::new(404, "IM-023").key("service.factories")),
+        Asked::Other => return Err(refusal::nobody(message.uri())),
     };
     let tags = if lists {
         "100rel, timer, recipient-list-invite, recipient-list-message, multiple-refer, norefersub"

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use super::syntax::quote;
 use crate::engine::input::Refusal;
 use crate::isc::settings::CoreProfile;
+use crate::sip::uri::{Scheme, Uri};
 
 /// Body types we take in an INVITE (IM-027).
 pub const ACCEPT: &str = "application/sdp, application/resource-lists+xml, multipart/mixed";
@@ -52,6 +53,15 @@ pub const NO_DESTINATIONS: &str = "No destinations";
 /// IM-026, IM-034, UL-002.
 pub fn unsupported(tags: &[&str], rule: &'static str) -> Refusal {
     with(Refusal::new(420, rule), "Unsupported", tags.join(", "))
+}
+
+/// Nobody we serve has that Request-URI: 404, or 416 where it could be nobody's (RFC 3261 §8.2.2.1).
+///
+/// IM-023.
+pub fn nobody(uri: &str) -> Refusal {
+    let known = Uri::parse(uri).is_ok_and(|uri| uri.is_sip() || uri.scheme() == Scheme::Tel);
+    let status = if known { 404 } else { 416 };
+    Refusal::new(status, "IM-023").key("service.factories")
 }
 
 /// 415 that names what we take.
