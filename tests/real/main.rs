@@ -1,0 +1,14 @@
+//! The program itself between a small core and phones, over real sockets of loopback: what it costs, what it leaves
+//! behind, and what it says for itself.
+//!
+//! Start at [`support::Server`]: `pagecast serve` as a process of its own. Core and phones run in the test's process.
+
+mod api;
+mod commands;
+mod failed;
+mod kill;
+mod memory;
+mod noise;
+mod raw;
+mod speed;
+mod support;
