@@ -162,6 +162,10 @@ impl Callee {
         self.line.as_mut().expect("a connection")
     }
 
+    pub fn has_line(&self) -> bool {
+        self.line.is_some()
+    }
+
     pub fn loses_connection(&mut self) {
         self.line = None;
     }
@@ -194,6 +198,16 @@ impl Callee {
 
     /// BYE of this phone, answered 200.
     pub async fn hangs_up(&mut self) {
+        self.says_bye();
+        let wanted = |message: &Message| {
+            message.status() == Some(200)
+                && message.call_id() == self.call_id.as_bytes()
+                && text::method(message) == "BYE"
+        };
+        self.core.hears_of("200 to the recipient's BYE", SOON, wanted).await;
+    }
+
+    pub fn says_bye(&mut self) {
         self.cseq += 1;
         let target = text::uri(&text::header(&self.invite, "Contact"));
         let (from, to) = (text::header(&self.invite, "To"), text::header(&self.invite, "From"));
@@ -203,11 +217,5 @@ impl Callee {
             "BYE {target} SIP/2.0\nVia: SIP/2.0/TCP 127.0.0.1:5060;branch={branch}\nMax-Forwards: 67\n\
              From: {from};tag={tag}\nTo: {to}\nCall-ID: {call_id}\nCSeq: {cseq} BYE\n"
         ));
-        let wanted = |message: &Message| {
-            message.status() == Some(200)
-                && message.call_id() == self.call_id.as_bytes()
-                && text::method(message) == "BYE"
-        };
-        self.core.hears_of("200 to the recipient's BYE", SOON, wanted).await;
     }
 }

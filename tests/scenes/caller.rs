@@ -80,7 +80,7 @@ impl Caller {
         self.core.delivers(&invite.write(call_id, tag, branch, me));
     }
 
-    fn is_mine(&self, message: &Message) -> bool {
+    pub fn is_mine(&self, message: &Message) -> bool {
         message.call_id() == self.call_id.as_bytes()
     }
 
@@ -162,7 +162,7 @@ impl Caller {
         );
     }
 
-    fn learns(&mut self, message: &Message) {
+    pub fn learns(&mut self, message: &Message) {
         self.to = text::header(message, "To");
         if let [contact] = &text::headers(message, "Contact")[..] {
             self.target = text::uri(contact);
@@ -174,6 +174,11 @@ impl Caller {
 
     pub fn acks(&self) {
         self.request("ACK", 1, &self.target, &self.to, "");
+    }
+
+    /// The ACK to a refusal of the INVITE.
+    pub fn acks_invite(&self) {
+        self.hop_by_hop("ACK", &self.to);
     }
 
     /// The ACK to the 2xx of the last request.
@@ -210,6 +215,10 @@ impl Caller {
 
     pub fn line(&mut self) -> &mut Line {
         self.line.as_mut().expect("a connection")
+    }
+
+    pub fn has_line(&self) -> bool {
+        self.line.is_some()
     }
 
     /// The connection is gone, with whatever was on it.

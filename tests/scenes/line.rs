@@ -17,6 +17,8 @@ pub struct Line {
     me: String,
     them: String,
     next: usize,
+    /// What has come of the frame that is not whole yet.
+    partial: Option<(Head, Vec<u8>)>,
 }
 
 /// One request or response as it came.
@@ -44,7 +46,7 @@ impl Line {
         let from = "192.0.2.77:7000".parse().expect("an address");
         drop(tokio::spawn(async move { switch.serve_connection(theirs, from).await }));
         let decoder = Decoder::new(Limits::default());
-        Self { stream, decoder, me: me.to_owned(), them: them.to_owned(), next: 0 }
+        Self { stream, decoder, me: me.to_owned(), them: them.to_owned(), next: 0, partial: None }
     }
 
     /// The first request on a new connection: a SEND without content (IM-069).
@@ -55,6 +57,11 @@ impl Line {
 
     /// One SEND with these header lines.
     pub async fn sends(&mut self, lines: &str, body: Option<&[u8]>, flag: char) {
+        let wire = self.wire(lines, body, flag);
+        self.stream.write_all(&wire).await.expect("the switch reads");
+    }
+
+    fn wire(&mut self, lines: &str, body: Option<&[u8]>, flag: char) -> Vec<u8> {
         self.next += 1;
         let (id, me, them) = (format!("tr{:04}", self.next), &self.me, &self.them);
         let mut wire =
@@ -65,18 +72,32 @@ impl Line {
             wire.extend_from_slice(b"\r\n");
         }
         wire.extend_from_slice(format!("-------{id}{flag}\r\n").as_bytes());
-        self.stream.write_all(&wire).await.expect("the switch reads");
+        wire
     }
 
-    /// What comes next; `None` when the switch has closed.
+    /// As [`Line::sends`], to a switch that may not listen any more; `false` if it does not.
+    pub async fn tries_to_send(&mut self, lines: &str, body: Option<&[u8]>, flag: char) -> bool {
+        let wire = self.wire(lines, body, flag);
+        matches!(timeout(SOON, self.stream.write_all(&wire)).await, Ok(Ok(())))
+    }
+
+    pub async fn tries_to_respond(&mut self, request: &Head, code: u16) -> bool {
+        let mut out = BytesMut::new();
+        codec::response(&mut out, request, code);
+        matches!(timeout(SOON, self.stream.write_all(&out)).await, Ok(Ok(())))
+    }
+
+    /// What comes next; `None` when the switch has closed. May be given up and asked again.
     pub async fn hears(&mut self) -> Option<Frame> {
-        let Some(Piece::Head(head)) = self.piece().await else { return None };
-        let mut body = Vec::new();
         loop {
-            match self.piece().await? {
-                Piece::Body(octets) => body.extend_from_slice(&octets),
-                Piece::End(flag) => return Some(Frame { head: *head, body, flag }),
-                Piece::Head(_) => panic!("a head inside a message"),
+            match (self.piece().await?, &mut self.partial) {
+                (Piece::Head(head), None) => self.partial = Some((*head, Vec::new())),
+                (Piece::Body(octets), Some((_, body))) => body.extend_from_slice(&octets),
+                (Piece::End(flag), partial) => {
+                    let (head, body) = partial.take().expect("a head came first");
+                    return Some(Frame { head, body, flag });
+                }
+                (piece, partial) => panic!("{piece:?} behind {partial:?}"),
             }
         }
     }

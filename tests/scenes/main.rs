@@ -2,12 +2,14 @@
 //!
 //! `net` is the node and its core, `caller` the originator, `callee` a recipient, `line` their MSRP connections, `text`
 //! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
-//! `sending` (the page), `leaving` (somebody disappears) and `leaks`. The node is the real one; only its doors are
+//! `sending` (the page), `leaving` (somebody disappears) and `leaks`; in `chaos`
+//! everybody does what a die says. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
 mod answering;
 mod callee;
 mod caller;
+mod chaos;
 mod inviting;
 mod leaks;
 mod leaving;

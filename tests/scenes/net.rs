@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub struct Scscf {
     out: mpsc::UnboundedSender<Bytes>,
     pub control: Arc<Controls>,
     calls: AtomicUsize,
+    /// Everything goes over UDP, as far as its size allows.
+    udp: AtomicBool,
 }
 
 pub struct Net {
@@ -114,6 +116,7 @@ impl Net {
             out,
             control,
             calls: AtomicUsize::new(0),
+            udp: AtomicBool::new(false),
         });
         let at_core = Arc::clone(&core);
         let pump = tokio::spawn(async move {
@@ -122,7 +125,7 @@ impl Net {
                 tokio::select! {
                     bytes = inward.recv() => {
                         let Some(bytes) = bytes else { return };
-                        wire.deliver(bytes, from_core()).await;
+                        wire.deliver(bytes, at_core.flow()).await;
                     }
                     sent = wire.sent() => {
                         let Some(sent) = sent else { return };
@@ -182,6 +185,11 @@ impl Net {
     pub async fn ends(self) {
         // Whatever waits for a repetition of what is over waits 64 × T1 at most.
         self.after(seconds(70)).await.is_quiet();
+        self.ends_somehow().await;
+    }
+
+    /// As [`Net::ends`], whatever was said and not heard.
+    pub async fn ends_somehow(self) {
         self.holds_nothing();
         let Self { core, node, pump, .. } = self;
         let control = Arc::clone(&core.control);
@@ -234,16 +242,28 @@ fn counts(metrics: &str, name: &str) -> usize {
     metrics.lines().filter(|line| line.starts_with(name)).filter_map(value).sum()
 }
 
-fn from_core() -> Flow {
-    Flow {
-        protocol: Protocol::Tcp,
-        local: "127.0.0.1:5090".parse().expect("an address"),
-        peer: "127.0.0.1:5060".parse().expect("an address"),
-        connection: 1,
-    }
-}
-
 impl Scscf {
+    /// From now on the core speaks UDP.
+    pub fn speaks_udp(&self) {
+        self.udp.store(true, Ordering::Relaxed);
+    }
+
+    fn is_udp(&self) -> bool {
+        self.udp.load(Ordering::Relaxed)
+    }
+
+    /// The way the core's messages come.
+    fn flow(&self) -> Flow {
+        let (protocol, connection) =
+            if self.is_udp() { (Protocol::Udp, 0) } else { (Protocol::Tcp, 1) };
+        Flow {
+            protocol,
+            local: "127.0.0.1:5090".parse().expect("an address"),
+            peer: "127.0.0.1:5060".parse().expect("an address"),
+            connection,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Heard>> {
         self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,6 +283,15 @@ impl Scscf {
     }
 
     pub fn delivers(&self, message: &str) {
+        let over_udp;
+        let message = if self.is_udp() {
+            let via = "SIP/2.0/UDP 127.0.0.1:5060;rport;";
+            over_udp =
+                message.replace(";transport=tcp", "").replace("SIP/2.0/TCP 127.0.0.1:5060;", via);
+            &over_udp
+        } else {
+            message
+        };
         self.out.send(text::bytes(message)).expect("the node is there");
     }
 
@@ -289,6 +318,11 @@ impl Scscf {
                 panic!("no {what} within {within:?}, but\n{}", self.left());
             }
         }
+    }
+
+    /// Takes whatever was said first.
+    pub fn takes_any(&self) -> Option<Message> {
+        self.takes(&|_| true).map(|heard| heard.message)
     }
 
     /// Takes the first message that is wanted, if it is here.
