@@ -5,7 +5,7 @@ use std::process::Command;
 use pagecast::lab::phone::{Answer, Behaviour, Provisional};
 use tokio::time::timeout;
 
-use super::support::{LIMIT, Net, http, page};
+use super::support::{LIMIT, Net, http, page, until};
 
 /// Everything the door tells about one page fits together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,6 +149,45 @@ async fn a_finished_page_is_told_in_every_form() {
             assert!(text.contains("SIP") && text.contains("MSRP"), "{text}");
         }
         Err(error) => eprintln!("without tshark: {error}"),
+    }
+    net.server.idle().await;
+    net.server.ends().await;
+}
+
+/// An operator ends a page that runs, bars its sender, and lets her in again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_ends_a_page_and_bars_its_sender() {
+    let net = Net::new(&["profile.sip.t1=20ms"]).await;
+    let silent = Behaviour {
+        answer: Answer::Never,
+        provisional: Provisional::Ringing,
+        ..Behaviour::default()
+    };
+    let bob = net.phone("bob", silent).await;
+    let meant = ["X-Pagecast: 1"];
+    let ops = net.server.ops;
+    let end = async {
+        let id = until("the page runs", async || {
+            let pages = net.server.json("/api/pages?state=inviting").await;
+            pages["pages"][0]["id"].as_str().map(str::to_owned)
+        })
+        .await;
+        let path = format!("/admin/pages/{id}/end");
+        assert_eq!(http(ops, "POST", &path, &meant).await.status, 200);
+        net.server.newest().await;
+        assert_eq!(http(ops, "POST", &path, &meant).await.status, 409, "it is over");
+    };
+    let request = page(&["bob"], 100);
+    let (outcome, ()) = tokio::join!(net.alice.page(&request), end);
+    assert!(outcome.status.is_some_and(|status| status >= 400), "{outcome:?}");
+    assert!(timeout(LIMIT, bob.received()).await.expect("in time").expect("it runs").cancelled);
+
+    for (method, status) in [("PUT", 403), ("DELETE", 200)] {
+        bob.behave(Behaviour::default());
+        let path = "/admin/barred/sip:alice@ims.test";
+        assert_eq!(http(ops, method, path, &meant).await.status, 200);
+        let outcome = net.alice.page(&page(&["bob"], 100)).await;
+        assert_eq!(outcome.status, Some(status), "{method}: {outcome:?}");
     }
     net.server.idle().await;
     net.server.ends().await;

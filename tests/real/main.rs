@@ -10,5 +10,6 @@ mod kill;
 mod memory;
 mod noise;
 mod raw;
+mod readme;
 mod speed;
 mod support;
