@@ -68,7 +68,8 @@ fn subscribe(message: &Message) -> Refusal {
     Refusal::new(489, "IM-086")
 }
 
-/// IM-096, UL-004, ISC-072: what we are and can; lists only where lists are taken.
+/// IM-096, UL-004, ISC-072: what we are and can; lists only where lists are taken, and only of the kind this version
+/// takes: MESSAGE and REFER are not served, so their tags are not told.
 fn options(
     house: &House,
     desk: &Desk<'_>,
@@ -80,11 +81,7 @@ fn options(
         Asked::Group(_) | Asked::Session => false,
         Asked::Other => return Err(refusal::nobody(message.uri())),
     };
-    let tags = if lists {
-        "100rel, timer, recipient-list-invite, recipient-list-message, multiple-refer, norefersub"
-    } else {
-        "100rel, timer"
-    };
+    let tags = if lists { "100rel, timer, recipient-list-invite" } else { "100rel, timer" };
     let uri = format!("sip:{}", house.contact);
     let mut lines = format!(
         "Allow: {ALLOW}\r\nAccept: {}, message/sipfrag\r\nSupported: {tags}\r\nContact: {}\r\n",
