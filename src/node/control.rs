@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::shard::{Left, ToShard};
 use super::watch::Watch;
-use crate::config::Source;
 use crate::config::node::NodeSettings;
+use crate::config::{Source, Store};
 use crate::engine::ids::PageId;
 use crate::isc::rules::own::Own;
 use crate::msrp::Switch;
@@ -160,7 +160,13 @@ impl Control for Controls {
                     address: String::new(),
                     last_error: None,
                 },
-                up("store", path(self.settings.config.node.data_dir.clone())),
+                up(
+                    "store",
+                    match self.settings.config.store {
+                        Store::Embedded => path(self.settings.config.node.data_dir.clone()),
+                        Store::Memory => "memory:".to_owned(),
+                    },
+                ),
             ],
         }
     }

@@ -10,9 +10,10 @@ mod shard;
 mod watch;
 
 use std::collections::HashMap;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -25,8 +26,8 @@ pub use doorless::Doorless;
 pub use shard::{Left, Shard, ToShard};
 pub use watch::{Gauges, Ladder, Watch};
 
-use crate::config::Source;
 use crate::config::node::{NodeSettings, Ports};
+use crate::config::{Source, Store};
 use crate::engine::Engine;
 use crate::flow::Flows;
 use crate::isc::Isc;
@@ -84,6 +85,8 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     /// Tasks of the caller's runtime: the HTTP servers and what samples the parts.
     tasks: JoinSet<()>,
+    /// `node.data_dir` is ours as long as this is open.
+    _data: File,
 }
 
 /// Random octets of the operating system.
@@ -111,6 +114,7 @@ impl Node {
         let dns = Dns::system().map_err(|error| StartError::Dns(error.to_string()))?;
         let threads = usize::from(settings.threads.max(1));
 
+        let data = take_folder(&settings.config.node.data_dir)?;
         let mut doors = Doors::default();
         let sip = open_sip(&settings.transport, threads, &dns)?;
         doors.sip = sip
@@ -169,7 +173,7 @@ impl Node {
             );
             tasks.spawn(http::serve(listener, Arc::new(door)));
         }
-        Ok(Self { doors, control, threads: running, tasks })
+        Ok(Self { doors, control, threads: running, tasks, _data: data })
     }
 
     /// Where it listens.
@@ -409,11 +413,28 @@ async fn open_tcp(
     listener.map(Some).map_err(|cause| listen_error(door, address, cause))
 }
 
+/// Makes `node.data_dir` and takes it: a second process there would sweep away the pages of the first.
+fn take_folder(folder: &Path) -> Result<File, StartError> {
+    let failed = |cause| StartError::Data { path: folder.to_owned(), cause };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let lock = File::create(folder.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(failed(io::Error::other(
+            "another pagecast runs there; give each its node.data_dir",
+        ))),
+        Err(TryLockError::Error(cause)) => Err(failed(cause)),
+    }
+}
+
 fn open_documents(settings: &NodeSettings) -> Result<Arc<xdms::store::Store>, StartError> {
     let path = settings.config.node.data_dir.join("xdms");
     let failed = |cause| StartError::Data { path: path.clone(), cause };
     let quotas = xdms::store::Quotas::default();
-    let store = xdms::store::Store::open(&path, quotas).map_err(failed)?;
+    let store = match settings.config.store {
+        Store::Embedded => xdms::store::Store::open(&path, quotas).map_err(failed)?,
+        Store::Memory => xdms::store::Store::in_memory(quotas),
+    };
     if let Some(from) = &settings.config.xdms.documents {
         let (taken, refused) = store
             .import(from, xdms::server::OPERATOR)

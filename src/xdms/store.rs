@@ -138,7 +138,8 @@ pub enum Refused {
 
 /// All documents of this node.
 pub struct Store {
-    directory: PathBuf,
+    /// Where documents are kept; without one they end with the process.
+    directory: Option<PathBuf>,
     quotas: Quotas,
     /// One writer at a time, without keeping readers out while the disk works.
     writer: Mutex<()>,
@@ -179,7 +180,18 @@ impl Store {
                 }
             }
         }
-        Ok(Self { directory, quotas, writer: Mutex::new(()), tables: RwLock::new(tables) })
+        Ok(Self {
+            directory: Some(directory),
+            quotas,
+            writer: Mutex::new(()),
+            tables: RwLock::new(tables),
+        })
+    }
+
+    /// A store that keeps nothing beyond the process.
+    pub fn in_memory(quotas: Quotas) -> Self {
+        let (writer, tables) = (Mutex::new(()), RwLock::new(Tables::default()));
+        Self { directory: None, quotas, writer, tables }
     }
 
     /// Takes over documents of a tree that mirrors the XCAP tree, where there is none of that name yet. A group that
@@ -257,8 +269,9 @@ impl Store {
             return Err(Refused::Flaw(flaw));
         }
         self.admit(&document, before.as_deref())?;
-        let file = self.file(path)?;
-        write_in_place(&file, &document.bytes)?;
+        if let Some(file) = self.file(path)? {
+            write_in_place(&file, &document.bytes)?;
+        }
         let written = Written {
             created: before.is_none(),
             before: before.map(|d| d.etag.clone()),
@@ -314,15 +327,17 @@ impl Store {
         if !condition.holds(Some(&document.etag)) {
             return Err(Refused::Precondition);
         }
-        let file = self.file(&document.path)?;
-        fs::remove_file(&file)?;
-        sync_directory(&file)?;
+        if let Some(file) = self.file(&document.path)? {
+            fs::remove_file(&file)?;
+            sync_directory(&file)?;
+        }
         self.tables.write().unwrap_or_else(PoisonError::into_inner).remove(&document.path);
         Ok(document.etag.clone())
     }
 
-    fn file(&self, path: &DocumentPath) -> Result<PathBuf, Refused> {
-        let mut file = self.directory.join(file_name(&path.auid)?);
+    fn file(&self, path: &DocumentPath) -> Result<Option<PathBuf>, Refused> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        let mut file = directory.join(file_name(&path.auid)?);
         match &path.tree {
             Tree::User(xui) => file.extend(["users".to_owned(), file_name(xui)?]),
             Tree::Global => file.push("global"),
@@ -330,7 +345,7 @@ impl Store {
         for segment in &path.name {
             file.push(file_name(segment)?);
         }
-        Ok(file)
+        Ok(Some(file))
     }
 }
 

@@ -207,6 +207,47 @@ async fn ready_or_not() {
     assert_eq!((ended.status, ended.out.as_str()), (Some(1), ""), "{ended:?}");
 }
 
+/// A folder belongs to one server; what was stored survives even SIGKILL, unless it was to be kept in memory only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_and_its_owner() {
+    let folder = Folder::new();
+    let core = "sip:127.0.0.1:9";
+    let group = "sip:team@groups.ims.test";
+    let new = ["group", "new", "--uri", group, "--members", "sip:alice@ims.test"];
+    std::fs::write(folder.join("team.xml"), run(&folder, &new).await.out).expect("written");
+    let put = async |server: &Server| {
+        let root = format!("http://{}/xcap-root", server.xcap);
+        let put = ["group", "put", "team.xml", "--as", "sip:alice@ims.test", "--root", &root];
+        assert_eq!(run(&folder, &put).await.status, Some(0));
+    };
+    let there = async |server: &Server| {
+        let root = format!("http://{}/xcap-root", server.xcap);
+        run(&folder, &["group", "get", group, "--root", &root]).await.status == Some(0)
+    };
+
+    let forgetful = Server::start(&folder, core, &["store.url=memory:"]).await;
+    assert_eq!(forgetful.json("/api/status").await["neighbours"][3]["address"], "memory:");
+    put(&forgetful).await;
+    assert!(there(&forgetful).await);
+    forgetful.ends().await;
+
+    let mut server = Server::start(&folder, core, &[]).await;
+    assert!(!there(&server).await, "what was kept in memory is gone");
+    put(&server).await;
+    let mut all = vec!["serve".to_owned()];
+    all.extend(arguments(&folder, core, &[]));
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let second = run(&folder, &all).await;
+    assert_eq!((second.status, second.out.as_str()), (Some(1), ""), "{second:?}");
+    assert!(second.err.contains("node.data_dir"), "{second:?}");
+
+    server.program.signal("KILL");
+    assert_eq!(server.program.ended().await.status, None);
+    let server = Server::start(&folder, core, &[]).await;
+    assert!(there(&server).await);
+    server.ends().await;
+}
+
 /// While a page runs: SIGTERM lets it finish, a second signal does not wait, and the limit ends the wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining() {
