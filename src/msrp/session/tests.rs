@@ -130,6 +130,14 @@ fn bindings() {
     assert_eq!(session.admit(1, &head), Err(481));
     assert!(session.bound_to().is_none() && !session.is_free());
 
+    // MS-032: exactly one URI, whatever the first is.
+    let mut relayed = head.clone();
+    relayed.to_path.push(uri("msrp://peer:2/them;tcp"));
+    let mut session = Session::reserved(side, own.clone());
+    assert!(agree(&mut session, &peer()));
+    assert_eq!(session.admit(1, &relayed), Err(481));
+    assert!(session.is_free());
+
     // Faster than the answer.
     let mut early = Session::reserved(side, own.clone());
     assert_eq!(early.admit(1, &head), Ok(true));
