@@ -78,7 +78,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         let complaints = phone.complaints();
         phone.stop().await.map_err(|error| format!("{}: {error}", arguments.core))?;
         super::complain(&complaints)?;
-        if outcome.succeeded() { Ok(()) } else { Err("the page was not taken".to_owned()) }
+        match (outcome.succeeded(), outcome.report) {
+            (true, Some(200)) => Ok(()),
+            (true, _) => Err("nothing was reported about the page".to_owned()),
+            (false, _) => Err("the page was not taken".to_owned()),
+        }
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pagecast::lab::core::{Core, Settings as CoreSettings};
-use pagecast::lab::phone::{Answer, Behaviour};
+use pagecast::lab::phone::{Answer, Behaviour, Reads};
 use tokio::time::timeout;
 
 use super::support::{
@@ -513,6 +513,32 @@ async fn a_page_by_hand() {
     assert_eq!((dead.status, dead.err.lines().count()), (Some(1), 1), "{dead:?}");
     let dead = command(&["group", "list", "--root", &root]).await;
     assert_eq!((dead.status, dead.err.lines().count()), (Some(1), 1), "{dead:?}");
+}
+
+/// `page` succeeds only if success was reported: here the first delivery decides, and there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_nobody_got_is_no_success() {
+    let set = ["profile.msrp.sr_policy=first_delivery", "profile.msrp.drain_after_end=100ms"];
+    let folder = Folder::new();
+    let core = Core::start(CoreSettings::demo()).await.expect("loopback");
+    let server = Server::start(&folder, &core.uri(), &set).await;
+    core.serve(&format!("sip:{}", server.udp)).expect("an address");
+    let kills = Behaviour { reads: Reads::KillsAfter { octets: 1 }, ..Behaviour::default() };
+    let _bob = phone(&core, "bob", kills).await;
+    let words = [
+        "page",
+        "--core",
+        &core.uri(),
+        "--from",
+        "sip:alice@ims.test",
+        "--list",
+        "sip:bob@ims.test",
+        "--text",
+        "hello",
+    ];
+    let ended = run(&folder, &words).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    server.ends().await;
 }
 
 /// The whole service in one command.
