@@ -172,7 +172,15 @@ impl Control for Controls {
     }
 
     fn not_ready(&self) -> Vec<&'static str> {
-        if *self.drain.borrow() { vec!["draining"] } else { Vec::new() }
+        let mut reasons = Vec::new();
+        if *self.drain.borrow() {
+            reasons.push("draining");
+        }
+        // A thread that is gone has dropped its end, and nobody reads its sockets.
+        if self.left.iter().any(|left| left.has_changed().is_err()) {
+            reasons.push("listener");
+        }
+        reasons
     }
 
     fn measure(&self, metrics: &Metrics) {
@@ -231,5 +239,37 @@ impl Control for Controls {
             Some(log) => log.set(level),
             None => Err("the log belongs to whoever started this node".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Loaded;
+    use crate::node::Node;
+
+    #[tokio::test]
+    async fn a_node_that_has_lost_a_thread_wants_no_traffic() {
+        let random = getrandom::u64().expect("random bytes");
+        let folder = std::env::temp_dir().join(format!("pagecast-control-{random:016x}"));
+        let set = [
+            format!("node.data_dir={}", folder.display()),
+            "sip.listen=[\"udp:127.0.0.1:0\"]".to_owned(),
+            "msrp.listen=[\"127.0.0.1:0\"]".to_owned(),
+            "xdms.listen=".to_owned(),
+            "ops.listen=".to_owned(),
+        ];
+        let loaded = Loaded::load_with(None, &set, &|_| None).expect("a good configuration");
+        let node = Node::start(NodeSettings::new(&loaded, 2), None, None).await.expect("started");
+        let control = Arc::clone(node.control());
+        assert_eq!(control.not_ready(), [""; 0]);
+        control.shards[1].send(ToShard::Stop).expect("it runs");
+        let mut left = control.left[1].clone();
+        left.wait_for(|_| false).await.expect_err("its end is dropped");
+        assert_eq!(control.not_ready(), ["listener"]);
+        control.start_drain();
+        assert_eq!(control.not_ready(), ["draining", "listener"]);
+        node.stop();
+        std::fs::remove_dir_all(&folder).expect("our own folder");
     }
 }
