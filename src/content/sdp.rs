@@ -55,7 +55,7 @@ pub struct AcceptTypes {
 }
 
 impl Default for AcceptTypes {
-    /// MS-012: the three containers are named, beside what phones send.
+    /// MS-012: the containers are named, beside what phones send.
     fn default() -> Self {
         let types: Vec<String> = [
             CPIM,
@@ -66,6 +66,7 @@ impl Default for AcceptTypes {
             "application/octet-stream",
             "multipart/mixed",
             "multipart/alternative",
+            "multipart/signed",
         ]
         .map(str::to_owned)
         .to_vec();

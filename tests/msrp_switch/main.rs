@@ -7,3 +7,4 @@ mod model;
 mod receive;
 mod support;
 mod timers;
+mod whole;
