@@ -199,23 +199,46 @@ impl Callee {
     /// BYE of this phone, answered 200.
     pub async fn hangs_up(&mut self) {
         self.says_bye();
+        self.hears_ok("BYE").await;
+    }
+
+    async fn hears_ok(&self, method: &str) -> Heard {
         let wanted = |message: &Message| {
             message.status() == Some(200)
                 && message.call_id() == self.call_id.as_bytes()
-                && text::method(message) == "BYE"
+                && text::method(message) == method
         };
-        self.core.hears_of("200 to the recipient's BYE", SOON, wanted).await;
+        self.core.hears_of(&format!("200 to the recipient's {method}"), SOON, wanted).await
+    }
+
+    /// The phone is somewhere else now: another path by UPDATE, and another connection that is not bound yet. What is left
+    /// of the old one comes back.
+    pub async fn moves(&mut self) -> Line {
+        self.me = self.me.replace(";tcp", "moved;tcp");
+        let sdp = text::answer_sdp(&self.me);
+        let contact = &self.contact;
+        let more = format!("Contact: <{contact}>\nContent-Type: application/sdp\n\n{sdp}");
+        self.asks("UPDATE", &more);
+        let heard = self.hears_ok("UPDATE").await;
+        let them = text::attribute(&heard.message, "path").expect("a path in the answer");
+        let line = Line::connect(&self.core, &self.me, &them);
+        self.line.replace(line).expect("a connection")
     }
 
     pub fn says_bye(&mut self) {
+        self.asks("BYE", "");
+    }
+
+    /// A request inside the dialog.
+    fn asks(&mut self, method: &str, more: &str) {
         self.cseq += 1;
         let target = text::uri(&text::header(&self.invite, "Contact"));
         let (from, to) = (text::header(&self.invite, "To"), text::header(&self.invite, "From"));
         let (tag, call_id, cseq) = (&self.tag, &self.call_id, self.cseq);
         let branch = format!("z9hG4bK-{}", self.core.number());
         self.core.delivers(&format!(
-            "BYE {target} SIP/2.0\nVia: SIP/2.0/TCP 127.0.0.1:5060;branch={branch}\nMax-Forwards: 67\n\
-             From: {from};tag={tag}\nTo: {to}\nCall-ID: {call_id}\nCSeq: {cseq} BYE\n"
+            "{method} {target} SIP/2.0\nVia: SIP/2.0/TCP 127.0.0.1:5060;branch={branch}\nMax-Forwards: 67\n\
+             From: {from};tag={tag}\nTo: {to}\nCall-ID: {call_id}\nCSeq: {cseq} {method}\n{more}"
         ));
     }
 }
