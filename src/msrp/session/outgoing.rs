@@ -60,6 +60,8 @@ pub struct Outgoing {
     hash: Hash,
     began: bool,
     reported: bool,
+    /// There are relays on the way: a 200 is the next hop's word, a REPORT the recipient's (MS-118).
+    relayed: bool,
     /// Until when a success REPORT is awaited.
     report_by: Option<Instant>,
     /// Place in the connection's stream behind our last octet, and how far it is written.
@@ -157,6 +159,7 @@ impl Outgoing {
             hash: Hash::Done,
             began: false,
             reported: false,
+            relayed: peer.path.len() > 1,
             report_by: None,
             end: 0,
             written: 0,
@@ -541,6 +544,9 @@ impl Outgoing {
 
     /// The connection is gone, or never came; nothing more can be written.
     pub fn cut(&mut self, cause: MediaFailure, told: &mut Vec<LegMedia>) {
+        if self.is_acknowledged() {
+            self.deliver(told);
+        }
         self.fail(cause, told);
         if self.phase == Phase::Sending {
             self.phase = Phase::Aborted;
@@ -554,12 +560,15 @@ impl Outgoing {
 
     /// Draws the conclusions after every change.
     pub fn settle(&mut self, now: Instant, told: &mut Vec<LegMedia>) {
-        if self.phase == Phase::Waiting && self.sent.is_empty() && self.chunk.is_none() {
-            self.phase = Phase::Delivered;
-            told.push(LegMedia::Delivered { octets: self.acknowledged });
-            if self.settings.copy_success_report {
+        if self.is_acknowledged() {
+            if self.settings.copy_success_report && self.report_by.is_none() {
                 // MS-108: the REPORT is awaited as long as a response would be.
                 self.report_by = Some(now + self.settings.tx_timeout);
+            }
+            // MS-076, MS-118: behind a relay a failure REPORT may still follow the 200. That none comes is no failure.
+            let may_fail = self.relayed && !self.reported;
+            if !may_fail || self.report_by.is_none_or(|by| by <= now) {
+                self.deliver(told);
             }
         }
         let outstanding = !self.sent.is_empty() || self.chunk.is_some() || self.end > self.written;
@@ -571,6 +580,16 @@ impl Outgoing {
         if over {
             self.tell_quiet(told);
         }
+    }
+
+    /// The whole copy is written and answered 200.
+    fn is_acknowledged(&self) -> bool {
+        self.phase == Phase::Waiting && self.sent.is_empty() && self.chunk.is_none()
+    }
+
+    fn deliver(&mut self, told: &mut Vec<LegMedia>) {
+        self.phase = Phase::Delivered;
+        told.push(LegMedia::Delivered { octets: self.acknowledged });
     }
 
     fn tell_quiet(&mut self, told: &mut Vec<LegMedia>) {
