@@ -183,7 +183,7 @@ async fn refusals_come_to_one_answer() {
     net.ends().await;
 }
 
-/// Proves IM-059.
+/// Proves IM-059, MS-121.
 #[tokio::test(start_paused = true)]
 async fn of_two_phones_that_answer_one_gets_the_page() {
     let net = Net::new().await;

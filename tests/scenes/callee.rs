@@ -128,6 +128,14 @@ impl Callee {
         path.clone_into(&mut self.me);
     }
 
+    pub fn replies_with(&self, request: &Message, status: u16, lines: &str, sdp: bool) {
+        let contact = format!("Contact: <{}>\n", self.contact);
+        let kind = if sdp { "Content-Type: application/sdp\n" } else { "" };
+        let body = if sdp { self.sdp() } else { String::new() };
+        let lines = format!("{contact}{lines}{kind}");
+        self.core.delivers(&text::response(request, status, &self.tag, &lines, &body));
+    }
+
     /// 200 with a usable answer.
     pub fn accepts(&self) {
         self.accepts_with(&text::answer_sdp(&self.me));

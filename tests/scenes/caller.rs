@@ -60,7 +60,10 @@ impl Caller {
             call_id: format!("call-{n}@ue.test"),
             tag: format!("a{n}"),
             branch: format!("z9hG4bK-a{n}"),
-            me: format!("msrp://192.0.2.55:7394/alice{n};tcp"),
+            me: invite
+                .path
+                .clone()
+                .unwrap_or_else(|| format!("msrp://192.0.2.55:7394/alice{n};tcp")),
             cseq: 1,
             to: format!("<{}>", invite.request_uri),
             target: invite.request_uri.clone(),

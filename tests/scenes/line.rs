@@ -146,9 +146,12 @@ impl Line {
 
     /// REPORT about the whole page.
     pub async fn reports(&mut self, taken: &Taken, status: u16) {
+        self.reports_octets(&taken.message_id, taken.octets.len(), status).await;
+    }
+
+    pub async fn reports_octets(&mut self, id: &str, octets: usize, status: u16) {
         self.next += 1;
-        let (n, me, them, id) = (self.next, &self.me, &self.them, &taken.message_id);
-        let octets = taken.octets.len();
+        let (n, me, them) = (self.next, &self.me, &self.them);
         let wire = format!(
             "MSRP rp{n:04} REPORT\r\nTo-Path: {them}\r\nFrom-Path: {me}\r\nMessage-ID: {id}\r\n\
              Byte-Range: 1-{octets}/{octets}\r\nStatus: 000 {status} Text\r\n-------rp{n:04}$\r\n"

@@ -2,13 +2,15 @@
 //!
 //! `net` is the node and its core, `caller` the originator, `callee` a recipient, `line` their MSRP connections, `text`
 //! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
-//! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere) and `leaks`; in `chaos`
+//! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere), `changing` (refreshes, relays,
+//! limits, operators) and `leaks`; in `chaos`
 //! everybody does what a die says. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
 mod answering;
 mod callee;
 mod caller;
+mod changing;
 mod chaos;
 mod inviting;
 mod leaks;

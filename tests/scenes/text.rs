@@ -12,6 +12,8 @@ pub struct Invite {
     pub request_uri: String,
     list: Option<String>,
     pub supported: String,
+    /// The MSRP path, where it is not the phone's own.
+    pub path: Option<String>,
     lines: String,
     types: String,
 }
@@ -22,6 +24,7 @@ pub fn invite() -> Invite {
         request_uri: "sip:pages@ims.test".to_owned(),
         list: None,
         supported: "timer".to_owned(),
+        path: None,
         lines: String::new(),
         types: "a=accept-types:message/cpim text/plain\na=accept-wrapped-types:*\n".to_owned(),
     }
@@ -57,6 +60,12 @@ impl Invite {
         self
     }
 
+    /// Reached by another MSRP path.
+    pub fn path(mut self, path: &str) -> Self {
+        self.path = Some(path.to_owned());
+        self
+    }
+
     /// One more header line.
     pub fn line(mut self, line: &str) -> Self {
         self.lines += line;
@@ -72,9 +81,9 @@ impl Invite {
 
     /// The offer.
     pub fn sdp(&self, path: &str) -> String {
-        let Self { types, .. } = self;
+        let (types, host) = (&self.types, host(path));
         format!(
-            "v=0\no=- 1 1 IN IP4 192.0.2.55\ns=-\nc=IN IP4 192.0.2.55\nt=0 0\nm=message 9 TCP/MSRP *\n\
+            "v=0\no=- 1 1 IN IP4 192.0.2.55\ns=-\nc=IN IP4 {host}\nt=0 0\nm=message 9 TCP/MSRP *\n\
              a=path:{path}\na=setup:active\n{types}a=sendonly\n"
         )
     }
@@ -122,11 +131,17 @@ impl Invite {
 
 /// What a phone's answer says of its MSRP side.
 pub fn answer_sdp(path: &str) -> String {
+    let host = host(path);
     format!(
-        "v=0\no=- 99 1 IN IP4 192.0.2.77\ns=-\nc=IN IP4 192.0.2.77\nt=0 0\nm=message 9 TCP/MSRP *\n\
+        "v=0\no=- 99 1 IN IP4 192.0.2.77\ns=-\nc=IN IP4 {host}\nt=0 0\nm=message 9 TCP/MSRP *\n\
          a=path:{path}\na=setup:active\na=accept-types:message/cpim text/plain\n\
          a=accept-wrapped-types:*\na=recvonly\n"
     )
+}
+
+/// The host of the first URI of a path: where connections go.
+fn host(path: &str) -> &str {
+    path.trim_start_matches("msrp://").split(':').next().unwrap_or(path)
 }
 
 /// A message written with plain line ends, as octets; Content-Length is added.
