@@ -62,7 +62,7 @@ pub struct Scscf {
 pub struct Net {
     core: Arc<Scscf>,
     pub shelf: Arc<Shelf>,
-    node: JoinHandle<Shard>,
+    threads: Vec<JoinHandle<Shard>>,
     pump: JoinHandle<()>,
 }
 
@@ -106,9 +106,8 @@ impl Net {
         settings.flow.folder = None;
         let shelf = Arc::new(Shelf::default());
         let documents = Arc::clone(&shelf) as Arc<dyn Source>;
-        let Doorless { mut shards, control, wire } =
+        let Doorless { shards, control, wire } =
             Doorless::new(settings, documents, &Dns::Zone(Zone::default())).expect("a node");
-        let shard = shards.remove(0);
         let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
         let core = Arc::new(Scscf {
             unheard: Mutex::default(),
@@ -134,7 +133,8 @@ impl Net {
                 }
             }
         });
-        Self { core, shelf, node: tokio::spawn(shard.run()), pump }
+        let threads = shards.into_iter().map(|shard| tokio::spawn(shard.run())).collect();
+        Self { core, shelf, threads, pump }
     }
 
     pub fn scscf(&self) -> &Arc<Scscf> {
@@ -191,7 +191,7 @@ impl Net {
     /// As [`Net::ends`], whatever was said and not heard.
     pub async fn ends_somehow(self) {
         self.holds_nothing();
-        let Self { core, node, pump, .. } = self;
+        let Self { core, threads, pump, .. } = self;
         let control = Arc::clone(&core.control);
         pump.abort();
         let all = control.watch().board.list(&Query { limit: 1000, ..Query::default() });
@@ -209,8 +209,10 @@ impl Net {
         control.measure(&control.watch().metrics);
         let told: usize = counts(&control.watch().metrics.text(), "pagecast_recipients_total");
         assert_eq!(told, recipients, "each recipient has one result");
-        let shard = stopped(&core, node).await;
-        left_over(shard);
+        control.stop();
+        for thread in threads {
+            left_over(thread.await.expect("the node did not panic"));
+        }
     }
 
     fn holds_nothing(&self) {
@@ -220,11 +222,6 @@ impl Net {
         assert_eq!((stats.spool_octets, stats.spool_memory, stats.spool_files), (0, 0, 0));
         assert_eq!(self.core.control.watch().board.running(), 0);
     }
-}
-
-async fn stopped(core: &Scscf, node: JoinHandle<Shard>) -> Shard {
-    core.control.stop();
-    node.await.expect("the node did not panic")
 }
 
 /// What one thread holds when nothing goes on: nothing.
