@@ -675,6 +675,35 @@ fn the_gap_timer_runs_only_while_something_is_missing() {
     assert_eq!(page.told.last(), Some(&OriginatorMedia::Complete { size: 5 }));
 }
 
+/// Proves MS-062.
+#[test]
+fn the_limit_itself_is_not_over_it() {
+    let mut page = In::new(Settings { max_message: 5, ..Settings::default() });
+    assert_eq!(page.chunk("Byte-Range: 1-*/*\r\n", b"hello", Flag::Last), Some(200));
+    let mut page = In::new(Settings { max_message: 5, ..Settings::default() });
+    assert_eq!(page.chunk("Byte-Range: 1-*/*\r\n", b"hello!", Flag::Last), Some(413));
+    assert_eq!(page.told.last(), Some(&OriginatorMedia::Aborted(PageLoss::TooBig)));
+}
+
+#[test]
+fn an_envelope_names_sender_and_recipient_only_where_that_is_asked() {
+    let head = send("Message-ID: mess1\r\nContent-Type: message/cpim\r\n", true);
+    let envelope = b"DateTime: 2026-03-04T09:15:27Z\r\n\r\nContent-Type: text/plain\r\n\r\nhello";
+    for (cpim_required, answer) in [(false, Some(200)), (true, None)] {
+        let mut page = In::new(Settings::default());
+        page.page = Incoming::new(
+            Arc::new(Settings::default()),
+            AcceptTypes { types: vec!["*".into()], wrapped: Vec::new() },
+            PageRules { cpim_required, ..PageRules::default() },
+            Arc::clone(&page.spool),
+        );
+        assert!(matches!(page.page.head(page.now, &head, &mut page.told), Verdict::Take));
+        let verdict = page.page.body(page.now, envelope, &mut page.told);
+        assert_eq!(matches!(verdict, Ok(Verdict::Skip(400))), cpim_required, "MS-094");
+        assert_eq!(page.page.end(page.now, Flag::Last, &mut page.told).answer, answer);
+    }
+}
+
 #[test]
 fn a_page_that_ends_before_its_octets_makes_no_sense() {
     let mut page = In::new(Settings::default());
