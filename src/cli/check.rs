@@ -1,29 +1,40 @@
-//! `check`: every effective setting and where it came from.
+//! `check`: every effective setting and where it came from; with `--probe`, whether the neighbours answer.
 
 use std::process::ExitCode;
 
+use super::probe::probe;
 use super::serve::{Configuration, cores};
 use crate::config::node::NodeSettings;
 use crate::isc::rules::own::Own;
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  pagecast check --config /etc/pagecast/pagecast.toml")]
+#[command(after_help = "Example:\n  pagecast check --config /etc/pagecast/pagecast.toml --probe")]
 pub struct Arguments {
     #[command(flatten)]
     pub configuration: Configuration,
+    /// Ask the neighbours too: OPTIONS to the S-CSCF, the groups of the XDMS, a write to the store; one line each
+    #[arg(long)]
+    pub probe: bool,
 }
 
-/// Prints one line per setting.
+/// Prints one line per setting, and with `--probe` one per neighbour.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let loaded = match arguments.configuration.source().load() {
         Ok(loaded) => loaded,
         Err(wrong) => return super::wrong(wrong),
     };
     let lines = loaded.explain();
-    if let Err(wrong) = Own::new(&NodeSettings::new(&loaded, cores()).isc) {
+    let settings = NodeSettings::new(&loaded, cores());
+    if let Err(wrong) = Own::new(&settings.isc) {
         return super::wrong(wrong);
     }
     print!("{lines}");
+    if arguments.probe {
+        return super::client(async {
+            let all = probe(&settings).await;
+            if all { Ok(()) } else { Err("a neighbour did not answer".to_owned()) }
+        });
+    }
     ExitCode::SUCCESS
 }

@@ -11,7 +11,7 @@ use crate::lab::phone::{Behaviour, Recipients};
 /// Options of `load`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  pagecast load --core sip:127.0.0.1:5060 --from sip:load@ims.test --recipients 10 \\\n      --concurrency 4 --seconds 10 --size 204800 --pid $(pidof pagecast)"
+    after_help = "Example:\n  pagecast load --core sip:127.0.0.1:5060 --from sip:load@ims.test --recipients 10 \\\n      --senders 100 --concurrency 4 --seconds 10 --size 204800 --pid $(pidof pagecast)"
 )]
 pub struct Arguments {
     /// The core, by IP address

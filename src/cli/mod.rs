@@ -9,6 +9,7 @@ pub mod group;
 pub mod load;
 pub mod page;
 pub mod phone;
+pub mod probe;
 pub mod serve;
 
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ pub const FAILED: u8 = 1;
 pub enum Command {
     /// Run the server in the foreground until SIGTERM or SIGINT.
     Serve(serve::Arguments),
-    /// Print every effective setting and where it came from; touches no network.
+    /// Print every effective setting and where it came from; touches no network unless asked to probe.
     Check(check::Arguments),
     /// Run the whole service on loopback with built-in neighbours and page a picture to a group.
     Demo(demo::Arguments),

@@ -1,0 +1,123 @@
+//! `check --probe`: asks each neighbour one harmless question.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use crate::config::node::NodeSettings;
+use crate::sip::message::{Limits, Message, Method, Writer};
+use crate::sip::uri::Uri;
+use crate::xdms::client::Client;
+use crate::xdms::server::OPERATOR;
+
+/// Longest wait for one answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A request over UDP is sent so often.
+const TRIES: u32 = 3;
+
+/// Prints a line for each neighbour; whether all of them answered.
+pub async fn probe(settings: &NodeSettings) -> bool {
+    let scscf = &settings.config.core.scscf;
+    let answers = [
+        ("S-CSCF", scscf.as_str(), options(scscf).await),
+        ("XDMS", settings.resolver.root.as_str(), groups(&settings.resolver.root).await),
+        ("HSS", "-", Ok("off (sh.enabled)".to_owned())),
+        (
+            "store",
+            &*settings.config.node.data_dir.to_string_lossy(),
+            write(&settings.config.node.data_dir),
+        ),
+    ];
+    for (who, at, answer) in &answers {
+        match answer {
+            Ok(what) => println!("{who:<7} {at}  ok: {what}"),
+            Err(why) => println!("{who:<7} {at}  FAILED: {why}"),
+        }
+    }
+    answers.iter().all(|(_, _, answer)| answer.is_ok())
+}
+
+/// OPTIONS; any response shows that somebody speaks SIP there.
+async fn options(uri: &str) -> Result<String, String> {
+    let parsed = Uri::parse(uri).map_err(|error| error.to_string())?;
+    let (host, port) = (parsed.host().trim_matches(['[', ']']), parsed.port().unwrap_or(5060));
+    let mut addresses = tokio::net::lookup_host((host, port)).await.map_err(|e| e.to_string())?;
+    let to = addresses.next().ok_or("its name has no address")?;
+    let tcp = parsed.param("transport").is_some_and(|it| it.eq_ignore_ascii_case("tcp"));
+    let answer = if tcp { over_tcp(uri, to).await } else { over_udp(uri, to).await }?;
+    let message = Message::parse(answer, &Limits::default())
+        .map_err(|malformed| format!("no SIP message: {}", malformed.what))?;
+    let status = message.status().ok_or("a request instead of an answer")?;
+    Ok(format!("OPTIONS answered {status} {}", message.reason()))
+}
+
+fn request(uri: &str, own: SocketAddr, protocol: &str) -> Result<Bytes, String> {
+    let random = getrandom::u64().map_err(|error| error.to_string())?;
+    let mut out = Writer::request(&Method::Options, uri);
+    out.header("Via", format!("SIP/2.0/{protocol} {own};branch=z9hG4bK{random:016x};rport"));
+    out.header("Max-Forwards", "70");
+    out.header("From", format!("<sip:probe@{own}>;tag={random:x}"));
+    out.header("To", format!("<{uri}>"));
+    out.header("Call-ID", format!("probe-{random:016x}"));
+    out.header("CSeq", "1 OPTIONS");
+    Ok(out.finish(None))
+}
+
+async fn over_udp(uri: &str, to: SocketAddr) -> Result<Bytes, String> {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).await.map_err(|error| error.to_string())?;
+    socket.connect(to).await.map_err(|error| error.to_string())?;
+    let own = socket.local_addr().map_err(|error| error.to_string())?;
+    let request = request(uri, own, "UDP")?;
+    let mut buffer = vec![0; 65_536];
+    for _ in 0..TRIES {
+        socket.send(&request).await.map_err(|error| error.to_string())?;
+        if let Ok(received) = timeout(PATIENCE, socket.recv(&mut buffer)).await {
+            let octets = received.map_err(|error| error.to_string())?;
+            return Ok(Bytes::copy_from_slice(&buffer[..octets]));
+        }
+    }
+    Err(format!("no answer to {TRIES} OPTIONS over UDP"))
+}
+
+async fn over_tcp(uri: &str, to: SocketAddr) -> Result<Bytes, String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(to).await?;
+        let own = stream.local_addr()?;
+        let request = request(uri, own, "TCP").map_err(std::io::Error::other)?;
+        stream.write_all(&request).await?;
+        let mut buffer = Vec::new();
+        // Its head is enough.
+        while memchr::memmem::find(&buffer, b"\r\n\r\n").is_none() {
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(Bytes::from(buffer))
+    };
+    let answer = timeout(PATIENCE, exchange).await.map_err(|_| "no answer over TCP".to_owned())?;
+    answer.map_err(|error: std::io::Error| error.to_string())
+}
+
+/// The list of groups, as the operator.
+async fn groups(root: &str) -> Result<String, String> {
+    let client = Client::new(root).map_err(|error| error.to_string())?;
+    let listed = timeout(PATIENCE, client.list(OPERATOR)).await;
+    let listed = listed.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+    Ok(format!("{} groups", listed.len()))
+}
+
+/// A file written, read back and removed.
+fn write(folder: &Path) -> Result<String, String> {
+    let path = folder.join(format!("probe-{}", std::process::id()));
+    let done = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&path, b"probe"))
+        .and_then(|()| std::fs::read(&path))
+        .and_then(|_| std::fs::remove_file(&path));
+    done.map(|()| "written and removed".to_owned()).map_err(|error| error.to_string())
+}
