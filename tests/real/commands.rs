@@ -550,3 +550,27 @@ async fn the_demo_succeeds() {
     assert!(demo.out.contains("call flow of page") && demo.out.contains("INVITE"), "{}", demo.out);
     assert!(!demo.out.contains("BAD"), "{}", demo.out);
 }
+
+/// Neighbours that answer are told from those that do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probing() {
+    let net = Net::new(&[]).await;
+    let (xcap, core) = (net.server.xcap, net.core.uri());
+    let nobody = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
+    let nobody = format!("sip:{}", nobody.local_addr().expect("bound"));
+    for (scscf, status, told) in [(core, 0, "answered 200"), (nobody, 1, "FAILED")] {
+        let folder = Folder::new();
+        let root = format!("xdms.root=\"http://{xcap}/xcap-root\"");
+        let mut all = arguments(&folder, &scscf, &[&root]);
+        all.insert(0, "check".to_owned());
+        all.push("--probe".to_owned());
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let probed = run(&folder, &all).await;
+        assert_eq!(probed.status, Some(status), "{probed:?}");
+        let line = |name: &str| probed.out.lines().find(|line| line.starts_with(name));
+        assert!(line("S-CSCF").is_some_and(|line| line.contains(told)), "{probed:?}");
+        assert!(line("XDMS").is_some_and(|line| line.contains("ok: 0 groups")), "{probed:?}");
+        assert!(line("store ").is_some_and(|line| line.contains("ok")), "{probed:?}");
+    }
+    net.server.ends().await;
+}
