@@ -459,7 +459,8 @@ fn reports_about_a_copy() {
         let Ok(Some(Piece::Head(head))) = decoder.next() else { panic!("a head") };
         *head
     };
-    let waiting = || {
+    let direct = PeerMedia { path: vec![uri("msrp://peer:2/p;tcp")], ..peer() };
+    let waiting = |peer: &PeerMedia| {
         let mut copy = Copy::new();
         let settings = Settings::default();
         let own = uri("msrp://us:1/own;tcp");
@@ -469,7 +470,7 @@ fn reports_about_a_copy() {
             Arc::clone(&copy.spool),
             1,
             &own,
-            &peer(),
+            peer,
             "copy1".into(),
         );
         publish(&copy.spool, b"hello", true);
@@ -488,8 +489,11 @@ fn reports_about_a_copy() {
         ("Message-ID: copy1\r\nByte-Range: 1-5/5\r\n", false),
         ("Byte-Range: 1-5/5\r\nStatus: 000 200 OK\r\n", false),
     ];
-    for (lines, counts) in cases {
-        let mut copy = waiting();
+    let peers = [(&direct, false), (&peer(), true)];
+    for ((peer, relayed), (lines, counts)) in
+        peers.into_iter().flat_map(|peer| cases.map(|case| (peer, case)))
+    {
+        let mut copy = waiting(peer);
         copy.send.report(copy.now, &report(lines), &mut copy.told);
         copy.told();
         copy.respond(b'a', 200);
@@ -499,11 +503,14 @@ fn reports_about_a_copy() {
             assert_eq!(copy.send.next_wake(), Some(copy.now + secs(30)));
             copy.now += secs(30);
             copy.wake();
-            assert_eq!(copy.told(), [LegMedia::Quiet]);
+            // Behind a relay the 200 alone was not the recipient's word; silence is no failure.
+            let told = copy.told();
+            assert_eq!(told.last(), Some(&LegMedia::Quiet), "{lines}");
+            assert_eq!(told.contains(&LegMedia::Delivered { octets: 5 }), relayed, "{lines}");
         }
     }
     for (code, cause) in [(408, MediaFailure::Timeout), (413, MediaFailure::Status(413))] {
-        let mut copy = waiting();
+        let mut copy = waiting(&peer());
         copy.told();
         let lines = format!("Message-ID: copy1\r\nByte-Range: 1-5/5\r\nStatus: 000 {code}\r\n");
         copy.send.report(copy.now, &report(&lines), &mut copy.told);
@@ -754,4 +761,20 @@ fn a_body_without_a_type_must_be_empty() {
     assert_eq!(recipient.end(Flag::Last), None);
     let huge = page_head("Byte-Range: 1-*/101\r\n");
     assert_eq!(recipient.head(&huge, 100), Verdict::Skip(413));
+}
+
+/// What stands inside the envelope decides: a notification is taken, anything else is not for a one-way leg.
+#[test]
+fn an_envelope_from_a_recipient_is_judged_by_its_content() {
+    let head = send("Message-ID: mess1\r\nContent-Type: message/cpim\r\n", true);
+    let envelope = |content_type: &str| {
+        format!("From: <sip:b@h>\r\nTo: <sip:a@h>\r\n\r\nContent-Type: {content_type}\r\n\r\nx")
+    };
+    for (content_type, code) in [("message/imdn+xml", Some(200)), ("text/plain", None)] {
+        let mut recipient = FromRecipient::default();
+        assert_eq!(recipient.head(&head, 1000), Verdict::Take);
+        let verdict = recipient.body(envelope(content_type).as_bytes());
+        assert_eq!(verdict == Verdict::Skip(403), code.is_none(), "{content_type}");
+        assert_eq!(recipient.end(Flag::Last), code, "{content_type}");
+    }
 }
