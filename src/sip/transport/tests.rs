@@ -461,3 +461,40 @@ async fn a_fake_wire_carries_both_ways() {
     );
     assert_eq!(wire.try_sent(), None);
 }
+
+/// B10: a CANCEL sent right behind its INVITE reaches the INVITE's thread, and after it, whichever socket took them.
+#[tokio::test]
+async fn a_cancel_never_overtakes_its_invite() {
+    let mut bound = Transport::<u32>::bind(&settings(), 2, &Dns::Zone(Zone::default())).unwrap();
+    let address = bound[0].addresses().unwrap()[0].1;
+    let (mut one, mut zero) =
+        (bound.pop().unwrap().start().unwrap(), bound.pop().unwrap().start().unwrap());
+    let mut owners = [0, 0];
+    for call in 0..100 {
+        // a new socket each time, so that the kernel gives some of them to each thread
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let invite =
+            incoming("SIP/2.0/UDP 127.0.0.1:1;branch=z9hG4bK1", &format!("call-{call}@ue"));
+        let invite = invite.replace("OPTIONS", "INVITE");
+        peer.send_to(invite.as_bytes(), address).await.unwrap();
+        peer.send_to(invite.replace("INVITE", "CANCEL").as_bytes(), address).await.unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            let (thread, up) = timeout(SOON, async {
+                tokio::select! {
+                    up = zero.recv() => (0, up),
+                    up = one.recv() => (1, up),
+                }
+            })
+            .await
+            .expect("it arrives");
+            if let Inbound::Message { bytes, .. } = up {
+                seen.push((thread, bytes.slice(..6)));
+            }
+        }
+        let owner = seen[0].0;
+        assert_eq!(seen, [(owner, "INVITE".into()), (owner, "CANCEL".into())], "call {call}");
+        owners[owner] += 1;
+    }
+    assert!(owners.iter().all(|calls| *calls > 10), "calls spread over threads: {owners:?}");
+}
