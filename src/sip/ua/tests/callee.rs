@@ -727,3 +727,21 @@ fn messages_know_their_call() {
     let foreign = answer(&Ask::new("OPTIONS").write(), 200, "t", "", None);
     assert_eq!(bench.ua.call_of(&foreign), None);
 }
+
+/// B18: a PRACK that does not come holds up nobody: a CANCEL meanwhile is answered at once, and the 183 rests.
+#[test]
+fn a_cancel_does_not_wait_for_a_prack() {
+    let mut bench = Bench::new();
+    let ask = with_100rel();
+    let (call, _) = invited(&mut bench, &ask);
+    rings(&mut bench, call);
+    assert_eq!(bench.send().one(Name::Require), "100rel");
+    bench.gets(Ask { branch: ask.branch, ..Ask::new("CANCEL") }.write());
+    assert_eq!(
+        (bench.kinds(), bench.heard()),
+        ("200 CANCEL, 487 INVITE".into(), "Cancelled".into())
+    );
+    bench.after(seconds(40));
+    let later = bench.kinds();
+    assert!(!later.contains("183") && !later.contains("500"), "{later}");
+}
