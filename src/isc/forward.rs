@@ -203,7 +203,7 @@ fn way_back(via: &Via<'_>, flow: Flow) -> Option<Target> {
     };
     if protocol == Protocol::Udp && flow.protocol == Protocol::Udp {
         let peer = format!("{host}:{port}").parse().ok()?;
-        return Some(Target::Flow(Flow { protocol, local: flow.local, peer, connection: 0 }));
+        return Some(Target::Flow(Flow { peer, connection: 0, vouched: false, ..flow }));
     }
     let transport = via.transport.to_ascii_lowercase();
     Some(Target::NextHop {

@@ -83,7 +83,7 @@ pub struct Origin {
 ///
 /// ISC-017, ISC-018, ISC-025, ISC-074: only a trusted peer asserts anything; a plain core knows no charging.
 pub fn facts(desk: &Desk<'_>, message: &Message, flow: &Flow) -> Facts {
-    let trusted = desk.trust.holds(flow.peer.ip());
+    let trusted = desk.trust.admits(flow);
     if !trusted {
         return Facts::default();
     }

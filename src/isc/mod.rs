@@ -231,7 +231,7 @@ impl Isc {
     /// IM-023, IM-037, ISC-005, ISC-021: for a user or a foreign group, and with more Route behind our entry. A leg of
     /// our own is never expanded again, whoever it is for.
     fn pass_on(&mut self, message: &Message, flow: Flow) -> Option<Output> {
-        if !self.trust.holds(flow.peer.ip()) {
+        if !self.trust.admits(&flow) {
             return None;
         }
         if !message.is_request() {

@@ -47,6 +47,8 @@ pub struct Flow {
     pub peer: SocketAddr,
     /// Which connection, 0 for UDP. Unique in this process.
     pub connection: u64,
+    /// The peer has shown a certificate with a name that is trusted (ISC-001); never for UDP and TCP.
+    pub vouched: bool,
 }
 
 /// Where a message is to go.

@@ -52,6 +52,7 @@ fn feed(world: &mut World, bytes: Vec<u8>) {
         local: "192.0.2.10:5060".parse().expect("an address"),
         peer: "192.0.2.40:5060".parse().expect("an address"),
         connection: 0,
+        vouched: false,
     };
     match Message::parse(Bytes::from(bytes), &Limits::default()) {
         Ok(message) => world.isc.receive(world.now, message, flow),

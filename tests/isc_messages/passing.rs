@@ -87,6 +87,7 @@ fn its_answers_go_back_the_way_it_came() {
         local: "192.0.2.10:5060".parse().expect("an address"),
         peer: "192.0.2.40:5060".parse().expect("an address"),
         connection: 0,
+        vouched: false,
     };
     assert_eq!(sent.to, Hop::Flow(came));
     // A node that knows nothing of the request finds the way by its Via.

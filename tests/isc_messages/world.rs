@@ -75,6 +75,7 @@ impl World {
             local: "192.0.2.10:5060".parse().expect("an address"),
             peer: peer.parse().expect("an address"),
             connection: 0,
+            vouched: false,
         };
         let message = parse(text);
         self.isc.receive(self.now, message, flow);

@@ -258,6 +258,7 @@ impl Scscf {
             local: "127.0.0.1:5090".parse().expect("an address"),
             peer: "127.0.0.1:5060".parse().expect("an address"),
             connection,
+            vouched: false,
         }
     }
 

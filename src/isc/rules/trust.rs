@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// The core peers by address.
+use crate::sip::Flow;
+
+/// The core peers by address, or by the name in the certificate they have shown.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     peers: Vec<IpNet>,
@@ -17,9 +19,15 @@ impl Trust {
         Self { peers: peers.to_vec() }
     }
 
-    /// Whether requests of this peer are served and its assertions believed.
+    /// Whether requests that came this way are served and their assertions believed: the transport has verified a
+    /// certificate with one of the trusted names, or the address is one of the core.
     ///
     /// ISC-001, ISC-017 (TS 24.229 4.4, RFC 3325 §5).
+    pub fn admits(&self, flow: &Flow) -> bool {
+        flow.vouched || self.holds(flow.peer.ip())
+    }
+
+    /// Whether this is an address of the core.
     pub fn holds(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.peers.iter().any(|net| net.contains(&peer))
@@ -65,6 +73,7 @@ pub fn list_is_confidential(trusted: bool, tls: bool, require_tls: bool) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::Protocol;
 
     /// Proves ISC-001.
     #[test]
@@ -83,6 +92,21 @@ mod tests {
             assert_eq!(trust.holds(peer.parse().expect("an address")), trusted, "{peer}");
         }
         assert!(!Trust::default().holds(IpAddr::from([127, 0, 0, 1])));
+    }
+
+    /// Proves ISC-001, ISC-017.
+    #[test]
+    fn a_certificate_vouches_where_the_address_does_not() {
+        let trust = Trust::new(&["10.1.0.0/16".parse().expect("a network")]);
+        for (peer, vouched, trusted) in [
+            ("10.1.2.3:5061", false, true),
+            ("192.0.2.1:5061", true, true),
+            ("192.0.2.1:5061", false, false),
+        ] {
+            let peer = peer.parse().expect("an address");
+            let flow = Flow { protocol: Protocol::Tls, local: peer, peer, connection: 1, vouched };
+            assert_eq!(trust.admits(&flow), trusted, "{peer} {vouched}");
+        }
     }
 
     /// Proves UL-035.

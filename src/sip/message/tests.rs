@@ -85,6 +85,7 @@ fn an_answer_echoes_bytes_and_says_where_the_request_came_from() {
         local: "127.0.0.1:5060".parse().unwrap(),
         peer: "192.0.2.9:5070".parse().unwrap(),
         connection: 0,
+        vouched: false,
     };
     let mut writer = Writer::response_from(&message, &flow, 180, reason_phrase(180), Some("00tag"));
     writer

@@ -154,7 +154,7 @@ impl<K: Key> Hub<K> {
         let connection = self.next.fetch_add(1, Ordering::Relaxed);
         let (queue, items) = mpsc::unbounded_channel();
         let line = Arc::new(Line {
-            flow: Flow { protocol, local, peer, connection },
+            flow: Flow { protocol, local, peer, connection, vouched: false },
             queue,
             queued: AtomicUsize::new(0),
             end: Notify::new(),

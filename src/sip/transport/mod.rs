@@ -454,7 +454,13 @@ impl<K: Key> Transport<K> {
             return None;
         }
         count(&self.hub.counters.datagrams);
-        let flow = Flow { protocol: Protocol::Udp, local: self.udp[at].local, peer, connection: 0 };
+        let flow = Flow {
+            protocol: Protocol::Udp,
+            local: self.udp[at].local,
+            peer,
+            connection: 0,
+            vouched: false,
+        };
         let bytes = Bytes::copy_from_slice(data);
         let owner = owner_of(&bytes, self.hub.inboxes.len());
         let message = Inbound::Message { bytes, flow };

@@ -440,6 +440,7 @@ async fn a_fake_wire_carries_both_ways() {
         local: "127.0.0.1:5060".parse().unwrap(),
         peer: "192.0.2.7:5062".parse().unwrap(),
         connection: 0,
+        vouched: false,
     };
     wire.deliver(incoming("SIP/2.0/UDP 192.0.2.7:5062;branch=z9hG4bK1", "lm-01").into(), flow)
         .await;

@@ -47,6 +47,7 @@ pub fn flow(protocol: Protocol) -> Flow {
         local: "192.0.2.1:5060".parse().expect("an address"),
         peer: "192.0.2.9:5060".parse().expect("an address"),
         connection: 0,
+        vouched: false,
     }
 }
 

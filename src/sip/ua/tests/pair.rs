@@ -35,6 +35,7 @@ impl End {
             local: own.parse().expect("an address"),
             peer: peer.parse().expect("an address"),
             connection: 0,
+            vouched: false,
         };
         Self {
             ua: Ua::new(settings, move || noise.next()),

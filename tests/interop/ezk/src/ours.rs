@@ -71,7 +71,7 @@ impl Ours {
         tokio::select! {
             received = self.socket.recv_from(&mut buffer) => {
                 let (length, peer) = received.expect("loopback delivers");
-                let flow = Flow { protocol: Protocol::Udp, local: self.local, peer, connection: 0 };
+                let flow = Flow { protocol: Protocol::Udp, local: self.local, peer, connection: 0, vouched: false };
                 let now = self.now();
                 match Message::parse(Bytes::copy_from_slice(&buffer[..length]), &Limits::default()) {
                     Ok(message) => self.ua.receive(now, message, flow),
