@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::lab::phone::{PageOutcome, PageRequest, Phone, Recipients, Settings};
+use crate::lab::phone::{GiveUp, PageOutcome, PageRequest, Phone, Recipients, Settings};
 
 /// Options of `page`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// Ask to stay unknown to the recipients
     #[arg(long)]
     pub anonymous: bool,
+    /// Give up when nobody has answered after so long
+    #[arg(long, value_name = "SECONDS")]
+    pub cancel_after: Option<u64>,
 }
 
 /// Who gets it.
@@ -73,6 +77,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         let mut request = PageRequest::new(to, &content_type, body);
         request.file_name = file_name;
         request.privacy = arguments.anonymous.then(|| "id".to_owned());
+        request.give_up = arguments
+            .cancel_after
+            .map(|seconds| GiveUp::Cancel { after: Duration::from_secs(seconds) });
         let outcome = phone.page(&request).await;
         print!("{}", told(&outcome));
         let complaints = phone.complaints();

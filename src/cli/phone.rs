@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::lab::phone::{Behaviour, Phone, Received, Settings};
+use crate::lab::phone::{Answer, Behaviour, Phone, Provisional, Received, Settings};
 
 /// Options of `phone`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,24 @@ pub struct Arguments {
     /// End after so many pages
     #[arg(long, value_name = "N")]
     pub pages: Option<u64>,
+    /// Refuse every call with this status
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(300..700))]
+    pub refuse: Option<u16>,
+    /// Ring, and never answer
+    #[arg(long, conflicts_with = "refuse")]
+    pub ring: bool,
+}
+
+impl Arguments {
+    fn behaviour(&self) -> Behaviour {
+        let (provisional, answer) = match self.refuse {
+            Some(status) => (Provisional::None, Answer::Refuse { status }),
+            None if self.ring => (Provisional::Ringing, Answer::Never),
+            None => (Provisional::None, Answer::Accept),
+        };
+        // The page is on disk as soon as it is whole, not when the server is done with the call.
+        Behaviour { provisional, answer, hangs_up_after_page: true, ..Behaviour::default() }
+    }
 }
 
 /// Takes pages until a signal ends it.
@@ -30,8 +48,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     super::client(async {
         std::fs::create_dir_all(&arguments.out)
             .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
-        // The page is on disk as soon as it is whole, not when the server is done with the call.
-        let behaviour = Behaviour { hangs_up_after_page: true, ..Behaviour::default() };
+        let behaviour = arguments.behaviour();
         let settings = Settings { behaviour, ..Settings::new(&arguments.core, &arguments.aor) };
         let phone =
             Phone::start(settings).await.map_err(|error| format!("{}: {error}", arguments.core))?;
