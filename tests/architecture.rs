@@ -74,6 +74,7 @@ const PURE: &[&str] = &[
     "sip::uri",
     "sip::transaction",
     "sip::dialog",
+    "sip::digest",
     "sip::ua",
     "isc::rules",
     "msrp::codec",

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::lab::phone::{GiveUp, PageOutcome, PageRequest, Phone, Recipients, Settings};
+use super::phone::Line;
+use crate::lab::phone::{GiveUp, PageOutcome, PageRequest, Phone, Recipients};
 
 /// Options of `page`.
 #[derive(Debug, clap::Args)]
@@ -14,9 +15,8 @@ use crate::lab::phone::{GiveUp, PageOutcome, PageRequest, Phone, Recipients, Set
     after_help = "Example:\n  pagecast page --core sip:127.0.0.1:5060 --from sip:alice@ims.test \\\n      --list sip:bob@ims.test,sip:carol@ims.test --text \"Lunch at 12?\""
 )]
 pub struct Arguments {
-    /// The core, by IP address; never the server itself
-    #[arg(long, value_name = "URI")]
-    pub core: String,
+    #[command(flatten)]
+    pub line: Line,
     /// Who sends
     #[arg(long, value_name = "URI")]
     pub from: String,
@@ -71,9 +71,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 entries: arguments.to.list.clone(),
             },
         };
-        let phone = Phone::start(Settings::new(&arguments.core, &arguments.from))
+        let core = &arguments.line.core;
+        let phone = Phone::start(arguments.line.settings(&arguments.from))
             .await
-            .map_err(|error| format!("{}: {error}", arguments.core))?;
+            .map_err(|error| format!("{core}: {error}"))?;
         let mut request = PageRequest::new(to, &content_type, body);
         request.file_name = file_name;
         request.privacy = arguments.anonymous.then(|| "id".to_owned());
@@ -83,7 +84,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         let outcome = phone.page(&request).await;
         print!("{}", told(&outcome));
         let complaints = phone.complaints();
-        phone.stop().await.map_err(|error| format!("{}: {error}", arguments.core))?;
+        phone.stop().await.map_err(|error| format!("{core}: {error}"))?;
         super::complain(&complaints)?;
         match (outcome.succeeded(), outcome.report) {
             (true, Some(200)) => Ok(()),

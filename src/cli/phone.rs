@@ -1,9 +1,11 @@
 //! `phone`: one receiving phone.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::lab::phone::{Answer, Behaviour, Phone, Provisional, Received, Settings};
+use crate::lab::Auth;
+use crate::lab::phone::{Answer, Behaviour, Phone, Provisional, Received, Settings, Standing};
 
 /// Options of `phone`.
 #[derive(Debug, clap::Args)]
@@ -11,9 +13,8 @@ use crate::lab::phone::{Answer, Behaviour, Phone, Provisional, Received, Setting
     after_help = "Example:\n  pagecast phone --core sip:127.0.0.1:5060 --as sip:bob@ims.test --out inbox/bob"
 )]
 pub struct Arguments {
-    /// The core, by IP address
-    #[arg(long, value_name = "URI")]
-    pub core: String,
+    #[command(flatten)]
+    pub line: Line,
     /// Who the phone is
     #[arg(long = "as", value_name = "URI")]
     pub aor: String,
@@ -43,20 +44,72 @@ impl Arguments {
     }
 }
 
+/// How a phone is connected to its core.
+#[derive(Debug, clap::Args)]
+pub struct Line {
+    /// The core: the P-CSCF, the I-CSCF with --visited, or the demo's core
+    #[arg(long, value_name = "URI")]
+    pub core: String,
+    /// SIP Digest: private identity and password
+    #[arg(long, value_name = "USER:PASS", value_parser = Auth::password)]
+    pub auth: Option<Auth>,
+    /// AKAv1-MD5: private identity, K and OPc in hexadecimal
+    #[arg(long, value_name = "USER:K:OPC", value_parser = Auth::aka, conflicts_with = "auth")]
+    pub aka: Option<Auth>,
+    /// Be the P-CSCF too, in this network: Path, P-Asserted-Identity, P-Charging-Vector
+    #[arg(long, value_name = "NETWORK")]
+    pub visited: Option<String>,
+    /// Where to take SIP and MSRP [default: the address towards the core, a free port]
+    #[arg(long, value_name = "IP[:PORT]", value_parser = address)]
+    pub bind: Option<SocketAddr>,
+    /// Seconds the registration is asked for
+    #[arg(long, value_name = "N", default_value_t = 3600)]
+    pub expires: u32,
+}
+
+impl Line {
+    /// A phone's settings for this identity.
+    pub(super) fn settings(&self, aor: &str) -> Settings {
+        Settings {
+            auth: self.auth.clone().or_else(|| self.aka.clone()),
+            visited: self.visited.clone(),
+            bind: self.bind,
+            expires: self.expires,
+            ..Settings::new(&self.core, aor)
+        }
+    }
+}
+
+/// An address with or without a port.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let ip = |_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
+    text.parse().or_else(ip).map_err(|_| "an IP address, with or without a port".to_owned())
+}
+
 /// Takes pages until a signal ends it.
 pub fn run(arguments: &Arguments) -> ExitCode {
     super::client(async {
         std::fs::create_dir_all(&arguments.out)
             .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
         let behaviour = arguments.behaviour();
-        let settings = Settings { behaviour, ..Settings::new(&arguments.core, &arguments.aor) };
-        let phone =
-            Phone::start(settings).await.map_err(|error| format!("{}: {error}", arguments.core))?;
-        println!("phone {} registered from {}", arguments.aor, phone.address());
+        let settings = Settings { behaviour, ..arguments.line.settings(&arguments.aor) };
+        let (aor, core) = (&arguments.aor, &arguments.line.core);
+        let phone = Phone::start(settings).await.map_err(|error| format!("{core}: {error}"))?;
+        println!("phone {aor} registered from {}", phone.address());
+        let mut standing = phone.standing();
         let mut pages = 0;
         loop {
             let page = tokio::select! {
                 page = phone.received() => page,
+                Ok(()) = standing.changed() => {
+                    match &*standing.borrow_and_update() {
+                        Standing::Registered => {
+                            println!("phone {aor} registered from {}", phone.address());
+                        }
+                        Standing::Lost(why) => println!("phone {aor} lost its registration: {why}"),
+                    }
+                    continue;
+                }
                 () = super::interrupted() => None,
             };
             let Some(page) = page else { break };
@@ -67,7 +120,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             }
         }
         let complaints = phone.complaints();
-        phone.stop().await.map_err(|error| format!("{}: {error}", arguments.core))?;
+        phone.stop().await.map_err(|error| format!("{core}: {error}"))?;
         super::complain(&complaints)
     })
 }

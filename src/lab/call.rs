@@ -20,6 +20,8 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(32);
 /// What a phone says it is (RFC 3261 §20.41 and the OMA product token).
 pub(super) const PRODUCT: &str = "IM-client/OMA1.0 pagecast-lab";
 pub(super) const FEATURE: &str = "+g.oma.sip-im.large-message";
+/// What a phone registers that it can.
+pub(super) const FEATURES: &str = "+g.oma.sip-im;+g.oma.sip-im.large-message";
 pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS";
 
 /// Sends again and again until dropped, or until it is of no use any more.
@@ -66,6 +68,8 @@ pub(super) struct Dialog {
     pub(super) last: Option<(u32, Method, Bytes)>,
     /// Where the first request goes, whatever the route.
     pub(super) core: SocketAddr,
+    /// There is no core between the two ends.
+    pub(super) unproxied: bool,
 }
 
 impl Dialog {
@@ -95,15 +99,9 @@ impl Dialog {
     }
 
     /// Where requests in this dialog go.
-    pub(super) fn next_hop(&self) -> Way {
+    pub(super) async fn next_hop(&self) -> Way {
         let first = self.route.first().map(String::as_str);
-        let uri = first.and_then(|route| NameAddr::parse(route.as_bytes())).map(|route| route.uri);
-        let uri = Uri::parse(uri.unwrap_or(&self.target)).ok();
-        let to = uri.and_then(|uri| {
-            let host = uri.host().trim_start_matches('[').trim_end_matches(']');
-            Some(SocketAddr::new(host.parse().ok()?, uri.port().unwrap_or(5060)))
-        });
-        Way::Udp(to.unwrap_or(self.core))
+        Way::Udp(hop(first, &self.target).await.unwrap_or(self.core))
     }
 
     /// Takes the remote end out of a response to our INVITE.
@@ -118,7 +116,7 @@ impl Dialog {
         }
         let mut route = record_route(response);
         route.reverse();
-        self.complaints.check(!route.is_empty(), || {
+        self.complaints.check(!route.is_empty() || self.unproxied, || {
             format!("phone: {response:?} has lost the core's Record-Route")
         });
         self.route = route;
@@ -194,10 +192,27 @@ impl Dialog {
     }
 
     /// Sends BYE and waits for its answer.
-    pub(super) fn bye(&mut self) -> Repeat {
+    pub(super) async fn bye(&mut self) -> Repeat {
         let bytes = self.request(&Method::Bye, &[]);
-        Repeat::start(&self.wire, self.next_hop(), bytes)
+        Repeat::start(&self.wire, self.next_hop().await, bytes)
     }
+}
+
+/// The address a request goes to: that of its topmost Route, else of its target. Names are asked of the system.
+pub(super) async fn hop(route: Option<&str>, target: &str) -> Option<SocketAddr> {
+    let route = route.and_then(|route| NameAddr::parse(route.as_bytes())).map(|route| route.uri);
+    address_of(route.unwrap_or(target)).await
+}
+
+/// The address behind a SIP URI; A and AAAA records only, the first one there is.
+pub(super) async fn address_of(uri: &str) -> Option<SocketAddr> {
+    let uri = Uri::parse(uri).ok()?;
+    let host = uri.host().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port().unwrap_or(5060);
+    if let Ok(ip) = host.parse() {
+        return Some(SocketAddr::new(ip, port));
+    }
+    tokio::net::lookup_host((host, port)).await.ok()?.next()
 }
 
 /// The CSeq, taken apart.

@@ -42,9 +42,9 @@ pub(super) async fn answer(callee: Callee<'_>, invite: &Message, way: Way) -> Re
     let began = Instant::now();
     let local_tag = token(6);
     let mut route = record_route(invite);
-    callee
-        .complaints
-        .check(!route.is_empty(), || format!("phone: {invite:?} without the core's Record-Route"));
+    callee.complaints.check(!route.is_empty() || callee.who.unproxied, || {
+        format!("phone: {invite:?} without the core's Record-Route")
+    });
     route.shrink_to_fit();
     let target = match invite.contact() {
         Some(contact) => contact.uri.to_owned(),
@@ -67,6 +67,7 @@ pub(super) async fn answer(callee: Callee<'_>, invite: &Message, way: Way) -> Re
         cseq: 0,
         last: None,
         core: callee.who.core,
+        unproxied: callee.who.unproxied,
     };
     let mut received = Received::of(&callee.who.aor, invite);
     check_server(&callee, invite);
@@ -424,7 +425,7 @@ impl Call<'_> {
     }
 
     async fn hang_up(&mut self) {
-        let repeat = self.dialog.bye();
+        let repeat = self.dialog.bye().await;
         self.received.ended = Ended::HungUp;
         let until = Instant::now() + TIMEOUT;
         while let Ok(Some(arrived)) = timeout_at(until, self.callee.inbox.recv()).await {
@@ -492,6 +493,9 @@ fn check_server(callee: &Callee, invite: &Message) {
         invite.text(Name::AcceptContact).is_some_and(|value| value.contains(FEATURE)),
         "Accept-Contact lacks the feature tag",
     );
+    if callee.who.visited.is_some() {
+        return; // a P-CSCF gets what its phone does not
+    }
     for inner in [Name::PServedUser, Name::PChargingVector] {
         complain(invite.header(inner).is_none(), "a header of the core's inside");
     }

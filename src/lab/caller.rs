@@ -8,9 +8,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::auth::{Field, Keyring};
 use super::call::{ALLOW, CSeqOf, Dialog, FEATURE, PRODUCT, Repeat, TIMEOUT};
 use super::media::{self, Held, Media, Outgoing, SentPage};
-use super::phone::{GiveUp, PageOutcome, PageRequest, Reads, Recipients, Who};
+use super::phone::{GiveUp, PageOutcome, PageRequest, Reads, Recipients, WayOut, Who};
+use super::registration::charging;
 use super::wire::{Arrived, Way, Wire};
 use super::{Complaints, sdp, token};
 use crate::content::multipart;
@@ -40,6 +42,7 @@ pub(super) async fn page(caller: Caller<'_>, request: &PageRequest) -> PageOutco
     let held = caller.media.session(Reads::AtOnce);
     let page = envelope(&caller, request, held.session.uri());
     let local_tag = token(6);
+    let way_out = caller.who.way_out().await;
     let mut call = Call {
         dialog: Dialog {
             wire: caller.wire.clone(),
@@ -55,7 +58,12 @@ pub(super) async fn page(caller: Caller<'_>, request: &PageRequest) -> PageOutco
             cseq: 1,
             last: None,
             core: caller.who.core,
+            unproxied: caller.who.unproxied,
         },
+        way_out,
+        keyring: Keyring::new(caller.who.auth.clone()),
+        credentials: None,
+        invite_cseq: 1,
         branch: format!("z9hG4bK{}", token(8)),
         outcome: PageOutcome::default(),
         began,
@@ -65,8 +73,7 @@ pub(super) async fn page(caller: Caller<'_>, request: &PageRequest) -> PageOutco
         caller,
         sdp: page.sdp.clone(),
     };
-    call.invite(request, &page).await;
-    if let Some(answer) = call.final_answer(request).await {
+    if let Some(answer) = call.invite(request, &page).await {
         call.transfer(request, &page, held, &answer).await;
     }
     call.outcome.took = began.elapsed();
@@ -76,6 +83,11 @@ pub(super) async fn page(caller: Caller<'_>, request: &PageRequest) -> PageOutco
 struct Call<'a> {
     caller: Caller<'a>,
     dialog: Dialog,
+    way_out: WayOut,
+    keyring: Keyring,
+    /// Credentials of the INVITE, for its ACK too (RFC 3261 §22.1).
+    credentials: Option<Field>,
+    invite_cseq: u32,
     /// Branch of the INVITE, and so of its CANCEL and the ACK to a refusal.
     branch: String,
     outcome: PageOutcome,
@@ -89,12 +101,41 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn invite(&mut self, request: &PageRequest, page: &Page) {
+    /// INVITE to its final answer; once more with credentials where they are asked for. `Some` is a 2xx, acknowledged.
+    async fn invite(&mut self, request: &PageRequest, page: &Page) -> Option<Message> {
+        self.send_invite(request, page);
+        let answer = self.final_answer(request).await?;
+        if !matches!(answer.status(), Some(401 | 407)) {
+            return Some(answer);
+        }
+        if let Err(why) = self.keyring.challenged(&answer) {
+            self.outcome.problem = Some(why);
+            return None;
+        }
+        self.credentials = self.keyring.field("INVITE", request.request_uri());
+        self.dialog.cseq += 1;
+        self.invite_cseq = self.dialog.cseq;
+        self.branch = format!("z9hG4bK{}", token(8));
+        self.outcome.status = None;
+        self.send_invite(request, page);
+        self.final_answer(request).await
+    }
+
+    fn send_invite(&mut self, request: &PageRequest, page: &Page) {
         let to = self.dialog.remote.clone();
         let mut out = self.begin(&Method::Invite, request.request_uri(), to.as_bytes());
         let who = self.caller.who;
         out.header("Contact", format!("<{}>;{FEATURE}", who.contact));
-        out.header("P-Preferred-Identity", who.name_addr());
+        if who.visited.is_some() {
+            // As a P-CSCF does it (TS 24.229 5.2.6.3).
+            out.header("P-Asserted-Identity", who.name_addr());
+            out.header("P-Charging-Vector", charging(self.dialog.wire.address()));
+        } else {
+            out.header("P-Preferred-Identity", who.name_addr());
+        }
+        if let Some((name, value)) = &self.credentials {
+            out.header(name, value);
+        }
         out.header("Accept-Contact", format!("*;{FEATURE}"));
         out.header("User-Agent", PRODUCT).header("Supported", "100rel, timer");
         out.header("Session-Expires", "1800").header("Min-SE", "90");
@@ -124,7 +165,8 @@ impl Call<'_> {
                 out.finish(Some(("application/sdp", page.sdp.as_bytes())))
             }
         };
-        self.pracks.push((1, Repeat::start(&self.dialog.wire, Way::Udp(who.core), bytes)));
+        let repeat = Repeat::start(&self.dialog.wire, Way::Udp(self.way_out.hop), bytes);
+        self.pracks.push((self.invite_cseq, repeat));
     }
 
     /// The head of the INVITE, its CANCEL, or the ACK to its refusal.
@@ -133,13 +175,16 @@ impl Call<'_> {
         let mut out = Writer::request(method, uri);
         out.via(&dialog.wire.address().to_string(), &self.branch);
         out.header("Max-Forwards", "70");
-        out.header("Route", format!("<sip:{};lr>", dialog.core));
+        for route in &self.way_out.route {
+            out.header("Route", route);
+        }
         out.header("From", &dialog.local).header("To", to);
-        out.header("Call-ID", &dialog.call_id).header("CSeq", format!("1 {}", method.as_str()));
+        out.header("Call-ID", &dialog.call_id);
+        out.header("CSeq", format!("{} {}", self.invite_cseq, method.as_str()));
         out
     }
 
-    /// Waits for the final answer to the INVITE; `Some` is a 2xx, acknowledged.
+    /// Waits for the final answer to the INVITE; `Some` is a 2xx, acknowledged, or a challenge we may answer.
     async fn final_answer(&mut self, request: &PageRequest) -> Option<Message> {
         let mut cancel_at = match request.give_up {
             Some(GiveUp::Cancel { after }) => Some(self.began + after),
@@ -156,7 +201,7 @@ impl Call<'_> {
                         .begin(&Method::Cancel, request.request_uri(), to.as_bytes())
                         .finish(None);
                     cancel =
-                        Some(Repeat::start(&self.dialog.wire, Way::Udp(self.dialog.core), bytes));
+                        Some(Repeat::start(&self.dialog.wire, Way::Udp(self.way_out.hop), bytes));
                     continue;
                 }
                 self.outcome.problem = Some("no final answer".to_owned());
@@ -176,8 +221,10 @@ impl Call<'_> {
                 CSeqOf { method: Method::Prack, number } if status >= 200 => {
                     self.on_prack_answer(number, status);
                 }
+                // The answer to an INVITE without credentials, once more.
+                CSeqOf { method: Method::Invite, number } if number != self.invite_cseq => {}
                 CSeqOf { method: Method::Invite, .. } if status < 200 => {
-                    self.on_provisional(&message, status);
+                    self.on_provisional(&message, status).await;
                 }
                 CSeqOf { method: Method::Invite, .. } => {
                     return self.on_final(&message, status, request).await;
@@ -192,8 +239,8 @@ impl Call<'_> {
         self.dialog.complaints.check(status < 300, || format!("phone: {status} to our PRACK"));
     }
 
-    fn on_provisional(&mut self, message: &Message, status: u16) {
-        self.pracks.retain(|(cseq, _)| *cseq != 1);
+    async fn on_provisional(&mut self, message: &Message, status: u16) {
+        self.pracks.retain(|(cseq, _)| *cseq != self.invite_cseq);
         if status == 100 {
             self.outcome.trying = true;
             return;
@@ -220,8 +267,9 @@ impl Call<'_> {
         if self.caller.who.no_prack {
             return;
         }
-        let prack = self.dialog.request(&Method::Prack, &[("RAck", format!("{rseq} 1 INVITE"))]);
-        let repeat = Repeat::start(&self.dialog.wire, self.dialog.next_hop(), prack);
+        let rack = format!("{rseq} {} INVITE", self.invite_cseq);
+        let prack = self.dialog.request(&Method::Prack, &[("RAck", rack)]);
+        let repeat = Repeat::start(&self.dialog.wire, self.dialog.next_hop().await, prack);
         self.pracks.push((self.dialog.cseq, repeat));
     }
 
@@ -231,7 +279,7 @@ impl Call<'_> {
         status: u16,
         request: &PageRequest,
     ) -> Option<Message> {
-        self.pracks.retain(|(cseq, _)| *cseq != 1);
+        self.pracks.retain(|(cseq, _)| *cseq != self.invite_cseq);
         self.outcome.status = Some(status);
         message.reason().clone_into(&mut self.outcome.reason);
         self.outcome.warning = message.text(Name::Warning).map(str::to_owned);
@@ -245,15 +293,17 @@ impl Call<'_> {
         if status >= 300 {
             // The To of the answer, tag and all (RFC 3261 §17.1.1.3).
             let ack = self.begin(&Method::Ack, request.request_uri(), message.to().raw);
-            self.dialog.wire.send(Way::Udp(self.dialog.core), ack.finish(None)).await;
-            return None;
+            self.dialog.wire.send(Way::Udp(self.way_out.hop), ack.finish(None)).await;
+            let asked = matches!(status, 401 | 407) && self.credentials.is_none();
+            return (asked && self.caller.who.auth.is_some()).then(|| message.clone());
         }
         self.dialog.learn(message);
-        let ack = self.dialog.request_as(&Method::Ack, 1, &[]);
+        let credentials = self.credentials.clone();
+        let ack = self.dialog.request_as(&Method::Ack, self.invite_cseq, credentials.as_slice());
         if self.caller.who.no_ack {
             return Some(message.clone());
         }
-        self.dialog.wire.send(self.dialog.next_hop(), ack.clone()).await;
+        self.dialog.wire.send(self.dialog.next_hop().await, ack.clone()).await;
         self.ack = Some(ack);
         Some(message.clone())
     }
@@ -349,7 +399,7 @@ impl Call<'_> {
 
     /// BYE and its answer.
     async fn hang_up(&mut self) {
-        let repeat = self.dialog.bye();
+        let repeat = self.dialog.bye().await;
         let number = self.dialog.cseq;
         let answered = async {
             while let Some(arrived) = self.caller.inbox.recv().await {
@@ -388,7 +438,7 @@ impl Call<'_> {
             // Every 2xx has its ACK, repeated ones too (RFC 3261 §13.2.2.4).
             Method::Invite if (200..300).contains(&status) => {
                 if let Some(ack) = &self.ack {
-                    self.dialog.wire.send(self.dialog.next_hop(), ack.clone()).await;
+                    self.dialog.wire.send(self.dialog.next_hop().await, ack.clone()).await;
                 }
             }
             Method::Prack if status >= 200 => self.on_prack_answer(cseq.number, status),

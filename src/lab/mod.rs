@@ -6,20 +6,25 @@
 //! ([`Complaints`]); a scenario that ends with one has failed.
 //! Follows RFC 3261, 3262, 4975 as a peer would, and TS 24.229 as far as the core's one service needs it.
 
+mod auth;
 mod call;
 mod callee;
 mod caller;
 pub mod core;
 pub mod load;
 mod media;
+mod milenage;
 pub mod phone;
 pub mod picture;
+mod registration;
 mod sdp;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use auth::Auth;
 
 /// Complaints kept; more of the same tell nothing new.
 const MOST_COMPLAINTS: usize = 1000;

@@ -1,7 +1,7 @@
 //! A phone: registers, sends pages, takes pages.
 //!
 //! Start at [`Phone::start`]; [`Phone::page`] sends, [`Phone::received`] tells what came. How it takes a page is its
-//! [`Behaviour`].
+//! [`Behaviour`]. It keeps itself registered; [`Phone::standing`] tells when that goes wrong.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::call::{FEATURE, PRODUCT, Repeat};
+use super::auth::{Auth, Keyring};
+use super::call::{address_of, hop};
 use super::callee::{self, Callee};
 use super::caller::{self, Caller};
 use super::media::Media;
+use super::registration::{self, Failed, Registration};
 use super::wire::{Arrived, Way, Wire};
 use super::{Complaints, locked, token};
 use crate::content::cpim;
@@ -31,8 +33,10 @@ const CALL_QUEUE: usize = 64;
 const MOST_CALLS: usize = 4096;
 /// Pages that came and were not looked at; beyond it the oldest calls wait.
 const RECEIVED_QUEUE: usize = 4096;
-/// A registration that takes longer has failed.
-const REGISTER_LIMIT: Duration = Duration::from_secs(10);
+/// Seconds a registration is asked for.
+const EXPIRES: u32 = 3600;
+/// Between attempts to register again after one that failed.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// How a phone takes a page.
 #[derive(Debug, Clone)]
@@ -125,11 +129,21 @@ pub enum Reads {
 /// What a phone is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// SIP URI or `host:port` of the core, with an IP address.
+    /// SIP URI or `host:port` of the core.
     pub core: String,
-    /// Address of record.
+    /// Address of record: the public identity.
     pub aor: String,
     pub display: Option<String>,
+    /// What it proves its identity with, where it is asked.
+    pub auth: Option<Auth>,
+    /// The phone is its own P-CSCF, in this network.
+    pub visited: Option<String>,
+    /// Where SIP and MSRP are taken; port 0 takes a free one. `None`: the address towards the core.
+    pub bind: Option<SocketAddr>,
+    /// Sends no REGISTER: there is no core that would want one.
+    pub unregistered: bool,
+    /// Seconds a registration is asked for.
+    pub expires: u32,
     pub behaviour: Behaviour,
     /// Never acknowledges a 2xx.
     pub no_ack: bool,
@@ -144,6 +158,11 @@ impl Settings {
             core: core.to_owned(),
             aor: aor.to_owned(),
             display: None,
+            auth: None,
+            visited: None,
+            bind: None,
+            unregistered: false,
+            expires: EXPIRES,
             behaviour: Behaviour::default(),
             no_ack: false,
             no_prack: false,
@@ -157,8 +176,20 @@ pub(super) struct Who {
     display: Option<String>,
     pub(super) contact: String,
     pub(super) core: SocketAddr,
+    pub(super) auth: Option<Auth>,
+    pub(super) visited: Option<String>,
+    /// It talks to a server without a core between.
+    pub(super) unproxied: bool,
+    /// Where its requests pass, by its registration.
+    service_route: Mutex<Vec<String>>,
     pub(super) no_ack: bool,
     pub(super) no_prack: bool,
+}
+
+/// The way of a request that begins something.
+pub(super) struct WayOut {
+    pub(super) route: Vec<String>,
+    pub(super) hop: SocketAddr,
 }
 
 impl Who {
@@ -168,6 +199,36 @@ impl Who {
             None => format!("<{}>", self.aor),
         }
     }
+
+    /// The home domain: that of the public identity, or of the private one where that is a number.
+    pub(super) fn domain(&self) -> String {
+        let public = Uri::parse(&self.aor).ok().map(|uri| uri.host().to_owned());
+        let private = self.auth.as_ref().and_then(|auth| auth.user().rsplit_once('@'));
+        let private = private.map(|(_, domain)| domain.to_owned());
+        public.filter(|domain| !domain.is_empty()).or(private).unwrap_or_default()
+    }
+
+    /// By the Service-Route (RFC 3608 §5); a phone that is no P-CSCF itself passes its own first.
+    pub(super) async fn way_out(&self) -> WayOut {
+        if self.unproxied {
+            return WayOut { route: Vec::new(), hop: self.core };
+        }
+        let mut route = locked(&self.service_route).clone();
+        let first = hop(route.first().map(String::as_str), "").await;
+        if self.visited.is_none() && first != Some(self.core) {
+            route.insert(0, format!("<sip:{};lr>", self.core));
+            return WayOut { route, hop: self.core };
+        }
+        WayOut { route, hop: first.unwrap_or(self.core) }
+    }
+}
+
+/// Whether a phone is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    Registered,
+    /// And why.
+    Lost(String),
 }
 
 /// Who a page is for.
@@ -373,7 +434,8 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub struct Phone {
     shared: Arc<Shared>,
     received: AsyncMutex<mpsc::Receiver<Received>>,
-    task: JoinHandle<()>,
+    standing: watch::Receiver<Standing>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -384,37 +446,46 @@ struct Shared {
     calls: Mutex<BTreeMap<Vec<u8>, mpsc::Sender<Arrived>>>,
     complaints: Complaints,
     tell: mpsc::Sender<Received>,
+    registration: AsyncMutex<Registration>,
 }
 
 impl Phone {
     /// Opens the phone's sockets and registers it.
     ///
     /// # Errors
-    /// When the core's address cannot be read, nothing can be bound, or the core does not register it.
+    /// When the core's address cannot be found, nothing can be bound, or the core does not register it.
     pub async fn start(settings: Settings) -> io::Result<Self> {
-        let core = core_address(&settings.core)?;
-        let ip = if core.ip().is_loopback() {
-            core.ip()
-        } else {
-            // The address the system would use towards the core.
-            let probe = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
-            probe.connect(core)?;
-            probe.local_addr()?.ip()
+        let core = core_address(&settings.core).await?;
+        let bind = match settings.bind {
+            Some(bind) => bind,
+            None if core.ip().is_loopback() => SocketAddr::new(core.ip(), 0),
+            None => {
+                // The address the system would use towards the core.
+                let any = if core.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let probe = std::net::UdpSocket::bind(any)?;
+                probe.connect(core)?;
+                SocketAddr::new(probe.local_addr()?.ip(), 0)
+            }
         };
         let complaints = Complaints::default();
-        let (wire, inbox) = Wire::open(SocketAddr::new(ip, 0)).await?;
-        let media = Media::open(ip, complaints.clone()).await?;
+        let (wire, inbox) = Wire::open(bind).await?;
+        let media = Media::open(bind.ip(), complaints.clone()).await?;
         let user = Uri::parse(&settings.aor)
             .map_err(io::Error::other)?
             .user()
             .map_or_else(|| "phone".to_owned(), str::to_owned);
         let (tell, received) = mpsc::channel(RECEIVED_QUEUE);
+        let keyring = Keyring::new(settings.auth.clone());
         let shared = Arc::new(Shared {
             who: Who {
                 aor: settings.aor,
                 display: settings.display,
                 contact: format!("sip:{user}@{}", wire.address()),
                 core,
+                auth: settings.auth,
+                visited: settings.visited,
+                unproxied: settings.unregistered,
+                service_route: Mutex::default(),
                 no_ack: settings.no_ack,
                 no_prack: settings.no_prack,
             },
@@ -424,10 +495,19 @@ impl Phone {
             calls: Mutex::default(),
             complaints,
             tell,
+            registration: AsyncMutex::new(Registration::new(keyring, settings.expires)),
         });
-        let task = tokio::spawn(shared.clone().run(inbox));
-        let phone = Self { shared, received: AsyncMutex::new(received), task };
-        phone.register(3600).await?;
+        let (standing_is, standing) = watch::channel(Standing::Registered);
+        let mut phone = Self {
+            tasks: vec![tokio::spawn(shared.clone().run(inbox))],
+            shared,
+            received: AsyncMutex::new(received),
+            standing,
+        };
+        if !settings.unregistered {
+            let granted = phone.shared.register(false).await.map_err(io::Error::other)?;
+            phone.tasks.push(tokio::spawn(phone.shared.clone().stay(granted, standing_is)));
+        }
         Ok(phone)
     }
 
@@ -476,57 +556,29 @@ impl Phone {
         self.shared.complaints.all()
     }
 
+    /// Tells every change of the registration; first it is there.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
     /// Deregisters; the phone is offline from now on.
     ///
     /// # Errors
     /// When the core does not answer.
     pub async fn stop(self) -> io::Result<()> {
-        self.register(0).await
-    }
-
-    async fn register(&self, expires: u32) -> io::Result<()> {
-        let shared = &self.shared;
-        let who = &shared.who;
-        let call_id = token(10);
-        let mut call = shared.call(call_id.as_bytes());
-        let domain = Uri::parse(&who.aor).map_err(io::Error::other)?.host().to_owned();
-        let mut out = Writer::request(&Method::Register, &format!("sip:{domain}"));
-        out.via(&shared.wire.address().to_string(), &format!("z9hG4bK{}", token(8)));
-        out.header("Max-Forwards", "70");
-        out.header("Route", format!("<sip:{};lr>", who.core));
-        out.header("From", format!("<{}>;tag={}", who.aor, token(6)));
-        out.header("To", format!("<{}>", who.aor));
-        out.header("Call-ID", &call_id).header("CSeq", "1 REGISTER");
-        out.header("Contact", format!("<{}>;{FEATURE}", who.contact));
-        out.header("Expires", expires.to_string()).header("User-Agent", PRODUCT);
-        let repeat = Repeat::start(&shared.wire, Way::Udp(who.core), out.finish(None));
-        let answered = async {
-            while let Some(inbox) = &mut call.inbox
-                && let Some(arrived) = inbox.recv().await
-            {
-                if let Ok(message) = arrived.message
-                    && let Some(status @ 200..) = message.status()
-                {
-                    return Some(status);
-                }
-            }
-            None
-        };
-        let status = timeout(REGISTER_LIMIT, answered).await;
-        drop(repeat);
-        match status {
-            Ok(Some(200)) => Ok(()),
-            Ok(Some(status)) => {
-                Err(io::Error::other(format!("the core answers REGISTER {status}")))
-            }
-            Ok(None) | Err(_) => Err(io::Error::other("the core does not answer REGISTER")),
+        if self.shared.who.unproxied {
+            return Ok(());
         }
+        self.shared.register(true).await.map_err(io::Error::other)?;
+        Ok(())
     }
 }
 
 impl Drop for Phone {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -554,6 +606,47 @@ impl Shared {
             inbox
         });
         Place { shared: self, call_id: call_id.to_vec(), inbox }
+    }
+
+    /// One REGISTER with what it takes; how long the registration holds.
+    async fn register(&self, leaves: bool) -> Result<Duration, Failed> {
+        let mut registration = self.registration.lock().await;
+        let call_id = registration.call_id.clone();
+        let mut call = self.call(call_id.as_bytes());
+        let Some(inbox) = &mut call.inbox else {
+            return Err(Failed::Refused("the phone has too many calls".to_owned()));
+        };
+        let granted = registration.attempt(&self.who, &self.wire, inbox, leaves).await?;
+        *locked(&self.who.service_route) = granted.service_route;
+        Ok(granted.expires)
+    }
+
+    /// Registers again and again, each time before the last one ends.
+    async fn stay(self: Arc<Self>, granted: Duration, standing: watch::Sender<Standing>) {
+        let mut until = Instant::now() + granted;
+        let mut again = registration::refresh_after(granted);
+        loop {
+            tokio::time::sleep(again).await;
+            match self.register(false).await {
+                Ok(granted) => {
+                    until = Instant::now() + granted;
+                    again = registration::refresh_after(granted);
+                    standing.send_if_modified(|was| {
+                        std::mem::replace(was, Standing::Registered) != Standing::Registered
+                    });
+                }
+                Err(failed) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    // What is silent may still know us until the time is over.
+                    if !matches!(failed, Failed::Silence) || left.is_zero() {
+                        let lost = Standing::Lost(failed.to_string());
+                        standing
+                            .send_if_modified(|was| std::mem::replace(was, lost.clone()) != lost);
+                    }
+                    again = if left.is_zero() { AGAIN_AFTER } else { left.min(AGAIN_AFTER) };
+                }
+            }
+        }
     }
 
     /// Gives every message to its call; a new INVITE becomes one.
@@ -625,13 +718,15 @@ impl Shared {
     }
 }
 
-fn core_address(text: &str) -> io::Result<SocketAddr> {
+async fn core_address(text: &str) -> io::Result<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let uri = Uri::parse(text).map_err(io::Error::other)?;
-    let host = uri.host().trim_start_matches('[').trim_end_matches(']');
-    let ip =
-        host.parse().map_err(|_| io::Error::other("the core's host has to be an IP address"))?;
-    Ok(SocketAddr::new(ip, uri.port().unwrap_or(5060)))
+    let uri = if text.contains("sip:") || text.contains("sips:") {
+        text.to_owned()
+    } else {
+        format!("sip:{text}")
+    };
+    let address = address_of(&uri).await;
+    address.ok_or_else(|| io::Error::other("no address can be found for the core"))
 }

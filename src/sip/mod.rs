@@ -4,6 +4,7 @@
 //! machines without I/O, `transport` owns sockets. Start at `ua::Ua`.
 
 pub mod dialog;
+pub mod digest;
 pub mod message;
 pub mod resolve;
 pub mod transaction;
