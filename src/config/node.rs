@@ -184,7 +184,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
                 max_size: profile.max_message(),
                 session_timer: im.large_session_timer,
             },
-            max_recipients: usize::from(profile.max_list()),
+            max_recipients: usize::from(im.max_recipients),
             anon_reject: im.anon_reject,
             refresher: im.refresher,
             warning_numbers: im.warning_numbers,
@@ -206,7 +206,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             asserted_service: isc.asserted_service,
         },
         ul: Ul {
-            max_entries: usize::from(profile.max_list()),
+            max_entries: usize::from(ul.max_entries),
             max_bytes: ul.max_bytes.as_usize(),
             require_strict: ul.require_strict,
             bcc_mode: ul.bcc_mode,
@@ -438,7 +438,8 @@ mod tests {
         ]);
         assert_eq!(settings.msrp.max_message, 2 << 20, "the smaller of the two");
         assert_eq!(settings.isc.im.large.max_size, 2 << 20);
-        assert_eq!(settings.isc.im.max_recipients, 60, "the smaller of the two");
+        assert_eq!((settings.isc.im.max_recipients, settings.isc.ul.max_entries), (70, 60));
+        assert_eq!(settings.resolver.max_recipients, 60, "the smaller of the two");
         assert_eq!(settings.policy.max_rate_per_user, 2);
         assert_eq!(settings.policy.quiet_timeout, std::time::Duration::from_secs(7));
         assert_eq!(settings.policy.max_pages, 3);

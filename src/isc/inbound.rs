@@ -156,11 +156,14 @@ pub fn check(
         Target::Group(dialled.clone())
     } else {
         let list = list?;
-        let most = desk.settings.im.max_recipients.min(desk.settings.ul.max_entries);
-        if others > most {
+        let bounds = [
+            (desk.settings.im.max_recipients, "im.max_recipients"),
+            (desk.settings.ul.max_entries, "ul.max_entries"),
+        ];
+        if let Some((_, key)) = bounds.into_iter().min().filter(|(most, _)| others > *most) {
             // IM-032, UL-020: all or nothing.
             let text = texts_of(desk).too_many();
-            return Err(Refusal::new(486, "IM-032").warn(text).key("im.max_recipients"));
+            return Err(Refusal::new(486, "IM-032").warn(text).key(key));
         }
         Target::List(list)
     };
@@ -290,7 +293,11 @@ fn options(desk: &Desk<'_>, message: &Message, asked: &Asked) -> Result<(), Refu
         [tag] if tag.eq_ignore_ascii_case(LIST_INVITE) => "IM-034",
         _ => "IM-026",
     };
-    Err(refusal::unsupported(&missing, rule))
+    let refusal = refusal::unsupported(&missing, rule);
+    match missing.as_slice() {
+        [tag] if tag.eq_ignore_ascii_case("precondition") => Err(refusal.key("isc.preconditions")),
+        _ => Err(refusal),
+    }
 }
 
 /// IM-023, ISC-021: list services and groups are served here, and never for a user who diverted the call.

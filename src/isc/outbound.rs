@@ -538,6 +538,9 @@ pub fn refuse(house: &House, facts: &Facts, refusal: &Refusal) -> Reply {
     if rfc && refusal.rule == "IM-022" && refusal.status == 403 {
         (refusal.status, refusal.warning) = (433, None);
     }
+    if !house.settings.im.warning_numbers {
+        refusal::leave_number_out(&mut refusal);
+    }
     let lines = refusal::lines(&refusal, &house.host) + &charging_answer(house, facts);
     Reply {
         headers: Bytes::from(lines),

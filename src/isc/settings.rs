@@ -384,11 +384,7 @@ impl Settings {
                 settings.isc.send_psu = SendPsu::Never;
                 settings.isc.asserted_service = false;
             }
-            CoreProfile::SipIp => {
-                settings.im.default_mode = DefaultMode::Large;
-                settings.isc.send_psu = SendPsu::Never;
-                settings.isc.asserted_service = false;
-            }
+            CoreProfile::SipIp => settings.im.default_mode = DefaultMode::Large,
         }
         settings
     }

@@ -185,7 +185,7 @@ fn log_event(event: &Event) {
             tracing::info!(%page, originator = %originator.uri, dialled = %dialled.uri, size, "page arrived");
         }
         Event::PageRefused { page, status, text } => {
-            tracing::info!(%page, status, text, "page refused");
+            tracing::debug!(%page, status, text, "page over before it began");
         }
         Event::PageLost { page, cause } => {
             tracing::info!(%page, ?cause.protocol, cause.code, cause.text, "page lost");

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Settings;
+use super::{Consent, Settings};
 use crate::engine::party::{Copy, Party, Recipient, Removal};
 use crate::sip::uri::{Scheme, Uri};
 
@@ -144,11 +144,35 @@ impl Sieve<'_> {
             return Some(Removal::Refused); // UL-033
         }
         // UL-032, static consent: the closed network's domains.
-        let domains = &settings.allowed_domains;
-        if !domains.is_empty() && !domains.iter().any(|d| d.eq_ignore_ascii_case(uri.host())) {
-            return Some(Removal::Barred);
-        }
-        None
+        (!self.is_allowed_domain(uri)).then_some(Removal::Barred)
+    }
+
+    fn is_allowed_domain(&self, uri: &Uri) -> bool {
+        let domains = &self.settings.allowed_domains;
+        self.settings.consent != Consent::Static
+            || domains.is_empty()
+            || domains.iter().any(|domain| domain.eq_ignore_ascii_case(uri.host()))
+    }
+
+    /// The key of the profile that keeps somebody out whom another value would let in; the first of them.
+    pub fn key_against(&self, removed: &[(Party, Removal)]) -> Option<&'static str> {
+        removed.iter().find_map(|(party, why)| {
+            let scheme = party.uri.split(':').next().unwrap_or_default().to_ascii_lowercase();
+            match (why, scheme.as_str()) {
+                (Removal::Unroutable, "im") => Some("ul.map_im"),
+                (Removal::Unroutable, "tel") => Some("ul.phone_context"),
+                (Removal::Refused, _) => {
+                    let uri = Uri::parse(&party.uri).ok()?;
+                    let kept_out = is_private(uri.host(), false) && !is_private(uri.host(), true);
+                    kept_out.then_some("ul.allow_loopback_targets")
+                }
+                (Removal::Barred, _) => {
+                    let uri = Uri::parse(&party.uri).ok()?;
+                    (!self.is_allowed_domain(&uri)).then_some("ul.allowed_domains")
+                }
+                _ => None,
+            }
+        })
     }
 
     /// UL-033: distinct hosts beyond our own domains.

@@ -121,7 +121,7 @@ impl Resolver {
         report(&removed);
         // IM-031.
         if recipients.is_empty() {
-            return Err(Refusal::new(403, "IM-031").warn("No destinations"));
+            return Err(nobody_left("IM-031", sieve.key_against(&removed)));
         }
         // IM-032, UL-020: all or nothing.
         if recipients.len() > self.settings.max_recipients {
@@ -175,7 +175,7 @@ impl Resolver {
         self.usable(service)?;
         // 4: its members.
         let members =
-            self.flatten(&document, service).await.map_err(|why| self.unavailable(&why))?;
+            self.flatten(&document, service).await.map_err(|why| self.unresolvable(&why))?;
         // 5, 6: may the originator send.
         let member_keys: HashSet<String> = members.iter().map(|uri| settings.key_of(uri)).collect();
         let world = World {
@@ -195,7 +195,7 @@ impl Resolver {
         let Sifted { mut recipients, removed, .. } = sieve.members(&members);
         report(&removed);
         if recipients.is_empty() {
-            return Err(Refusal::new(403, "XD-026").warn("No destinations"));
+            return Err(nobody_left("XD-026", sieve.key_against(&removed)));
         }
         if recipients.len() > settings.max_members {
             return Err(too_many("XD-026").key("im.max_members"));
@@ -336,7 +336,7 @@ impl Resolver {
         &self,
         document: &Document,
         service: &ListService,
-    ) -> Result<Vec<String>, Unavailable> {
+    ) -> Result<Vec<String>, Broken> {
         let start = format!("{}/{}", self.settings.root, document.path);
         let mut walk = Walk::default();
         walk.traversed.insert(start.clone());
@@ -352,7 +352,7 @@ impl Resolver {
     }
 
     /// Depth first, in document order, without recursion.
-    async fn walk(&self, mut walk: Walk) -> Result<Vec<String>, Unavailable> {
+    async fn walk(&self, mut walk: Walk) -> Result<Vec<String>, Broken> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
         while let Some(step) = walk.open.pop() {
@@ -391,8 +391,10 @@ impl Resolver {
         wanted: &str,
         mut above: Vec<String>,
         walk: &mut Walk,
-    ) -> Result<(), Unavailable> {
-        let fail = |what: &str| Err(Unavailable(format!("{what}: {anchor}")));
+    ) -> Result<(), Broken> {
+        let broken =
+            |what: &str, key| Err(Broken::Reference { what: format!("{what}: {anchor}"), key });
+        let fail = |what: &str| broken(what, "xdm.partial_lists");
         // XD-024: below our own root it is resolved inside; nothing else is fetched.
         let Some(resource) = anchor
             .split('?') // a query only binds prefixes, and lists need none
@@ -410,8 +412,11 @@ impl Resolver {
             return Ok(()); // named twice, without a loop: its members are there already
         }
         walk.fetched += 1;
-        if walk.fetched > self.settings.max_refs || above.len() >= self.settings.max_nesting {
-            return fail("too many references");
+        if walk.fetched > self.settings.max_refs {
+            return broken("too many references", "xdm.max_refs");
+        }
+        if above.len() >= self.settings.max_nesting {
+            return fail("references too deep");
         }
         let Some(document) = self.source.fetch(&resource.document).await? else {
             return fail("a reference to nothing");
@@ -449,6 +454,17 @@ impl Resolver {
         self.later("IM-033")
     }
 
+    /// XD-024: a group is its whole list or nothing.
+    fn unresolvable(&self, why: &Broken) -> Refusal {
+        match why {
+            Broken::Source(why) => self.unavailable(why),
+            Broken::Reference { key, .. } => {
+                tracing::error!(%why, "the recipients of a page cannot be found out");
+                self.later("XD-024").key(key)
+            }
+        }
+    }
+
     fn later(&self, rule: &'static str) -> Refusal {
         let mut refusal = Refusal::new(480, rule);
         refusal.retry_after = Some(self.settings.retry_after);
@@ -469,6 +485,11 @@ impl Resolver {
     }
 }
 
+/// IM-031, XD-026: with the key that would let somebody in, where there is one.
+fn nobody_left(rule: &'static str, key: Option<&'static str>) -> Refusal {
+    Refusal { key, ..Refusal::new(403, rule).warn("No destinations") }
+}
+
 fn too_many(rule: &'static str) -> Refusal {
     Refusal::new(486, rule).warn("102 Too many participants")
 }
@@ -478,6 +499,16 @@ fn report(removed: &[(Party, crate::engine::party::Removal)]) {
     for (_, why) in removed {
         tracing::info!(?why, "an entry is not invited");
     }
+}
+
+/// Why a group's list cannot be had as a whole.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Source(#[from] Unavailable),
+    /// `key` is what would change it.
+    #[error("{what}")]
+    Reference { what: String, key: &'static str },
 }
 
 struct World {

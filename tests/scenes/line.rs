@@ -131,6 +131,11 @@ impl Line {
         head.status.expect("a status").1
     }
 
+    /// Whether the head of something comes within this time. What follows it cannot be heard any more.
+    pub async fn hears_a_head(&mut self, within: Duration) -> bool {
+        timeout(within, self.piece()).await.is_ok_and(|piece| piece.is_some())
+    }
+
     /// Nothing comes now.
     pub async fn hears_nothing(&mut self) {
         if let Ok(piece) = timeout(SOON, self.piece()).await {

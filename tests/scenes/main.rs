@@ -4,7 +4,7 @@
 //! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere), `changing` (refreshes, relays,
 //! limits, operators) and `leaks`; in `chaos`
-//! everybody does what a die says. The node is the real one; only its doors are
+//! everybody does what a die says. `keys` walks the profile: each key, two values, two outcomes. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
 mod answering;
@@ -13,6 +13,7 @@ mod caller;
 mod changing;
 mod chaos;
 mod inviting;
+mod keys;
 mod leaks;
 mod leaving;
 mod line;

@@ -19,7 +19,7 @@ use pagecast::sip::message::{Limits, Message};
 use pagecast::sip::resolve::{Dns, Zone};
 use pagecast::sip::{Flow, Protocol};
 use pagecast::xdms::groups::Group;
-use pagecast::xdms::path::DocumentPath;
+use pagecast::xdms::path::{DocumentPath, Resource};
 use pagecast::xdms::resolver::{Fetching, Source, Unavailable};
 use pagecast::xdms::store::{Document, GROUP_TYPE};
 use serde_json::Value;
@@ -370,7 +370,10 @@ impl Scscf {
 #[derive(Default)]
 pub struct Shelf {
     groups: Mutex<HashMap<String, Arc<Document>>>,
+    /// Other documents, by their place below the root.
+    lists: Mutex<HashMap<String, Arc<Document>>>,
     down: Mutex<bool>,
+    slow: Mutex<Duration>,
     fetches: AtomicUsize,
 }
 
@@ -390,6 +393,25 @@ impl Shelf {
         self.groups.lock().expect("no panic").insert(uri, Arc::new(document));
     }
 
+    /// A document of lists at that place below the root.
+    pub fn holds_lists(&self, place: &str, text: &str) {
+        let path = Resource::below_root(place).expect("a place below the root").document;
+        let document = Document {
+            path,
+            etag: "\"1\"".to_owned(),
+            content_type: "application/resource-lists+xml",
+            bytes: Bytes::copy_from_slice(text.as_bytes()),
+            group: None,
+        };
+        let name = document.path.to_string();
+        self.lists.lock().expect("no panic").insert(name, Arc::new(document));
+    }
+
+    /// Whoever asks waits so long for the answer.
+    pub fn takes_time(&self, time: Duration) {
+        *self.slow.lock().expect("no panic") = time;
+    }
+
     pub fn is_down(&self) {
         *self.down.lock().expect("no panic") = true;
     }
@@ -406,8 +428,16 @@ impl Source for Shelf {
             Err(Unavailable("told to fail".into()))
         } else {
             let groups = self.groups.lock().expect("no panic");
-            Ok(path.group_identity().and_then(|uri| groups.get(uri)).cloned())
+            let group = path.group_identity().and_then(|uri| groups.get(uri));
+            let lists = self.lists.lock().expect("no panic");
+            Ok(group.or_else(|| lists.get(&path.to_string())).cloned())
         };
-        Box::pin(std::future::ready(answer))
+        let slow = *self.slow.lock().expect("no panic");
+        Box::pin(async move {
+            if !slow.is_zero() {
+                tokio::time::sleep(slow).await;
+            }
+            answer
+        })
     }
 }

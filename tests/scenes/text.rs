@@ -16,6 +16,7 @@ pub struct Invite {
     pub path: Option<String>,
     lines: String,
     types: String,
+    changes: Vec<(String, String)>,
 }
 
 pub fn invite() -> Invite {
@@ -27,6 +28,7 @@ pub fn invite() -> Invite {
         path: None,
         lines: String::new(),
         types: "a=accept-types:message/cpim text/plain\na=accept-wrapped-types:*\n".to_owned(),
+        changes: Vec::new(),
     }
 }
 
@@ -79,6 +81,12 @@ impl Invite {
         self
     }
 
+    /// Something else in the place of what would stand there.
+    pub fn instead(mut self, of: &str, text: &str) -> Self {
+        self.changes.push((of.to_owned(), text.to_owned()));
+        self
+    }
+
     /// The offer.
     pub fn sdp(&self, path: &str) -> String {
         let (types, host) = (&self.types, host(path));
@@ -107,7 +115,7 @@ impl Invite {
                 ),
             ),
         };
-        format!(
+        let text = format!(
             "INVITE {request_uri} SIP/2.0\n\
              Via: SIP/2.0/TCP 127.0.0.1:5060;branch={branch}\n\
              Max-Forwards: 67\n\
@@ -125,7 +133,11 @@ impl Invite {
              Supported: {supported}\n\
              Allow: INVITE, ACK, CANCEL, BYE, PRACK, UPDATE\n\
              {require}{lines}Content-Type: {kind}\n\n{body}"
-        )
+        );
+        self.changes.iter().fold(text, |text, (of, other)| {
+            assert!(text.contains(of), "the INVITE has {of}");
+            text.replace(of, other)
+        })
     }
 }
 

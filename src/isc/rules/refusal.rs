@@ -84,12 +84,25 @@ fn with(mut refusal: Refusal, name: &'static str, value: String) -> Refusal {
 /// The status that goes on the wire.
 ///
 /// ISC-066: behind an S-CSCF a 408 or 5xx means "go on without me", so a refusal never is one; only 503, sent in
-/// overload and while draining, means just that.
+/// overload and while draining, means just that. What recipients answered is mapped already, as `im.fail_map` wants it
+/// (IM-057).
 pub fn status(refusal: &Refusal, profile: CoreProfile) -> u16 {
     match refusal.status {
         503 => 503,
+        status if refusal.rule == "IM-057" => status,
         408 | 500..=599 if profile.is_ims() => 480,
         status => status,
+    }
+}
+
+/// Takes the OMA number off a Warning text, whoever wrote it: `102 Too many participants` becomes `Too many participants`.
+pub fn leave_number_out(refusal: &mut Refusal) {
+    if let Some((399, text)) = &mut refusal.warning
+        && let Some((number, rest)) = text.split_once(' ')
+        && number.len() == 3
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        *text = rest.to_owned();
     }
 }
 

@@ -1,0 +1,133 @@
+//! `core`, `isc.*` and `sip.*`: what the core is, and the timers towards it.
+
+use tokio::time::Instant;
+
+use super::{cases, leg, on_leg, outcome};
+use crate::net::{Net, millis, seconds};
+use crate::text::{header, headers, invite};
+
+cases! {
+    "core" {
+        "'3gpp'" => "P-Asserted-Identity P-Served-User P-Charging-Vector",
+        "'sipip'" => "none",
+    } ims_headers;
+    "isc.psi_route" with "profile.isc.fanout_route=psi" {
+        "'icscf'" => "<sip:127.0.0.1:5060;lr>, none",
+        "'scscf'" => "<sip:127.0.0.1:5060;lr;orig>, <sip:pages@ims.test>;sescase=orig;regstate=unreg",
+    } route;
+    "isc.fanout_route" with "core.icscf=sip:127.0.0.9:5060", "profile.isc.psi_route=scscf" {
+        "'orig_scscf'" => "<sip:127.0.0.1:5060;transport=tcp;lr;orig>, <sip:alice@ims.test>;sescase=orig;regstate=reg",
+        "'odi'" => "<sip:odi@127.0.0.1:5060;transport=tcp;lr;orig>, <sip:alice@ims.test>;sescase=orig;regstate=reg",
+        "'psi'" => "<sip:127.0.0.1:5060;lr;orig>, <sip:pages@ims.test>;sescase=orig;regstate=unreg",
+        "'term_icscf'" => "<sip:127.0.0.9:5060;lr>, none",
+    } route;
+    "isc.many_served_users" {
+        "'reject'" => "refused 400",
+        "'first'" => "invites sip:bob@ims.test",
+    } two_served_users;
+    "isc.send_psu" {
+        "'always'" => "the same: yes, another: yes",
+        "'if_differs'" => "the same: no, another: yes",
+        "'never'" => "the same: no, another: no",
+    } served_user;
+    "isc.related_icid" { "true" => "named", "false" => "not named", } related;
+    "isc.preconditions" { "true" => "invites sip:bob@ims.test", "false" => "refused 420", } preconditions;
+    "isc.ioi_prefix" { "'Type 3'" => "\"Type 3ims.test\"", "''" => "\"ims.test\"", } ioi;
+    "isc.operator" { "''" => "\"Type 3ims.test\"", "'home1.example'" => "\"Type 3home1.example\"", } ioi;
+    "isc.asserted_service" { "true" => "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg", "false" => "none", } service;
+    "sip.t1" { "'500ms'" => "500 1000 2000 4000 4000", "'200ms'" => "200 400 800 1600 3200", } repeated;
+    "sip.t2" { "'4s'" => "500 1000 2000 4000 4000", "'1s'" => "500 1000 1000 1000 1000", } repeated;
+    "sip.t4" { "'5s'" => "nothing", "'500ms'" => "another 403", } the_same_again;
+}
+
+async fn ims_headers(net: Net) -> String {
+    let (_, bob) = leg(&net, invite().to(["bob"])).await;
+    let names = ["P-Asserted-Identity", "P-Served-User", "P-Charging-Vector"];
+    let there: Vec<&str> =
+        names.into_iter().filter(|name| !headers(&bob.invite, name).is_empty()).collect();
+    if there.is_empty() { "none".to_owned() } else { there.join(" ") }
+}
+
+async fn route(net: Net) -> String {
+    let (_, bob) = leg(&net, invite().to(["bob"])).await;
+    let user = headers(&bob.invite, "P-Served-User").pop();
+    format!("{}, {}", header(&bob.invite, "Route"), user.as_deref().unwrap_or("none"))
+}
+
+async fn two_served_users(net: Net) -> String {
+    let second = "P-Served-User: <sip:bob@ims.test>;sescase=term;regstate=reg";
+    outcome(&net, invite().to(["bob"]).line(second)).await
+}
+
+async fn served_user(net: Net) -> String {
+    let mut seen = Vec::new();
+    for user in ["sip:alice@ims.test", "sip:alice.smith@ims.test"] {
+        let offer = invite()
+            .to(["bob"])
+            .instead("P-Served-User: <sip:alice@ims.test>", &format!("P-Served-User: <{user}>"));
+        let value = on_leg(&net, offer, "P-Served-User").await;
+        seen.push(if value == "none" { "no" } else { "yes" });
+    }
+    format!("the same: {}, another: {}", seen[0], seen[1])
+}
+
+async fn related(net: Net) -> String {
+    let (alice, bob) = leg(&net, invite().to(["bob"])).await;
+    let vector = header(&bob.invite, "P-Charging-Vector");
+    match vector.split_once("related-icid=") {
+        Some((_, icid)) => {
+            assert!(icid.contains(&alice.call_id), "that of the originator's INVITE: {icid}");
+            "named".to_owned()
+        }
+        None => "not named".to_owned(),
+    }
+}
+
+async fn preconditions(net: Net) -> String {
+    outcome(&net, invite().to(["bob"]).line("Require: precondition")).await
+}
+
+async fn ioi(net: Net) -> String {
+    let vector = on_leg(&net, invite().to(["bob"]), "P-Charging-Vector").await;
+    vector.split_once("orig-ioi=").map_or_else(String::new, |(_, ioi)| ioi.to_owned())
+}
+
+async fn service(net: Net) -> String {
+    let line = "P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg";
+    on_leg(&net, invite().to(["bob"]).line(line), "P-Asserted-Service").await
+}
+
+/// The milliseconds between the 200s to an originator who does not acknowledge.
+async fn repeated(net: Net) -> String {
+    let (mut alice, mut bob) = leg(&net, invite().to(["bob"])).await;
+    bob.answers().await;
+    let mut last = alice.gets(200).await.at;
+    let mut gaps = Vec::new();
+    for _ in 0..5 {
+        let again = alice.hears_response("INVITE", 200, seconds(10)).await;
+        gaps.push((again.at - last).as_millis().to_string());
+        last = again.at;
+    }
+    gaps.join(" ")
+}
+
+/// RFC 3261 §17.2.1: a refused and acknowledged INVITE is remembered for timer I, so long as an ACK may be repeated.
+async fn the_same_again(net: Net) -> String {
+    net.scscf().speaks_udp();
+    let offer = invite().to(["bob"]).instead("P-Asserted-Identity: <sip:alice@ims.test>\n", "");
+    let mut alice = net.scscf().sends(offer).await;
+    alice.gets(403).await;
+    net.after(seconds(1)).await;
+    alice.sends_invite();
+    let until = Instant::now() + millis(100);
+    let mut heard = "nothing";
+    while Instant::now() < until {
+        net.after(millis(5)).await;
+        let refused = |message: &pagecast::sip::message::Message| message.status() == Some(403);
+        if net.scscf().takes(&refused).is_some() {
+            heard = "another 403";
+            break;
+        }
+    }
+    heard.to_owned()
+}
