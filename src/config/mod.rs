@@ -38,6 +38,8 @@ pub struct Node {
     pub threads: u8,
     /// Pages on their way at once; beyond it is overload (IM-036).
     pub max_pages: u32,
+    /// Identities whose registration is remembered at once; newcomers beyond it are not.
+    pub max_registrations: u32,
 }
 
 /// `[sip]`
@@ -366,6 +368,7 @@ fn read_node(r: &mut Reader) -> Result<Node, ConfigError> {
         )?,
         threads: r.take_within("node.threads", 0u8, 0, 64)?,
         max_pages: r.take_within("node.max_pages", 10_000u32, 1, 10_000_000)?,
+        max_registrations: r.take_within("node.max_registrations", 200_000u32, 1, 100_000_000)?,
     })
 }
 

@@ -204,6 +204,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             ioi_prefix: isc.ioi_prefix.clone(),
             operator: isc.operator.clone(),
             asserted_service: isc.asserted_service,
+            reg_grace: isc.reg_grace,
         },
         ul: Ul {
             max_entries: usize::from(ul.max_entries),

@@ -7,6 +7,7 @@ pub mod cpim;
 mod mime;
 pub mod msrp_uri;
 pub mod multipart;
+pub mod reginfo;
 pub mod request_body;
 pub mod resource_lists;
 pub mod sdp;

@@ -4,7 +4,7 @@
 //! Never looks at the originator's dialog: see `page`.
 //! Follows IM-019 and IM-057 instead of RFC 3261 §16.7, UL-033, UL-034 and MS-084, MS-087.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::effect::{Cause, CauseProtocol, Effect};
 use super::event::Event;
 use super::ids::{LegId, PageId};
 use super::leg::{Happening, Leg, Outcome, State, Surroundings};
-use super::party::{Audience, Party, Removal};
+use super::party::{Audience, Party, Recipient, Removal};
 use super::policy::{FailMap, Policy};
 use super::timers::{Kind, Timers};
 
@@ -33,6 +33,12 @@ pub(super) struct Fanout {
     /// INVITEs without a final answer.
     branches: usize,
     delivered: u16,
+    /// Legs that failed since it was asked last, because nobody was there.
+    unreached: Vec<u16>,
+    /// Legs that wait for their turn to be invited once more.
+    again: VecDeque<u16>,
+    /// Nobody is invited any more.
+    abandoned: bool,
 }
 
 /// Takes out of the audience what must not be invited whatever the resolver said; tells each removal.
@@ -79,6 +85,9 @@ impl Fanout {
             present: legs.len(),
             branches: 0,
             delivered: 0,
+            unreached: Vec::new(),
+            again: VecDeque::new(),
+            abandoned: false,
             next: 0,
             not_before: None,
             audience: Arc::new(audience),
@@ -102,6 +111,10 @@ impl Fanout {
         if before.0 && leg.outcome.is_some() {
             self.unfinished -= 1;
             self.delivered += u16::from(leg.outcome == Some(Outcome::Delivered));
+            if before.1.awaits_answer() && leg.found_nobody() && !self.abandoned {
+                leg.unreached = true;
+                self.unreached.push(n);
+            }
         }
         if before.1 != State::Gone && leg.state == State::Gone {
             self.present -= 1;
@@ -116,18 +129,55 @@ impl Fanout {
     /// UL-033 (`send_rate` legs a second), UL-034 (RFC 5393: so many unanswered INVITEs at a time).
     pub(super) fn invite_due(&mut self, cx: &mut Turn<'_>, out: &mut Vec<Effect>) {
         let breadth = usize::from(cx.policy.max_entries).max(1);
-        while self.next < self.legs.len()
-            && self.branches < breadth
-            && self.not_before.is_none_or(|at| at <= cx.now)
-        {
-            let n = self.legs[self.next].id.n;
-            self.next += 1;
+        while self.branches < breadth && self.not_before.is_none_or(|at| at <= cx.now) {
+            let Some(n) = self.next_turn() else { break };
             self.not_before = pace(cx.policy).map(|gap| cx.now + gap);
             self.on(n, Happening::Invite, cx, out);
         }
         // Where breadth is what they wait for, the next final answer calls again.
-        let paced = self.next < self.legs.len() && self.branches < breadth;
+        let waiting = self.next < self.legs.len() || !self.again.is_empty();
+        let paced = waiting && self.branches < breadth;
         cx.timers.set(self.page, Kind::Pace, self.not_before.filter(|_| paced));
+    }
+
+    /// Whose turn it is: first everybody once.
+    fn next_turn(&mut self) -> Option<u16> {
+        if let Some(leg) = self.legs.get(self.next) {
+            self.next += 1;
+            return Some(leg.id.n);
+        }
+        let n = self.again.pop_front()?;
+        let leg = self.legs.get_mut(usize::from(n).checked_sub(1)?)?;
+        leg.start_again();
+        self.unfinished += 1;
+        self.present += 1;
+        Some(n)
+    }
+
+    /// Invites once more whoever of this name was not there the first time.
+    pub(super) fn invite_again(&mut self, user: &str, cx: &mut Turn<'_>, out: &mut Vec<Effect>) {
+        if self.abandoned {
+            return;
+        }
+        let gone = |leg: &&Leg| leg.state == State::Gone && leg.unreached;
+        let found = self.legs.iter().filter(|leg| *leg.recipient.party.key == *user).find(gone);
+        if let Some(n) = found.map(|leg| leg.id.n)
+            && !self.again.contains(&n)
+        {
+            self.again.push_back(n);
+            self.invite_due(cx, out);
+        }
+    }
+
+    /// The keys of those who were not there, since this was asked last.
+    pub(super) fn unreached(&mut self) -> impl Iterator<Item = Arc<str>> {
+        let legs = &self.legs;
+        let of = |n: u16| legs.get(usize::from(n).checked_sub(1)?);
+        self.unreached.drain(..).filter_map(move |n| Some(Arc::clone(&of(n)?.recipient.party.key)))
+    }
+
+    pub(super) fn recipients(&self) -> &[Recipient] {
+        &self.audience.recipients
     }
 
     /// Stops every leg that has no result yet; each one's cause is `cause`.
@@ -139,6 +189,8 @@ impl Fanout {
         out: &mut Vec<Effect>,
     ) {
         self.next = self.legs.len();
+        self.again.clear();
+        self.abandoned = true;
         cx.timers.set(self.page, Kind::Pace, None);
         for i in 0..self.legs.len() {
             if self.legs[i].outcome.is_none() {
@@ -158,12 +210,12 @@ impl Fanout {
 
     /// Every recipient has its result.
     pub(super) fn all_told(&self) -> bool {
-        self.unfinished == 0
+        self.unfinished == 0 && self.again.is_empty()
     }
 
     /// No dialog is left.
     pub(super) fn all_gone(&self) -> bool {
-        self.present == 0
+        self.present == 0 && self.again.is_empty()
     }
 
     pub(super) fn delivered(&self) -> u16 {

@@ -37,7 +37,8 @@ pub(super) const CROSSING: Duration = Duration::from_millis(500);
 ///    │                      │                                                 │                 ▼        ▼    ▼
 ///    └── abandoned ─────────┴── 3xx-6xx, unusable 2xx [BYE] ──────────────────┴── any final ──► Gone [release]
 /// ```
-/// The result is told once, on leaving the states left of Cancelling, Settling, Draining and Gone.
+/// The result is told once, on leaving the states left of Cancelling, Settling, Draining and Gone. From Gone a leg that
+/// nobody took starts again as Waiting where its page finds a reason ([`Leg::start_again`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Not invited yet (UL-033, UL-034).
@@ -91,6 +92,8 @@ pub(super) struct Leg {
     pub(super) recipient: Recipient,
     pub(super) state: State,
     pub(super) outcome: Option<Outcome>,
+    /// It failed because nobody was there: worth another try once somebody is.
+    pub(super) unreached: bool,
     /// Octets known to be acknowledged.
     octets: u64,
 }
@@ -131,7 +134,8 @@ impl State {
 
 impl Leg {
     pub(super) fn new(id: LegId, recipient: Recipient) -> Self {
-        Self { id, recipient, state: State::Waiting, outcome: None, octets: 0 }
+        let (state, outcome) = (State::Waiting, None);
+        Self { id, recipient, state, outcome, unreached: false, octets: 0 }
     }
 
     /// Moves this leg. A pair that is not named changes nothing: it crossed something on its way.
@@ -278,6 +282,22 @@ impl Leg {
             }
             (settled, _) => settled,
         };
+    }
+
+    /// Whether its failure says that nobody was there to answer the INVITE.
+    pub(super) fn found_nobody(&self) -> bool {
+        match &self.outcome {
+            Some(Outcome::Failed(cause)) => matches!(
+                (cause.protocol, cause.code),
+                (CauseProtocol::Sip, 408 | 480) | (CauseProtocol::Timer, 408)
+            ),
+            Some(Outcome::Delivered) | None => false,
+        }
+    }
+
+    /// As it was before its first turn.
+    pub(super) fn start_again(&mut self) {
+        *self = Self::new(self.id, self.recipient.clone());
     }
 
     fn deliver(&mut self, octets: u64, out: &mut Vec<Effect>) {

@@ -7,7 +7,7 @@
 //! Follows sections A, B, D and E of the OMA rules and sections 7 and 12 of the MSRP rules.
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,8 +49,9 @@ const RETRY_AFTER: u32 = 10;
 /// [`Engine::next_wake`] says so; being late is safe, being early does nothing. `now` never goes back.
 ///
 /// What is promised in return, whatever comes in:
-/// * every [`Effect::Invite`] is followed by exactly one [`Effect::ReleaseLeg`], and nothing for that leg after it;
-/// * every recipient has exactly one final event, `Delivered` or `Failed`;
+/// * every [`Effect::Invite`] is followed by exactly one [`Effect::ReleaseLeg`], and nothing for that leg after it but
+///   another `Invite` for a recipient who can be reached again ([`Input::Reachable`]);
+/// * every recipient has one final event, `Delivered` or `Failed`; an `Invited` after a `Failed` takes that back;
 /// * every page that arrived has exactly one [`Effect::ReleaseOriginator`], one final event (`PageEnded` if 200 was
 ///   sent, else `PageRefused`) and one [`Effect::Forget`], which comes last, with no timer left.
 ///
@@ -61,6 +62,8 @@ pub struct Engine {
     pages: BTreeMap<PageId, Page>,
     timers: Timers,
     users: Users,
+    /// Recipients who were not reached, with the running pages that tried.
+    offline: BTreeSet<(Arc<str>, PageId)>,
     draining: bool,
 }
 
@@ -72,6 +75,7 @@ impl Engine {
             pages: BTreeMap::new(),
             timers: Timers::default(),
             users: Users::default(),
+            offline: BTreeSet::new(),
             draining: false,
         }
     }
@@ -96,6 +100,21 @@ impl Engine {
                 self.on_page(now, leg.page, Happens::LegMedia(leg.n, event), out);
             }
             Input::End { page } => self.on_page(now, page, Happens::Ended, out),
+            Input::Reachable { user } => self.on_reachable(now, &user, out),
+        }
+    }
+
+    /// A failure to find somebody counts until they can be found.
+    fn on_reachable(&mut self, now: Instant, user: &Arc<str>, out: &mut Vec<Effect>) {
+        let from = (Arc::clone(user), PageId::new(0, 0));
+        let pages: Vec<PageId> = self
+            .offline
+            .range(from..)
+            .take_while(|(key, _)| key == user)
+            .map(|(_, page)| *page)
+            .collect();
+        for page in pages {
+            self.on_page(now, page, Happens::Reachable(Arc::clone(user)), out);
         }
     }
 
@@ -137,6 +156,11 @@ impl Engine {
     /// How many pages are on their way.
     pub fn pages(&self) -> usize {
         self.pages.len()
+    }
+
+    /// How many failures to reach somebody are remembered; 0 when idle.
+    pub fn unreached(&self) -> usize {
+        self.offline.len()
     }
 
     /// How many timers are set; 0 when idle.
@@ -186,9 +210,13 @@ impl Engine {
             return;
         };
         page.handle(what, &mut Around { now, timers: &mut self.timers, out });
+        self.offline.extend(page.unreached().map(|user| (user, id)));
         if page.is_over() {
             let page = self.pages.remove(&id).expect("it was found above");
             self.users.end(&page.originator().key);
+            for recipient in page.recipients() {
+                self.offline.remove(&(Arc::clone(&recipient.party.key), id));
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use super::input::{
     Arrival, LegEvent, LegMedia, OriginatorEvent, OriginatorMedia, PageLoss, Refusal,
 };
 use super::leg::{CROSSING, Happening};
-use super::party::{Audience, Party, Target};
+use super::party::{Audience, Party, Recipient, Target};
 use super::policy::{OriginatorAnswer, Policy};
 use super::report::Owed;
 use super::timers::{Kind, Timers};
@@ -100,6 +100,8 @@ pub(super) enum Happens {
     OriginatorMedia(OriginatorMedia),
     LegMedia(u16, LegMedia),
     Ended,
+    /// The user with this key can be reached now.
+    Reachable(Arc<str>),
     Due(Kind),
 }
 
@@ -159,6 +161,11 @@ impl Page {
                 self.lose(&cause, true, cx);
                 self.stop(cause, "IM-064", cx);
             }
+            Happens::Reachable(user) => {
+                if self.may_invite_again() {
+                    self.with_legs(cx, |legs, turn, out| legs.invite_again(&user, turn, out));
+                }
+            }
             Happens::Due(kind) => self.on_due(kind, cx),
         }
         self.settle(cx);
@@ -166,6 +173,30 @@ impl Page {
         if self.is_over() {
             self.finish(cx);
         }
+    }
+
+    /// Those who could not be found, since this was asked last.
+    pub(super) fn unreached(&mut self) -> impl Iterator<Item = Arc<str>> {
+        self.legs.unreached()
+    }
+
+    /// Everybody the page is for.
+    pub(super) fn recipients(&self) -> &[Recipient] {
+        self.legs.recipients()
+    }
+
+    /// Whether somebody who could not be found may still get the page: it can become whole or is, and its sender has not
+    /// been told that nobody got it.
+    fn may_invite_again(&self) -> bool {
+        let running = match self.stage {
+            Stage::Inviting => true,
+            Stage::Answered { .. } => self.body != Body::Lost,
+            Stage::Leaving { .. } | Stage::Closing { .. } | Stage::Closed => {
+                self.answered && matches!(self.body, Body::Whole { .. })
+            }
+            Stage::Resolving { .. } => false,
+        };
+        running && !(self.legs.all_told() && self.legs.delivered() == 0)
     }
 
     // ---- recipients known -------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ enum Step {
     Bytes(u8, OriginatorMedia),
     Media(u8, u16, LegMedia),
     End(u8),
+    Reachable(usize),
     Pass(u32),
 }
 
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (page.clone(), bytes()).prop_map(|(p, e)| Step::Bytes(p, e)),
         8 => (page.clone(), n, media()).prop_map(|(p, n, e)| Step::Media(p, n, e)),
         1 => page.prop_map(Step::End),
+        3 => (0usize..5).prop_map(Step::Reachable),
         3 => prop_oneof![0u32..1000, 0u32..700_000].prop_map(Step::Pass),
     ]
 }
@@ -60,7 +62,7 @@ fn leg() -> impl Strategy<Value = LegEvent> {
         2 => any::<bool>().prop_map(|ringing| LegEvent::Early { ringing, allow: None, contact: None }),
         4 => Just(LegEvent::Accepted { allow: None, contact: None }),
         1 => Just(LegEvent::Unusable { text: String::new() }),
-        2 => prop::sample::select(vec![302u16, 404, 408, 486, 503, 603])
+        2 => prop::sample::select(vec![302u16, 404, 408, 480, 486, 503, 603])
             .prop_map(|status| LegEvent::Refused { status, text: String::new() }),
         1 => any::<bool>().prop_map(|timeout| LegEvent::Unreachable { timeout }),
         1 => Just(LegEvent::Bye),
@@ -172,7 +174,14 @@ impl Model {
                 self.page(*page);
             }
             Effect::Invite { leg, .. } => {
-                let seen = self.page(leg.page).legs.entry(*leg).or_default();
+                let page = self.page(leg.page);
+                let seen = page.legs.entry(*leg).or_default();
+                if seen.invited && seen.released && seen.told {
+                    // Once more: what was told is taken back.
+                    assert!(!seen.joined, "only who was never there is invited again");
+                    *seen = LegSeen::default();
+                    page.failed -= 1;
+                }
                 assert!(!seen.invited && !seen.told);
                 seen.invited = true;
             }
@@ -347,6 +356,14 @@ impl Run {
                 self.tell(Input::LegMedia { leg: LegId { page: id(&self.pages, p), n }, event });
             }
             Step::End(p) => self.tell(Input::End { page: id(&self.pages, p) }),
+            Step::Reachable(n) => {
+                let user = audience(&NAMES)
+                    .recipients
+                    .get(n)
+                    .map(|recipient| recipient.party.key.clone())
+                    .expect("there are as many names");
+                self.tell(Input::Reachable { user });
+            }
             Step::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
         }
     }
@@ -364,7 +381,7 @@ proptest! {
         }
         run.pass(Duration::from_secs(24 * 3600));
         prop_assert!(run.engine.is_idle(), "a day later nothing is left");
-        prop_assert_eq!(run.engine.timers(), 0);
+        prop_assert_eq!((run.engine.timers(), run.engine.unreached()), (0, 0));
         prop_assert!(run.model.pages.is_empty());
 
         let mut again = Run::new(policy);

@@ -907,3 +907,90 @@ fn nothing_is_known_of_strangers() {
     assert_eq!(s.accepts(1), "");
     assert_eq!(s.originator(OriginatorEvent::Bye), "");
 }
+
+fn reachable(s: &mut Scene, name: &str) -> String {
+    let user = super::testing::party(name).key;
+    s.does(Input::Reachable { user })
+}
+
+/// Who was not there is invited again when he can be reached, once for each time that is told, while the page runs.
+#[test]
+fn who_was_not_there_is_invited_again_when_he_can_be_reached() {
+    for (fails, again) in [
+        (LegEvent::Refused { status: 480, text: String::new() }, true),
+        (LegEvent::Refused { status: 408, text: String::new() }, true),
+        (LegEvent::Unreachable { timeout: true }, true),
+        (LegEvent::Unreachable { timeout: false }, false),
+        (LegEvent::Refused { status: 404, text: String::new() }, false),
+        (LegEvent::Refused { status: 486, text: String::new() }, false),
+        (LegEvent::Refused { status: 603, text: String::new() }, false),
+    ] {
+        let mut s = Scene::inviting(Policy::default(), &["bob", "carol"]);
+        s.accepts(1);
+        let text = s.leg(2, fails.clone());
+        assert!(text.contains("*failed 2"), "{text}");
+        assert_eq!(reachable(&mut s, "dan"), "", "somebody else");
+        assert_eq!(reachable(&mut s, "bob"), "", "he is there already");
+        let invited = if again { "invite 2, *invited 2" } else { "" };
+        assert_eq!(reachable(&mut s, "carol"), invited, "{fails:?}");
+        assert_eq!(reachable(&mut s, "carol"), "", "once");
+        if again {
+            assert_eq!(s.refuses(2, 480), "*failed 2 Sip 480, release 2");
+            assert_eq!(reachable(&mut s, "carol"), "invite 2, *invited 2", "and once more");
+            assert_eq!(s.accepts(2), "join 2, *joined 2");
+        }
+        s.originator(OriginatorEvent::Acked);
+        s.starts();
+        s.completes();
+        s.delivers(1);
+        s.delivers(2);
+        s.bytes(OriginatorMedia::Settled);
+        s.originator(OriginatorEvent::Bye);
+        let text = s.after(seconds(60));
+        let ended = if again { "*ended 2+0, forget" } else { "*ended 1+1, forget" };
+        assert!(text.ends_with(ended), "{fails:?}: {text}");
+        assert_eq!((s.engine.timers(), s.engine.unreached()), (0, 0));
+        assert_eq!(reachable(&mut s, "carol"), "", "the page is over");
+    }
+}
+
+/// Nobody is invited again for a page that is lost or whose sender was told that nobody got it.
+#[test]
+fn a_page_that_is_lost_invites_nobody_again() {
+    let mut s = Scene::inviting(Policy::default(), &["bob", "carol"]);
+    s.accepts(1);
+    s.refuses(2, 480);
+    s.originator(OriginatorEvent::Acked);
+    s.starts();
+    s.bytes(OriginatorMedia::Aborted(PageLoss::Sender));
+    assert_eq!(reachable(&mut s, "carol"), "");
+
+    let mut s = Scene::inviting(Policy::default(), &["bob", "carol"]);
+    s.accepts(1);
+    s.refuses(2, 480);
+    s.originator(OriginatorEvent::Acked);
+    s.starts();
+    s.completes();
+    let text = s.media(1, LegMedia::Failed { cause: MediaFailure::Status(413) });
+    assert!(text.contains("report"), "{text}");
+    assert_eq!(reachable(&mut s, "carol"), "");
+}
+
+/// Turns are kept: whoever is invited again waits like everybody else.
+#[test]
+fn an_invitation_once_more_waits_for_its_turn() {
+    let policy = Policy { max_entries: 1, ..Policy::default() };
+    let mut s = Scene::inviting(policy, &["bob", "carol", "dan"]);
+    assert_eq!(s.refuses(1, 480), "*failed 1 Sip 480, release 1, invite 2, *invited 2");
+    assert_eq!(reachable(&mut s, "bob"), "", "carol is asked");
+    assert_eq!(s.refuses(2, 486), "*failed 2 Sip 486, release 2, invite 3, *invited 3");
+    assert_eq!(
+        s.refuses(3, 486),
+        "*failed 3 Sip 486, release 3, invite 1, *invited 1",
+        "everybody once, then who can be reached now"
+    );
+    assert_eq!(
+        s.refuses(1, 486),
+        "*failed 1 Sip 486, release 1, refuse 486, *refused 486, release, forget"
+    );
+}

@@ -58,8 +58,10 @@ pub struct Origin {
     pub arrived: Arrived,
     /// The user in whose name legs leave: the served user of an originating request, else the first identity.
     pub acting_for: String,
-    /// Registration state of that user, as far as known.
-    pub registered: bool,
+    /// Registration state of that user, where somebody said so.
+    pub registered: Option<bool>,
+    /// The S-CSCF that registered that user (ISC-058).
+    pub scscf: Option<String>,
     /// The request came in the originating case: its S-CSCF is that user's (ISC-058).
     pub same_user: bool,
     pub charging_functions: Option<String>,
@@ -177,6 +179,7 @@ pub fn check(
         same_user: case == Case::Originating,
         arrived,
         registered,
+        scscf: None,
         charging_functions: ims_text(desk, message, Name::PChargingFunctionAddresses),
         max_forwards,
         copied: copied(desk, message),
@@ -257,7 +260,7 @@ fn served(
     message: &Message,
     facts: &Facts,
     arrived: &Arrived,
-) -> Result<(Option<String>, Case, bool), Refusal> {
+) -> Result<(Option<String>, Case, Option<bool>), Refusal> {
     let settings = desk.settings;
     // Section L: older cores and plain ones do not know the header.
     let known = settings.profile.is_ims() && settings.isc.send_psu != SendPsu::Never;
@@ -270,10 +273,7 @@ fn served(
         request_uri: message.uri(),
     };
     let (user, case) = served_user::decide(header.as_ref(), clues);
-    let registered = header
-        .filter(|_| case == Case::Originating)
-        .and_then(|user| user.registered)
-        .unwrap_or(true);
+    let registered = header.filter(|_| case == Case::Originating).and_then(|user| user.registered);
     Ok((user, case, registered))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
 //! `requests` everything else outside of dialogs, `outbound` writes what leaves, `legs` reads what comes back, `moves`
-//! what changes later, `forward` passes on what is not ours. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
+//! what changes later, `forward` passes on what is not ours. [`reachable`] reads what the core tells of registered users,
+//! [`registry`] holds it for all threads, `users` acts on it. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
@@ -12,9 +13,12 @@ mod inbound;
 mod legs;
 mod moves;
 mod outbound;
+pub mod reachable;
+pub mod registry;
 mod requests;
 pub mod rules;
 pub mod settings;
+mod users;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -38,12 +42,15 @@ use inbound::{Desk, Facts, texts};
 use legs::{Leg, Page, Plain};
 pub use moves::Move;
 use outbound::{Block, House, Stamp, Variant};
+use registry::Registry;
 use rules::own::{Asked, BadSetting, Own};
 use rules::refusal;
 use rules::route::Arrived;
 use rules::served_user::{self, Case};
 use rules::trust::Trust;
 use settings::Settings;
+pub use users::Change;
+use users::Users;
 
 /// What follows from an event of the SIP stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +61,10 @@ pub enum Happening {
     Refused(Refused),
     /// A side of an agreed session has another path: give it to the switch, then call [`Isc::moved`].
     Moved(Box<Move>),
+    /// The table of registrations changed: have it kept, then call [`Isc::kept`] with the ticket, if there is one.
+    Kept(Box<Change>),
+    /// A user with these keys can be reached now: tell every thread's engine, once.
+    Reachable(Arc<[Arc<str>]>),
 }
 
 /// A refusal, for operators.
@@ -96,7 +107,13 @@ pub struct Isc {
     pages: HashMap<PageId, Page>,
     trails: HashMap<CallKey, (PageId, Option<u16>)>,
     plain: Plain,
+    users: Users,
+    /// What time alone made happen.
+    happened: Vec<Happening>,
 }
+
+/// Most registrations of a thread that shares none.
+const OWN_REGISTRATIONS: usize = 10_000;
 
 /// Retry-After while draining, seconds.
 const DRAIN_RETRY: u32 = 30;
@@ -114,6 +131,7 @@ impl Isc {
         let own = Own::new(&settings)?;
         let trust = Trust::new(&settings.sip.trusted_peers);
         let (sent_by, thread) = (ua.settings().sent_by.clone(), ua.settings().thread);
+        let registry = Registry::new(OWN_REGISTRATIONS, settings.isc.reg_grace);
         Ok(Self {
             house: house(settings, &sent_by, thread),
             own,
@@ -128,6 +146,8 @@ impl Isc {
             pages: HashMap::new(),
             trails: HashMap::new(),
             plain: Plain::default(),
+            users: Users::new(Arc::new(registry)),
+            happened: Vec::new(),
         })
     }
 
@@ -139,6 +159,7 @@ impl Isc {
         self.own = Own::new(&settings)?;
         self.trust = Trust::new(&settings.sip.trusted_peers);
         let (sent_by, thread) = (self.ua.settings().sent_by.clone(), self.house.thread);
+        self.users.registry.set_grace(settings.isc.reg_grace);
         self.house = house(settings, &sent_by, thread);
         Ok(())
     }
@@ -203,11 +224,19 @@ impl Isc {
     /// Does what is due.
     pub fn wake(&mut self, now: Instant) {
         self.ua.wake(now);
+        let mut happened = std::mem::take(&mut self.happened);
+        self.users_due(now, &mut happened);
+        self.happened = happened;
+    }
+
+    /// What time alone made happen, once each; to be asked for when [`Isc::poll`] is empty.
+    pub fn happened(&mut self) -> Vec<Happening> {
+        std::mem::take(&mut self.happened)
     }
 
     /// When to call [`Isc::wake`] at the latest.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.ua.next_wake()
+        [self.ua.next_wake(), self.users.next_wake()].into_iter().flatten().min()
     }
 
     /// The next thing to send or to hear of.
@@ -343,8 +372,9 @@ impl Isc {
         let desk = self.desk();
         let facts = inbound::facts(&desk, message, &flow);
         match inbound::check(&desk, message, &flow, &facts) {
-            Ok(origin) => {
+            Ok(mut origin) => {
                 let Some(originator) = facts.parties.first().cloned() else { return };
+                self.inform(now, &mut origin);
                 out.push(Happening::Input(Input::Arrived(Arrival {
                     page: id,
                     originator,
@@ -390,6 +420,9 @@ impl Isc {
         let (reply, refusal) = requests::answer(&self.house, &desk, message, &facts);
         if let Some(refusal) = refusal {
             out.push(refused(None, message, &facts, &refusal, reply.status));
+        } else if message.method() == Some(Method::Register) {
+            self.registered(now, message, (request, reply), out);
+            return;
         }
         self.ua.respond(now, request, reply);
     }
@@ -493,7 +526,11 @@ impl Isc {
             peer: None,
             theirs: None,
         };
-        page.legs.insert(leg.n, state);
+        // A recipient who is invited once more: what is left of the first time is the stack's.
+        if let Some(call) = page.legs.insert(leg.n, state).and_then(|old| old.call) {
+            self.trails.remove(&call);
+            self.ua.close(call);
+        }
         let Some(invite) = self.invite_of(now, leg) else { return };
         let call = self.ua.invite(now, invite);
         self.trails.insert(call, (leg.page, Some(leg.n)));

@@ -205,7 +205,7 @@ fn served_user_value(
     match kind {
         _ if !wanted => None,
         Kind::User | Kind::Dialog => {
-            Some(served_user::write(&origin.acting_for, origin.registered))
+            Some(served_user::write(&origin.acting_for, origin.registered.unwrap_or(true)))
         }
         Kind::Service if settings.isc.psi_route == super::settings::PsiRoute::Scscf => {
             Some(served_user::write(&origin.dialled.uri, false))
@@ -226,6 +226,7 @@ pub fn way(house: &House, origin: &Origin, answered: bool) -> Way {
         arrived: &origin.arrived,
         odi_valid: !answered,
         same_user: origin.same_user,
+        stored: origin.scscf.as_deref(),
     })
 }
 

@@ -3,6 +3,8 @@
 //! Start at [`Settings`]. `Default` is the profile `3gpp` on loopback. The profile and configuration loaders fill these
 //! structures; nothing here reads a file.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -325,6 +327,8 @@ pub struct IscKeys {
     pub operator: String,
     /// Read and assert P-Asserted-Service (ISC-034).
     pub asserted_service: bool,
+    /// A registration lasts this much longer than its expiry (ISC-045).
+    pub reg_grace: Duration,
 }
 
 impl Default for IscKeys {
@@ -339,6 +343,7 @@ impl Default for IscKeys {
             ioi_prefix: "Type 3".to_owned(),
             operator: String::new(),
             asserted_service: true,
+            reg_grace: Duration::from_secs(60),
         }
     }
 }

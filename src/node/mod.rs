@@ -31,6 +31,7 @@ use crate::config::{Source, Store};
 use crate::engine::Engine;
 use crate::flow::Flows;
 use crate::isc::Isc;
+use crate::isc::registry::Registry;
 use crate::isc::rules::own::{BadSetting, Own};
 use crate::msrp::{MediaEvent, Sink, Switch};
 use crate::ops::board::Board;
@@ -260,6 +261,9 @@ fn assemble(
     let resolver = Arc::new(Resolver::new(settings.resolver.clone(), documents));
     resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
 
+    let most = settings.config.node.max_registrations as usize;
+    let registry = Arc::new(Registry::new(most, settings.isc.isc.reg_grace));
+
     let (inboxes, outboxes): (Vec<_>, Vec<_>) =
         (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
     let switch = Switch::new(settings.msrp.clone(), sink(inboxes.clone())).map_err(|cause| {
@@ -280,6 +284,8 @@ fn assemble(
             watch: Arc::clone(&watch),
             inbox,
             own: inboxes[thread].clone(),
+            all: inboxes.clone(),
+            registry: Arc::clone(&registry),
             left: told,
         });
     }
@@ -296,6 +302,8 @@ struct Parts {
     watch: Arc<Watch>,
     inbox: mpsc::UnboundedReceiver<ToShard>,
     own: mpsc::UnboundedSender<ToShard>,
+    all: Vec<mpsc::UnboundedSender<ToShard>>,
+    registry: Arc<Registry>,
     left: signal::Sender<Left>,
 }
 
@@ -305,16 +313,19 @@ impl Parts {
             crate::sip::ua::Settings { thread: self.thread, ..self.settings.ua },
             SystemRandom,
         );
+        let mut isc = Isc::new(self.settings.isc, ua, SystemRandom)?;
+        isc.share(self.registry, false);
         Ok(Shard {
             thread: self.thread,
             transport,
             limits: self.settings.transport.limits,
-            isc: Isc::new(self.settings.isc, ua, SystemRandom)?,
+            isc,
             engine: Engine::new(self.settings.policy),
             switch: self.switch,
             resolver: self.resolver,
             inbox: self.inbox,
             own: self.own,
+            all: self.all,
             watch: self.watch,
             left: self.left,
             pages: HashMap::new(),

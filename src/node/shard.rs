@@ -34,11 +34,22 @@ use crate::xdms::{Query, Resolver};
 /// policy, there is one resolution per page, and the rest comes from operators.
 pub enum ToShard {
     Media(MediaEvent),
-    Resolved { page: PageId, result: Result<Audience, Refusal> },
+    Resolved {
+        page: PageId,
+        result: Result<Audience, Refusal>,
+    },
     EndPage(PageId),
-    Bar { uri: String, barred: bool },
+    /// A user with these keys can be reached now.
+    Reachable(Arc<[Arc<str>]>),
+    Bar {
+        uri: String,
+        barred: bool,
+    },
     Drain,
-    Settings { isc: Box<isc::settings::Settings>, policy: Box<Policy> },
+    Settings {
+        isc: Box<isc::settings::Settings>,
+        policy: Box<Policy>,
+    },
     Stop,
 }
 
@@ -54,6 +65,8 @@ pub struct Shard {
     pub inbox: mpsc::UnboundedReceiver<ToShard>,
     /// Our own address, for tasks that answer later.
     pub own: mpsc::UnboundedSender<ToShard>,
+    /// Every thread's address, ours included.
+    pub all: Vec<mpsc::UnboundedSender<ToShard>>,
     pub watch: Arc<Watch>,
     /// Told what is left here while draining.
     pub left: watch::Sender<Left>,
@@ -139,6 +152,9 @@ impl Shard {
     fn woken(&mut self) {
         let now = now();
         self.isc.wake(now);
+        for happening in self.isc.happened() {
+            self.follows(now, happening);
+        }
         let mut effects = Vec::new();
         self.engine.wake(now, &mut effects);
         self.perform(now, effects);
@@ -159,6 +175,11 @@ impl Shard {
                 self.happened(now, Input::Resolved { page, result });
             }
             ToShard::EndPage(page) => self.happened(now, Input::End { page }),
+            ToShard::Reachable(users) => {
+                for user in users.iter() {
+                    self.happened(now, Input::Reachable { user: Arc::clone(user) });
+                }
+            }
             ToShard::Bar { uri, barred } => self.isc.bar(&uri, barred),
             ToShard::Drain => {
                 self.engine.drain();
@@ -201,11 +222,7 @@ impl Shard {
                     let mut happenings = Vec::new();
                     self.isc.on_event(now, event, &mut happenings);
                     for happening in happenings {
-                        match happening {
-                            Happening::Input(input) => self.happened(now, input),
-                            Happening::Refused(refused) => self.watch.refused(&refused),
-                            Happening::Moved(change) => self.moved(now, *change),
-                        }
+                        self.follows(now, happening);
                     }
                 }
             }
@@ -216,6 +233,27 @@ impl Shard {
         }
         let stats = self.isc.ua().stats();
         self.watch.gauge(self.thread, stats);
+    }
+
+    fn follows(&mut self, now: Instant, happening: Happening) {
+        match happening {
+            Happening::Input(input) => self.happened(now, input),
+            Happening::Refused(refused) => self.watch.refused(&refused),
+            Happening::Moved(change) => self.moved(now, *change),
+            Happening::Kept(change) => self.keep(now, *change),
+            Happening::Reachable(users) => {
+                for shard in &self.all {
+                    // A thread that is gone has no pages.
+                    let _ = shard.send(ToShard::Reachable(Arc::clone(&users)));
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, now: Instant, change: isc::Change) {
+        if let Some(ticket) = change.ticket {
+            self.isc.kept(now, ticket);
+        }
     }
 
     fn failed(&mut self, now: Instant, key: SendKey, more: bool) {

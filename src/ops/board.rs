@@ -217,6 +217,12 @@ impl Board {
                         contact: None,
                     });
                     recipient.attempts += 1;
+                    if recipient.ended.take().is_some() {
+                        // Once more: whatever was told before is taken back.
+                        recipient.state = State::Invited;
+                        recipient.started = time;
+                        recipient.cause = None;
+                    }
                     self.metrics.leg_moved(None, Some(LegState::Invited));
                 }
             }
@@ -261,7 +267,9 @@ impl Board {
                 }
             }
             Event::Failed { leg, cause, octets } => {
-                self.metrics.recipient(Outcome::Failed, CauseLabel::of(cause));
+                if inner.page(leg.page).is_none() {
+                    self.metrics.recipient(Outcome::Failed, CauseLabel::of(cause));
+                }
                 self.move_leg(&mut inner, *leg, State::Failed, |recipient| {
                     recipient.bytes = *octets;
                     recipient.ended = Some(time);
@@ -338,6 +346,9 @@ impl Board {
                 recipient.state = State::Failed;
             }
         }
+        if !page.state.is_over() {
+            page.count_failures(&self.metrics);
+        }
         inner.over(id, state);
     }
 
@@ -382,6 +393,9 @@ impl Inner {
             for recipient in gone.legs.values() {
                 metrics.leg_moved(recipient.state.live(), None);
             }
+            if !gone.state.is_over() {
+                gone.count_failures(metrics);
+            }
             self.numbers.remove(&gone.id);
         }
     }
@@ -397,6 +411,15 @@ impl Inner {
 }
 
 impl Page {
+    /// Counts the failures: once, when nobody is invited again any more.
+    fn count_failures(&self, metrics: &Metrics) {
+        for recipient in self.legs.values().filter(|recipient| recipient.state == State::Failed) {
+            if let Some(cause) = &recipient.cause {
+                metrics.recipient(Outcome::Failed, CauseLabel::of(cause));
+            }
+        }
+    }
+
     fn is_of(&self, user: &str) -> bool {
         let is = |party: &Party| {
             party.uri.eq_ignore_ascii_case(user) || party.key.eq_ignore_ascii_case(user)
@@ -705,6 +728,25 @@ mod tests {
         board.on_event(at(2), &Event::PageEnded { page: page(1), delivered: 1, failed: 0 });
     }
 
+    /// Somebody who was not there and is invited again has one result: the last.
+    #[test]
+    fn a_failure_may_be_taken_back() {
+        let metrics = Arc::new(Metrics::new());
+        let board = Board::new(10, metrics.clone());
+        story(&board, 1);
+        let party = Party { uri: "sip:carol@ims.test".into(), key: "carol".into(), display: None };
+        board.on_event(at(5000), &Event::Invited { leg: leg(1, 2), party });
+        let shown = board.page(page(1)).expect("it is there");
+        let carol = &shown["recipients"][1];
+        assert_eq!((&carol["state"], &carol["attempts"]), (&json!("invited"), &json!(2)));
+        assert_eq!((&carol["cause"], &carol["ended"]), (&Value::Null, &Value::Null));
+        board.on_event(at(6000), &Event::Delivered { leg: leg(1, 2), octets: 8192 });
+        board.on_event(at(9000), &Event::PageEnded { page: page(1), delivered: 2, failed: 0 });
+        let text = metrics.text();
+        assert!(text.contains("pagecast_recipients_total{result=\"delivered\",cause=\"\"} 2\n"));
+        assert!(!text.contains("cause=\"486\""), "{text}");
+    }
+
     #[test]
     fn the_metrics_tell_the_same() {
         let metrics = Arc::new(Metrics::new());
@@ -717,11 +759,11 @@ mod tests {
         has("pagecast_legs{state=\"sending\"} 1");
         has("pagecast_legs{state=\"invited\"} 0");
         has("pagecast_recipients_total{result=\"delivered\",cause=\"\"} 1");
-        has("pagecast_recipients_total{result=\"failed\",cause=\"486\"} 1");
         has("pagecast_recipients_total{result=\"refused\",cause=\"policy\"} 1");
         has("pagecast_leg_setup_seconds_count 2");
         board.on_event(at(9000), &Event::PageEnded { page: page(1), delivered: 1, failed: 2 });
         has("pagecast_pages_total{mode=\"large\",result=\"failed\"} 1");
+        has("pagecast_recipients_total{result=\"failed\",cause=\"486\"} 1");
         has("pagecast_page_delivery_seconds_count 1");
         has("pagecast_page_delivery_seconds_bucket{le=\"0.025\"} 1");
         has("pagecast_legs{state=\"sending\"} 0");

@@ -157,6 +157,8 @@ section! {
         operator: String = "isc.operator", String::new();
         /// ISC-034: P-Asserted-Service is read and sent.
         asserted_service: bool = "isc.asserted_service", true;
+        /// ISC-045: a registration lasts this much longer than its expiry.
+        reg_grace: Duration = "isc.reg_grace", secs(60), secs(0) => secs(86_400);
     }
 }
 
@@ -293,7 +295,6 @@ const LATER: &[(&str, &str)] = &[
     ("im.recurse_3xx", "redirection"),
     ("im.tls_downgrade", "TLS"),
     ("im.check_registration", "Sh"),
-    ("isc.reg_grace", "registration state"),
     ("msrp.cema", "CEMA"),
     ("msrp.cpim_rewrite", "rewriting CPIM"),
     ("msrp.deliver_all_forks", "delivery to all forks"),

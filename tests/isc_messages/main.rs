@@ -3,7 +3,7 @@
 //! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
 //! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `moves` new
 //! paths under way, `others` every other
-//! request, `passing` what only passes through, `noise` what nobody should send.
+//! request, `registering` what the core tells of its users, `passing` what only passes through, `noise` what nobody should send.
 
 mod answers;
 mod inbound;
@@ -13,4 +13,5 @@ mod noise;
 mod others;
 mod outbound;
 mod passing;
+mod registering;
 mod world;

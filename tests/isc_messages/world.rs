@@ -87,6 +87,7 @@ impl World {
         while let Some(at) = self.isc.next_wake().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.isc.wake(self.now);
+            self.happened.extend(self.isc.happened());
             self.drive();
         }
         self.now = end;
@@ -124,7 +125,7 @@ impl World {
     pub fn refused(&self) -> &Refused {
         let found = self.happened.iter().find_map(|happening| match happening {
             Happening::Refused(refused) => Some(refused),
-            Happening::Input(_) | Happening::Moved(_) => None,
+            _ => None,
         });
         found.unwrap_or_else(|| panic!("not refused: {:?}", self.happened))
     }
@@ -177,10 +178,9 @@ impl World {
     /// The events the engine heard, without the arrival.
     pub fn inputs(&self) -> Vec<&Input> {
         let inputs = self.happened.iter().filter_map(|happening| match happening {
-            Happening::Input(Input::Arrived(_)) | Happening::Refused(_) | Happening::Moved(_) => {
-                None
-            }
+            Happening::Input(Input::Arrived(_)) => None,
             Happening::Input(input) => Some(input),
+            _ => None,
         });
         inputs.collect()
     }

@@ -104,6 +104,8 @@ pub struct Fanout<'a> {
     pub odi_valid: bool,
     /// The Route entry of the originator's request belongs to the originator's own S-CSCF.
     pub same_user: bool,
+    /// The S-CSCF the originator is registered at, from its third-party REGISTER.
+    pub stored: Option<&'a str>,
 }
 
 /// The way a leg goes.
@@ -151,8 +153,12 @@ pub fn fanout(how: Fanout<'_>) -> Way {
     }
 }
 
-/// ISC-058, ISC-009: the Route entry of the current request where it is the same user's, the configured S-CSCF, the I-CSCF.
+/// ISC-058, ISC-009: the S-CSCF of the registration, the Route entry of the current request where it is the same user's,
+/// the configured S-CSCF, the I-CSCF.
 fn user_scscf(how: Fanout<'_>) -> String {
+    if let Some(stored) = how.stored {
+        return stored.to_owned();
+    }
     let here = if how.same_user { how.arrived.scscf() } else { None };
     here.unwrap_or_else(|| {
         if how.core.scscf.is_empty() { how.core.icscf.clone() } else { how.core.scscf.clone() }
@@ -195,6 +201,7 @@ mod tests {
             arrived,
             odi_valid: true,
             same_user: true,
+            stored: None,
         }
     }
 

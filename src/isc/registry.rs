@@ -1,0 +1,386 @@
+//! Who is registered where: one table for all threads of the node, read and written in place.
+//!
+//! Start at [`Registry::register`] and [`Registry::view`]. Each identity has an entry in one of several locked parts;
+//! identities of its implicit registration set lead to it. At most one part is locked at a time, never over anything that
+//! waits. The table has a bound: beyond it newcomers are not remembered, and whatever is unknown is routed as if nobody
+//! had registered. Opens no file: what is to be kept over a restart leaves as [`Kept`] and comes back by
+//! [`Registry::restore`]. ISC-041, ISC-044 to ISC-046, ISC-058.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::reachable::{Contact, Registration};
+
+/// How many parts are locked on their own.
+const PARTS: usize = 32;
+/// How long it is remembered that somebody is registered no more: requests that were under way are not mistaken for
+/// newer ones, and `regstate` is known.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// What nobody registers longer for: some clocks end sooner than the largest number of seconds.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
+
+/// All registrations of a node.
+#[derive(Debug)]
+pub struct Registry {
+    parts: Box<[Mutex<HashMap<Arc<str>, Slot>>]>,
+    hasher: ahash::RandomState,
+    /// Most identities that are remembered.
+    most: usize,
+    /// `isc.reg_grace` in milliseconds.
+    grace: AtomicU64,
+    entries: AtomicUsize,
+    registered: AtomicUsize,
+}
+
+/// What one identity is to us.
+#[derive(Debug, Default)]
+struct Slot {
+    own: Option<Box<Known>>,
+    /// The identity in whose implicit registration set it is.
+    of: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    registration: Registration,
+    /// When its REGISTER came.
+    since: Instant,
+    /// Its own key and those of its implicit registration set.
+    keys: Vec<Arc<str>>,
+    /// Counted among the registered ones.
+    counted: bool,
+    /// The thread that subscribed to its registration state.
+    watcher: Option<u8>,
+}
+
+/// What a request needs to know of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    pub registered: bool,
+    pub registration: Registration,
+    /// When the registration ends without another REGISTER, grace included.
+    pub ends: Instant,
+    /// The keys it goes by, its own first.
+    pub keys: Vec<Arc<str>>,
+}
+
+/// What a REGISTER changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: a later one of the same Call-ID was here before.
+    Old,
+    /// Nothing: the table is full.
+    Full,
+    Taken(Box<Taken>),
+}
+
+/// An entry that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Registered before and now.
+    pub before: bool,
+    pub after: bool,
+    /// When to look at it again ([`Registry::due`]).
+    pub look: Instant,
+    pub kept: Kept,
+    pub keys: Vec<Arc<str>>,
+}
+
+/// What survives a restart of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub key: Arc<str>,
+    pub since: Instant,
+    /// Nobody needs it any more from then on.
+    pub until: Instant,
+    pub value: Bytes,
+}
+
+/// What becomes of an entry with time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet; look again then.
+    Later(Instant),
+    /// Its registration has just ended without another REGISTER; look again then.
+    Lapsed(Instant),
+    /// It is not remembered any more.
+    Forgotten,
+    /// It was not known.
+    Unknown,
+}
+
+impl Known {
+    fn ends(&self, grace: Duration) -> Instant {
+        let lasts = Duration::from_secs(self.registration.expires.into()).min(LONGEST);
+        self.since + lasts + grace
+    }
+
+    /// ISC-044, ISC-045.
+    fn is_registered(&self, now: Instant, grace: Duration) -> bool {
+        self.registration.expires > 0 && now < self.ends(grace)
+    }
+
+    fn kept(&self, key: Arc<str>, grace: Duration) -> Kept {
+        let value = serde_json::to_vec(&self.registration)
+            .expect("a registration is made of texts and numbers");
+        let until = self.ends(grace) + REMEMBERED;
+        Kept { key, since: self.since, until, value: Bytes::from(value) }
+    }
+}
+
+impl Registry {
+    /// An empty table for at most `most` identities.
+    pub fn new(most: usize, grace: Duration) -> Self {
+        let registry = Self {
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            hasher: ahash::RandomState::new(),
+            most: most.max(1),
+            grace: AtomicU64::new(0),
+            entries: AtomicUsize::new(0),
+            registered: AtomicUsize::new(0),
+        };
+        registry.set_grace(grace);
+        registry
+    }
+
+    /// `isc.reg_grace`, from now on.
+    pub fn set_grace(&self, grace: Duration) {
+        self.grace.store(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace.load(Ordering::Relaxed)).min(LONGEST)
+    }
+
+    /// How many identities are registered, those of implicit sets aside.
+    pub fn registered(&self) -> usize {
+        self.registered.load(Ordering::Relaxed)
+    }
+
+    /// How many are remembered, registered or not.
+    pub fn len(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Nobody is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn part(&self, key: &str) -> MutexGuard<'_, HashMap<Arc<str>, Slot>> {
+        let at = self.hasher.hash_one(key) as usize % self.parts.len();
+        self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recount(&self, known: &mut Known, counts: bool) {
+        match (known.counted, counts) {
+            (false, true) => self.registered.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.registered.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+        known.counted = counts;
+    }
+
+    /// Takes a REGISTER. `keys` are those of its identity and of its implicit registration set, its own first.
+    ///
+    /// ISC-041, ISC-044, ISC-045: by arrival, and under one Call-ID by CSeq.
+    pub fn register(
+        &self,
+        now: Instant,
+        keys: Vec<Arc<str>>,
+        registration: Registration,
+    ) -> Outcome {
+        let Some(key) = keys.first().cloned() else { return Outcome::Old };
+        let grace = self.grace();
+        let (taken, old_keys) = {
+            let mut part = self.part(&key);
+            let slot = part.get(&key).and_then(|slot| slot.own.as_ref());
+            let old = slot.map(|known| &known.registration);
+            if old.is_some_and(|old| {
+                old.call_id == registration.call_id && old.cseq >= registration.cseq
+            }) {
+                return Outcome::Old;
+            }
+            if old.is_none() && self.entries.fetch_add(1, Ordering::Relaxed) >= self.most {
+                self.entries.fetch_sub(1, Ordering::Relaxed);
+                return Outcome::Full;
+            }
+            let slot = part.entry(Arc::clone(&key)).or_default();
+            let before = slot.own.as_ref().is_some_and(|known| known.is_registered(now, grace));
+            let old = slot.own.take();
+            let old_keys = old.as_ref().map(|known| known.keys.clone()).unwrap_or_default();
+            let mut known = Known {
+                registration,
+                since: now,
+                keys: keys.clone(),
+                counted: old.as_ref().is_some_and(|known| known.counted),
+                watcher: old.and_then(|known| known.watcher),
+            };
+            let after = known.is_registered(now, grace);
+            self.recount(&mut known, after);
+            let kept = known.kept(Arc::clone(&key), grace);
+            let look = if after { known.ends(grace) } else { kept.until };
+            slot.own = Some(Box::new(known));
+            (Taken { before, after, look, kept, keys: keys.clone() }, old_keys)
+        };
+        self.point(&key, &old_keys, &keys);
+        Outcome::Taken(Box::new(taken))
+    }
+
+    /// Identities of an implicit registration set lead to `key`; those that are in it no more do not.
+    fn point(&self, key: &Arc<str>, old: &[Arc<str>], new: &[Arc<str>]) {
+        for alias in old.iter().filter(|alias| !new.contains(alias)) {
+            self.unpoint(key, alias);
+        }
+        for alias in new.iter().filter(|alias| *alias != key) {
+            self.part(alias).entry(Arc::clone(alias)).or_default().of = Some(Arc::clone(key));
+        }
+    }
+
+    fn unpoint(&self, key: &Arc<str>, alias: &Arc<str>) {
+        let mut part = self.part(alias);
+        let Some(slot) = part.get_mut(alias) else { return };
+        if slot.of.as_ref() == Some(key) {
+            slot.of = None;
+        }
+        if slot.own.is_none() && slot.of.is_none() {
+            part.remove(alias);
+        }
+    }
+
+    /// What is known of a user, by any identity of its implicit registration set.
+    pub fn view(&self, now: Instant, key: &str) -> Option<View> {
+        let of = {
+            let part = self.part(key);
+            let slot = part.get(key)?;
+            match &slot.own {
+                Some(known) => return Some(self.see(now, known)),
+                None => slot.of.clone()?,
+            }
+        };
+        let part = self.part(&of);
+        part.get(&of)?.own.as_ref().map(|known| self.see(now, known))
+    }
+
+    fn see(&self, now: Instant, known: &Known) -> View {
+        let grace = self.grace();
+        View {
+            registered: known.is_registered(now, grace),
+            registration: known.registration.clone(),
+            ends: known.ends(grace),
+            keys: known.keys.clone(),
+        }
+    }
+
+    /// Takes what the registrar told a subscriber: the contacts of `key` that take pages, all of them.
+    ///
+    /// ISC-044, ISC-048: more exact than the last REGISTER. `lasts` is how long they have, in seconds.
+    pub fn reported(
+        &self,
+        now: Instant,
+        key: &Arc<str>,
+        contacts: Vec<Contact>,
+        lasts: u32,
+    ) -> Option<Taken> {
+        let grace = self.grace();
+        let mut part = self.part(key);
+        let known = part.get_mut(key)?.own.as_mut()?;
+        let before = known.is_registered(now, grace);
+        if contacts.is_empty() {
+            known.registration.expires = 0;
+        } else {
+            let age = now.saturating_duration_since(known.since).as_secs();
+            let age = u32::try_from(age).unwrap_or(u32::MAX);
+            let until = age.saturating_add(lasts.max(1));
+            known.registration.expires = known.registration.expires.max(until);
+        }
+        known.registration.contacts = contacts;
+        let after = known.is_registered(now, grace);
+        self.recount(known, after);
+        let kept = known.kept(Arc::clone(key), grace);
+        let look = if after { known.ends(grace) } else { kept.until };
+        Some(Taken { before, after, look, kept, keys: known.keys.clone() })
+    }
+
+    /// Looks at an entry whose time may have come.
+    ///
+    /// ISC-045: a registration ends at its expiry and the grace, if no REGISTER came.
+    pub fn due(&self, now: Instant, key: &Arc<str>) -> Due {
+        let grace = self.grace();
+        let keys = {
+            let mut part = self.part(key);
+            let Some(slot) = part.get_mut(key) else { return Due::Unknown };
+            let Some(known) = slot.own.as_mut() else { return Due::Unknown };
+            let until = known.ends(grace) + REMEMBERED;
+            if known.is_registered(now, grace) {
+                return Due::Later(known.ends(grace));
+            }
+            if known.counted {
+                self.recount(known, false);
+                return Due::Lapsed(until);
+            }
+            if now < until {
+                return Due::Later(until);
+            }
+            let keys = std::mem::take(&mut known.keys);
+            slot.own = None;
+            if slot.of.is_none() {
+                part.remove(key);
+            }
+            keys
+        };
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.point(key, &keys, &[]);
+        Due::Forgotten
+    }
+
+    /// Takes back what was kept, `age` after it was. What cannot be read, or has ended, is left out.
+    pub fn restore(
+        &self,
+        now: Instant,
+        keys: impl FnOnce(&Registration) -> Vec<Arc<str>>,
+        age: Duration,
+        value: &[u8],
+    ) -> Option<Taken> {
+        let mut registration: Registration = serde_json::from_slice(value).ok()?;
+        let keys = keys(&registration);
+        // How long ago it was, where the clock began before.
+        let since = now.checked_sub(age).unwrap_or_else(|| {
+            let age = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+            registration.expires = registration.expires.saturating_sub(age);
+            now
+        });
+        match self.register(since, keys, registration) {
+            Outcome::Taken(taken) => Some(*taken),
+            Outcome::Old | Outcome::Full => None,
+        }
+    }
+
+    /// One thread at a time subscribes to a user's registration state.
+    pub fn claim(&self, key: &str, thread: u8) -> bool {
+        let mut part = self.part(key);
+        let Some(known) = part.get_mut(key).and_then(|slot| slot.own.as_mut()) else {
+            return false;
+        };
+        match known.watcher {
+            Some(other) => other == thread,
+            None => {
+                known.watcher = Some(thread);
+                true
+            }
+        }
+    }
+
+    /// That thread's subscription is over.
+    pub fn unclaim(&self, key: &str, thread: u8) {
+        let mut part = self.part(key);
+        let known = part.get_mut(key).and_then(|slot| slot.own.as_mut());
+        if let Some(known) = known.filter(|known| known.watcher == Some(thread)) {
+            known.watcher = None;
+        }
+    }
+}
