@@ -20,6 +20,7 @@ use layer::{Layer, Reader};
 use value::{Door, FilePath, HostPort, Listen, Peers, Size, Value, choice};
 
 use crate::flow::keep::Choice;
+use crate::isc::rules::boundary::is_place;
 use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
@@ -70,6 +71,8 @@ pub struct Core {
     pub icscf: String,
     /// Profile `sipip`: where requests go; empty: by the Request-URI.
     pub outbound_proxy: String,
+    /// ISC-073, ISC-074: neighbours outside the trust domain.
+    pub untrusted_hops: Vec<String>,
 }
 
 /// `[service]`
@@ -428,7 +431,16 @@ fn read_core(r: &mut Reader) -> Result<Core, ConfigError> {
         empty if empty.is_empty() => scscf.clone(),
         icscf => icscf,
     };
-    Ok(Core { scscf, icscf, outbound_proxy: optional("core.outbound_proxy")? })
+    let outbound_proxy = optional("core.outbound_proxy")?;
+    let untrusted_hops: Vec<String> = r.take("core.untrusted_hops", Vec::new())?;
+    if let Some(hop) = untrusted_hops.iter().find(|hop| !is_place(hop)) {
+        return Err(r.wrong(
+            "core.untrusted_hops",
+            format!("{hop:?} is neither address nor name"),
+            "write \"192.0.2.0/24\", \"2001:db8::1\" or \"other.example\"",
+        ));
+    }
+    Ok(Core { scscf, icscf, outbound_proxy, untrusted_hops })
 }
 
 fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {

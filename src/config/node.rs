@@ -165,8 +165,10 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             scscf: core.scscf.clone(),
             icscf: core.icscf.clone(),
             outbound_proxy: core.outbound_proxy.clone(),
+            untrusted_hops: core.untrusted_hops.clone(),
         },
         service: Service {
+            home_domains: service.home_domains.clone(),
             factories: service.factories.clone(),
             group_domains: service.group_domains.clone(),
             groups: service.groups.clone(),
@@ -205,6 +207,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             operator: isc.operator.clone(),
             asserted_service: isc.asserted_service,
             reg_grace: isc.reg_grace,
+            response_source: isc.response_source.clone(),
         },
         ul: Ul {
             max_entries: usize::from(ul.max_entries),
@@ -367,6 +370,7 @@ mod tests {
         isc.sip.advertise = "127.0.0.1:5090".into();
         isc.core.icscf = "sip:127.0.0.1:5060".into();
         isc.service.factories = vec!["sip:pages@ims.test".into()];
+        isc.service.home_domains = vec!["ims.test".into()];
         isc.service.group_domains = vec!["groups.ims.test".into()];
         isc.sip.trusted_peers = isc.sip.trusted_peers.iter().map(ipnet::IpNet::trunc).collect();
         assert_eq!(settings.isc, isc);
@@ -480,6 +484,7 @@ mod tests {
             "isc.fanout_route" => "\"odi\"",
             "isc.many_served_users" => "\"first\"",
             "isc.send_psu" => "\"never\"",
+            "isc.response_source" => "\"urn:3gpp:fe:as.im\"",
             "msrp.attribution" => "\"never\"",
             "msrp.sr_policy" => "\"first_delivery\"",
             "msrp.connect_allow" => "[\"10.0.0.0/8\"]",

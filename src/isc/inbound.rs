@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::rules::boundary::{self, Boundary};
 use super::rules::charging::ChargingVector;
 use super::rules::identity::{self, Identity};
 use super::rules::own::{Asked, Own};
@@ -31,6 +32,7 @@ pub struct Desk<'a> {
     pub settings: &'a Settings,
     pub own: &'a Own,
     pub trust: &'a Trust,
+    pub boundary: &'a Boundary,
     /// Keys of users an operator barred since the start.
     pub barred: &'a HashSet<String>,
     /// No new pages: Retry-After in seconds.
@@ -42,6 +44,9 @@ pub struct Desk<'a> {
 /// What every answer to a request needs, refusals included.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
+    /// The peer is one of the core, so its requests are served (ISC-001).
+    pub admitted: bool,
+    /// It is inside the trust domain, too, so what it asserts is believed (ISC-017).
     pub trusted: bool,
     pub charging: Option<ChargingVector>,
     pub identities: Vec<Identity>,
@@ -85,9 +90,10 @@ pub struct Origin {
 ///
 /// ISC-017, ISC-018, ISC-025, ISC-074: only a trusted peer asserts anything; a plain core knows no charging.
 pub fn facts(desk: &Desk<'_>, message: &Message, flow: &Flow) -> Facts {
-    let trusted = desk.trust.admits(flow);
+    let admitted = desk.trust.admits(flow);
+    let trusted = admitted && !desk.boundary.is_outside_address(flow.peer.ip());
     if !trusted {
-        return Facts::default();
+        return Facts { admitted, ..Facts::default() };
     }
     let identities = identity::asserted(texts(message, Name::PAssertedIdentity));
     let ims = desk.settings.profile.is_ims();
@@ -100,7 +106,8 @@ pub fn facts(desk: &Desk<'_>, message: &Message, flow: &Flow) -> Facts {
             display: identity.display.as_deref().map(Arc::from),
         })
         .collect();
-    Facts { trusted, charging: charging.and_then(ChargingVector::parse), identities, parties }
+    let charging = charging.and_then(ChargingVector::parse);
+    Facts { admitted, trusted, charging, identities, parties }
 }
 
 /// The checks of an initial INVITE in their order; the first failure decides.
@@ -244,7 +251,7 @@ pub fn is_own_call(call_id: &[u8], host: &str) -> bool {
 
 /// ISC-001, IM-021: only peers of the core, and only with an identity they vouch for.
 fn identify(flow: &Flow, facts: &Facts) -> Result<(), Refusal> {
-    if !facts.trusted {
+    if !facts.admitted {
         tracing::debug!(peer = %flow.peer, "peer is not in sip.trusted_peers");
         return Err(Refusal::new(403, "ISC-001").key("sip.trusted_peers"));
     }
@@ -550,7 +557,7 @@ fn copied(desk: &Desk<'_>, message: &Message) -> Vec<(String, String)> {
             || name.eq_ignore_ascii_case("s")
             || (desk.settings.im.pass_through.iter().any(|known| known.eq_ignore_ascii_case(name))
                 && !is(&NEVER)
-                && !trust::is_trusted_only(name))
+                && !boundary::is_trusted_only(name))
             || is_foreign_credential(name, value, &desk.settings.realm);
         if wanted {
             let name = if name.eq_ignore_ascii_case("s") { "Subject" } else { name };

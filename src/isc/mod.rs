@@ -32,10 +32,9 @@ use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
 use crate::engine::party::{Audience, Party, Recipient};
-use crate::sip::Flow;
-use crate::sip::message::{Malformed, Message, Method, Name};
+use crate::sip::message::{Limits, Malformed, Message, Method, Name};
 use crate::sip::ua::{CallKey, Event, Output, RandomSource, Reply, RequestKey, SendKey, Ua};
-use crate::sip::{Protocol, uri::Uri};
+use crate::sip::{Flow, Protocol, Target, uri::Uri};
 
 use forward::Forward;
 use inbound::{Desk, Facts, texts};
@@ -43,6 +42,7 @@ use legs::{Leg, Page, Plain};
 pub use moves::Move;
 use outbound::{Block, House, Stamp, Variant};
 use registry::Registry;
+use rules::boundary::{Boundary, Crossing};
 use rules::own::{Asked, BadSetting, Own};
 use rules::refusal;
 use rules::route::Arrived;
@@ -96,6 +96,7 @@ pub struct Isc {
     house: House,
     own: Own,
     trust: Trust,
+    boundary: Boundary,
     ua: Ua,
     random: Box<dyn RandomSource + Send>,
     forward: Forward,
@@ -114,6 +115,9 @@ pub struct Isc {
 
 /// Most registrations of a thread that shares none.
 const OWN_REGISTRATIONS: usize = 10_000;
+/// For messages that were within bounds before something was taken out.
+const WRITTEN: Limits =
+    Limits { max_message: usize::MAX, max_lines: usize::MAX, max_line: usize::MAX };
 
 /// Retry-After while draining, seconds.
 const DRAIN_RETRY: u32 = 30;
@@ -130,12 +134,14 @@ impl Isc {
     ) -> Result<Self, BadSetting> {
         let own = Own::new(&settings)?;
         let trust = Trust::new(&settings.sip.trusted_peers);
+        let boundary = Boundary::new(&settings)?;
         let (sent_by, thread) = (ua.settings().sent_by.clone(), ua.settings().thread);
         let registry = Registry::new(OWN_REGISTRATIONS, settings.isc.reg_grace);
         Ok(Self {
             house: house(settings, &sent_by, thread),
             own,
             trust,
+            boundary,
             forward: Forward::new(&sent_by, thread),
             forwarded: VecDeque::new(),
             ua,
@@ -156,7 +162,9 @@ impl Isc {
     /// # Errors
     /// [`BadSetting`]; the old settings stay in force.
     pub fn reload(&mut self, settings: Settings) -> Result<(), BadSetting> {
+        let boundary = Boundary::new(&settings)?;
         self.own = Own::new(&settings)?;
+        self.boundary = boundary;
         self.trust = Trust::new(&settings.sip.trusted_peers);
         let (sent_by, thread) = (self.ua.settings().sent_by.clone(), self.house.thread);
         self.users.registry.set_grace(settings.isc.reg_grace);
@@ -198,6 +206,8 @@ impl Isc {
 
     /// A message came. What is somebody else's goes on at once, the rest goes to the stack.
     pub fn receive(&mut self, now: Instant, message: Message, flow: Flow) {
+        let believed = self.believes(&flow);
+        let Some(message) = without(&self.boundary.arriving(believed), message) else { return };
         if let Some(output) = self.pass_on(&message, flow) {
             self.forwarded.push_back(output);
             return;
@@ -241,7 +251,50 @@ impl Isc {
 
     /// The next thing to send or to hear of.
     pub fn poll(&mut self) -> Option<Output> {
-        self.forwarded.pop_front().or_else(|| self.ua.poll())
+        loop {
+            let passed = self.forwarded.pop_front();
+            let ours = passed.is_none();
+            let output = passed.or_else(|| self.ua.poll())?;
+            if let Some(output) = self.leave(output, ours) {
+                return Some(output);
+            }
+        }
+    }
+
+    /// Whether what comes this way, or goes back, is inside the trust domain.
+    fn believes(&self, flow: &Flow) -> bool {
+        self.trust.admits(flow) && !self.boundary.is_outside_address(flow.peer.ip())
+    }
+
+    /// What is sent, without what its next hop may not see.
+    ///
+    /// ISC-031, ISC-073: every request and answer passes here, whoever wrote it.
+    fn leave(&self, output: Output, ours: bool) -> Option<Output> {
+        let Output::Send { key, to, bytes, via_at, call } = output else { return Some(output) };
+        let crossing = match &to {
+            Target::Flow(flow) => self.boundary.answering(self.believes(flow), ours),
+            Target::NextHop { uri, .. } => {
+                let uri = Uri::parse(uri).ok();
+                self.boundary.leaving(uri.as_ref().map_or("", Uri::host), ours)
+            }
+        };
+        if crossing.is_open() {
+            return Some(Output::Send { key, to, bytes, via_at, call });
+        }
+        let start = |bytes: &Bytes| memchr::memchr(b'\n', bytes).unwrap_or_default();
+        let before = start(&bytes);
+        let message = match Message::parse(bytes.clone(), &WRITTEN) {
+            Ok(message) => message,
+            Err(malformed) => {
+                // A refusal of what had no Via, say: it repeats nothing but that request's own lines.
+                tracing::debug!(what = malformed.what, "cannot look into what is sent");
+                return Some(Output::Send { key, to, bytes, via_at, call });
+            }
+        };
+        let bytes = crossing.apply(&message).unwrap_or(bytes);
+        // The Via is the first line after the start line, which may have become shorter.
+        let via_at = via_at.map(|at| (at + start(&bytes)).saturating_sub(before));
+        Some(Output::Send { key, to, bytes, via_at, call })
     }
 
     /// Whose call this is, for call flows.
@@ -260,7 +313,9 @@ impl Isc {
     /// IM-023, IM-037, ISC-005, ISC-021: for a user or a foreign group, and with more Route behind our entry. A leg of
     /// our own is never expanded again, whoever it is for.
     fn pass_on(&mut self, message: &Message, flow: Flow) -> Option<Output> {
-        if !self.trust.admits(&flow) {
+        // An answer may come from outside, too, where that is where requests go.
+        let awaited = !message.is_request() && self.boundary.is_outside_address(flow.peer.ip());
+        if !awaited && !self.trust.admits(&flow) {
             return None;
         }
         if !message.is_request() {
@@ -354,6 +409,7 @@ impl Isc {
             settings: &self.house.settings,
             own: &self.own,
             trust: &self.trust,
+            boundary: &self.boundary,
             barred: &self.barred,
             closed: if self.draining { Some(DRAIN_RETRY) } else { self.overload },
             host: &self.house.host,
@@ -686,6 +742,14 @@ fn reason_line(cause: Option<&Cause>) -> Bytes {
         Some(cause) => Bytes::from(format!("Reason: {}\r\n", outbound::reason(cause))),
         None => Bytes::new(),
     }
+}
+
+/// The message without what may not come in; `None` where that leaves no message.
+fn without(crossing: &Crossing<'_>, message: Message) -> Option<Message> {
+    let Some(bytes) = crossing.apply(&message) else { return Some(message) };
+    Message::parse(bytes, &WRITTEN)
+        .inspect_err(|malformed| tracing::info!(what = malformed.what, "message dropped"))
+        .ok()
 }
 
 /// RFC 8498 §4: the request is served for a user who diverted the call.

@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::inbound::{Facts, Origin};
 use super::legs::Leg;
 use super::rules::charging::{self, ChargingVector};
+use super::rules::own::domain;
 use super::rules::refusal::{self, ALLOW};
 use super::rules::route::{self, Fanout, Kind, Way};
 use super::rules::{identity, served_user, service};
@@ -71,15 +72,6 @@ impl House {
 
     fn is_ims(&self) -> bool {
         self.settings.profile.is_ims()
-    }
-}
-
-/// The domain a host belongs to; addresses and short names are their own.
-fn domain(host: &str) -> &str {
-    let is_name = host.bytes().any(|byte| byte.is_ascii_alphabetic()) && !host.starts_with('[');
-    match host.split_once('.') {
-        Some((_, rest)) if is_name && rest.contains('.') => rest,
-        _ => host,
     }
 }
 
@@ -542,7 +534,12 @@ pub fn refuse(house: &House, facts: &Facts, refusal: &Refusal) -> Reply {
     if !house.settings.im.warning_numbers {
         refusal::leave_number_out(&mut refusal);
     }
-    let lines = refusal::lines(&refusal, &house.host) + &charging_answer(house, facts);
+    let mut lines = refusal::lines(&refusal, &house.host) + &charging_answer(house, facts);
+    let source = &house.settings.isc.response_source;
+    if !source.is_empty() && house.is_ims() {
+        // ISC-076 (TS 24.229 7.2.17).
+        let _ = write!(lines, "Response-Source: fe=<{source}>\r\n");
+    }
     Reply {
         headers: Bytes::from(lines),
         ..Reply::new(refusal::status(&refusal, house.settings.profile))
@@ -565,19 +562,6 @@ pub fn reason(cause: &Cause) -> String {
 mod tests {
     use super::*;
     use crate::engine::effect::CauseProtocol;
-
-    #[test]
-    fn the_domain_of_a_host() {
-        for (host, want) in [
-            ("im-as1.home1.example", "home1.example"),
-            ("ims.test", "ims.test"),
-            ("localhost", "localhost"),
-            ("127.0.0.50", "127.0.0.50"),
-            ("[2001:db8::1]", "[2001:db8::1]"),
-        ] {
-            assert_eq!(domain(host), want);
-        }
-    }
 
     /// Proves ISC-055.
     #[test]

@@ -45,7 +45,7 @@ fn served(
         return Err(Refusal { retry_after: Some(seconds), ..Refusal::new(503, "ISC-072") });
     }
     hops(message)?;
-    if !facts.trusted {
+    if !facts.admitted {
         return Err(Refusal::new(403, "ISC-001").key("sip.trusted_peers"));
     }
     match method {

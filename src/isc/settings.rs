@@ -122,6 +122,8 @@ pub struct Core {
     pub icscf: String,
     /// Profile `sipip`: where requests go; empty: RFC 3263 on the Request-URI.
     pub outbound_proxy: String,
+    /// Neighbours outside the trust domain: addresses, CIDR blocks, domains (ISC-073, ISC-074).
+    pub untrusted_hops: Vec<String>,
 }
 
 impl Default for Core {
@@ -130,6 +132,7 @@ impl Default for Core {
             scscf: "sip:127.0.0.1:5060".to_owned(),
             icscf: String::new(),
             outbound_proxy: String::new(),
+            untrusted_hops: Vec::new(),
         }
     }
 }
@@ -140,6 +143,8 @@ impl Default for Core {
 pub struct Service {
     /// PSIs that expand URI-lists.
     pub factories: Vec<String>,
+    /// Our own domains besides that of our URI (ISC-031).
+    pub home_domains: Vec<String>,
     /// Hosts whose every SIP URI is an IM Group Identity.
     pub group_domains: Vec<String>,
     /// Single group identities elsewhere.
@@ -329,6 +334,8 @@ pub struct IscKeys {
     pub asserted_service: bool,
     /// A registration lasts this much longer than its expiry (ISC-045).
     pub reg_grace: Duration,
+    /// `fe` of Response-Source in our refusals; empty: none (ISC-076).
+    pub response_source: String,
 }
 
 impl Default for IscKeys {
@@ -344,6 +351,7 @@ impl Default for IscKeys {
             operator: String::new(),
             asserted_service: true,
             reg_grace: Duration::from_secs(60),
+            response_source: String::new(),
         }
     }
 }

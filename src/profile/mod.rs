@@ -159,6 +159,8 @@ section! {
         asserted_service: bool = "isc.asserted_service", true;
         /// ISC-045: a registration lasts this much longer than its expiry.
         reg_grace: Duration = "isc.reg_grace", secs(60), secs(0) => secs(86_400);
+        /// ISC-076: `fe` of Response-Source in our refusals; empty: none.
+        response_source: String = "isc.response_source", String::new();
     }
 }
 
@@ -304,6 +306,13 @@ const LATER: &[(&str, &str)] = &[
     ("ul.require_tls", "TLS"),
 ];
 
+/// Whether a text is a URN of a functional entity, e.g. `urn:3gpp:fe:as.im`.
+fn is_function(text: &str) -> bool {
+    text.strip_prefix("urn:3gpp:fe:").is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    })
+}
+
 /// Longest chain of `extends`.
 const MOST_STEPS: usize = 16;
 
@@ -363,6 +372,14 @@ impl Profile {
                 "im.accept_contact_params",
                 format!("{:?} is none of the choices", profile.im.accept_contact_params),
                 "write \"\" or \"require;explicit\"",
+            ));
+        }
+        let source = &profile.isc.response_source;
+        if !source.is_empty() && !is_function(source) {
+            return Err(r.wrong(
+                "isc.response_source",
+                format!("{source:?} names no functional entity"),
+                "write \"\" or \"urn:3gpp:fe:as.im\"",
             ));
         }
         let is_token = |name: &&String| {

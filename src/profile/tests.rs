@@ -96,6 +96,17 @@ fn wrong_profiles_are_refused_at_their_line() {
             "[im]\nleg_timeout = \"0s\"",
             "x.toml:2: im.leg_timeout: \"0s\" is out of bounds; write \"1s\"",
         ),
+        (
+            "x.toml",
+            "[isc]\nresponse_source = \"urn:3gpp:fe:\"",
+            "x.toml:2: isc.response_source: \"urn:3gpp:fe:\" names no functional entity; write",
+        ),
+        (
+            "x.toml",
+            "[isc]\nresponse_source = \"urn:3gpp:fe:as>;x=1\"",
+            "x.toml:2: isc.response_source: ",
+        ),
+        ("x.toml", "[isc]\nresponse_source = \"as.im\"", "x.toml:2: isc.response_source: "),
         ("x.toml", "[im]\nprogress_after = \"2s\"", "x.toml:2: im.progress_after: "),
         ("x.toml", "[sip]\nt1 = \"5s\"\nt2 = \"1s\"", "x.toml:3: sip.t2: is smaller than sip.t1"),
         (

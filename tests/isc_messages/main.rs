@@ -6,6 +6,7 @@
 //! request, `registering` what the core tells of its users, `passing` what only passes through, `noise` what nobody should send.
 
 mod answers;
+mod edges;
 mod inbound;
 mod legs;
 mod moves;

@@ -125,10 +125,32 @@ fn host_port(uri: &Uri) -> (String, u16) {
     (host, uri.port().unwrap_or(default))
 }
 
+/// The domain a host belongs to; addresses and short names are their own.
+pub fn domain(host: &str) -> &str {
+    let is_name = host.bytes().any(|byte| byte.is_ascii_alphabetic()) && !host.starts_with('[');
+    match host.split_once('.') {
+        Some((_, rest)) if is_name && rest.contains('.') => rest,
+        _ => host,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::isc::settings::{Service, Sip};
+
+    #[test]
+    fn the_domain_of_a_host() {
+        for (host, want) in [
+            ("im-as1.home1.example", "home1.example"),
+            ("ims.test", "ims.test"),
+            ("localhost", "localhost"),
+            ("127.0.0.50", "127.0.0.50"),
+            ("[2001:db8::1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(domain(host), want);
+        }
+    }
 
     fn own() -> Own {
         Own::new(&Settings {

@@ -189,6 +189,7 @@ mod tests {
             scscf: "sip:default-scscf.home1.example".to_owned(),
             icscf: "sip:icscf1.home1.example".to_owned(),
             outbound_proxy: "sip:proxy.example:5070".to_owned(),
+            ..Core::default()
         }
     }
 

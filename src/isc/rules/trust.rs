@@ -1,6 +1,6 @@
-//! Who is inside the trust domain, and which headers live only there.
+//! Who is inside the trust domain.
 //!
-//! Start at [`Trust`]. Follows RFC 3325 and TS 24.229 4.4.
+//! Start at [`Trust`]. Which headers live only there is in `boundary`. Follows RFC 3325 and TS 24.229 4.4.
 
 use std::net::IpAddr;
 
@@ -32,35 +32,6 @@ impl Trust {
         let peer = peer.to_canonical();
         self.peers.iter().any(|net| net.contains(&peer))
     }
-}
-
-/// Headers that mean something only from and to members of the trust domain (ISC-073, ISC-074).
-pub const TRUSTED_ONLY: &[&str] = &[
-    "P-Asserted-Identity",
-    "P-Access-Network-Info",
-    "Cellular-Network-Info",
-    "History-Info",
-    "P-Asserted-Service",
-    "Resource-Priority",
-    "P-Profile-Key",
-    "P-Served-User",
-    "P-Private-Network-Indication",
-    "P-Early-Media",
-    "Feature-Caps",
-    "Restoration-Info",
-    "Relayed-Charge",
-    "Service-Interact-Info",
-    "Response-Source",
-    "Attestation-Info",
-    "Origination-Id",
-    "Additional-Identity",
-    "P-Charging-Function-Addresses",
-    "P-Charging-Vector",
-];
-
-/// Whether a header from outside the trust domain is to be read as if it were not there.
-pub fn is_trusted_only(name: &str) -> bool {
-    TRUSTED_ONLY.iter().any(|header| header.eq_ignore_ascii_case(name))
 }
 
 /// Whether a recipient list may travel the way it came.
