@@ -419,6 +419,11 @@ impl Reader {
         self.items.contains_key(key)
     }
 
+    /// Whether a key that was taken had been set.
+    pub fn is_known(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
     /// An error about a key that was taken, or is still there, at its place.
     pub fn wrong(
         &self,

@@ -17,13 +17,14 @@ use ipnet::IpNet;
 
 pub use layer::{ConfigError, Environment, Setting};
 use layer::{Layer, Reader};
-use value::{Door, FilePath, HostPort, Listen, Peers, Size, Value, choice};
+use value::{Door, FilePath, HostPort, Listen, Peers, Size, TrustedPeer, Value, choice};
 
 use crate::flow::keep::Choice;
 use crate::isc::rules::boundary::is_place;
 use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
+use crate::sip::transport::tls::{Files, Material};
 use crate::sip::uri::Uri;
 
 /// `[node]`
@@ -46,7 +47,7 @@ pub struct Node {
 /// `[sip]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sip {
-    /// Never empty, never TLS in this version.
+    /// Never empty; TLS only with `tls`.
     pub listen: Vec<Listen>,
     /// Our own URI, as the filter criteria name it.
     pub uri: String,
@@ -54,8 +55,16 @@ pub struct Sip {
     pub aliases: Vec<String>,
     /// ISC-001: whose requests are served.
     pub trusted_peers: Vec<IpNet>,
+    /// ISC-001: the same by names in the certificates peers show.
+    pub trusted_names: Vec<String>,
     /// Written into Via and Contact. Port 0: the port that was taken when listening.
     pub advertise: HostPort,
+    /// It was set, and does not just repeat the first address.
+    pub advertise_set: bool,
+    /// `[sip.tls]`, read and checked.
+    pub tls: Option<Material>,
+    /// `sip.advertise` for TLS.
+    pub tls_advertise: Option<HostPort>,
     /// Largest message, in octets.
     pub max_message: usize,
     /// TCP connections held at once.
@@ -189,7 +198,6 @@ pub struct Loaded {
 
 /// Keys of the interface that belong to later versions.
 const LATER: &[(&str, &str)] = &[
-    ("sip.tls.", "TLS"),
     ("auth.", "SIP Digest"),
     ("msrp.tls.", "TLS"),
     ("xdms.asserted_identity", "an XDMS elsewhere, mode \"ut\""),
@@ -297,6 +305,7 @@ impl Config {
         let node = read_node(r)?;
         let sip = read_sip(r)?;
         let core = read_core(r)?;
+        check_secure_hops(r, &sip, &core)?;
         let mut service = Service {
             home_domains: r.take("service.home_domains", Vec::new())?,
             factories: uris(r, "service.factories", &["sip:pages@ims.test"])?,
@@ -398,23 +407,140 @@ fn read_sip(r: &mut Reader) -> Result<Sip, ConfigError> {
             "write \"as.example.net\", \"host:port\" or a SIP URI",
         ));
     }
-    let trusted: Vec<Peers> = r.take(
+    let trusted: Vec<TrustedPeer> = r.take(
         "sip.trusted_peers",
-        vec![Peers(IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8))],
+        vec![TrustedPeer::Net(IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8))],
     )?;
+    let (mut trusted_peers, mut trusted_names) = (Vec::new(), Vec::new());
+    for peer in trusted {
+        match peer {
+            TrustedPeer::Net(net) => trusted_peers.push(net),
+            TrustedPeer::Name(name) => trusted_names.push(name),
+        }
+    }
+    let tls = read_sip_tls(r)?;
+    let secure = listen.iter().find(|listen| listen.protocol == Protocol::Tls);
+    if let (Some(secure), None) = (secure, &tls) {
+        return Err(r.wrong(
+            "sip.listen",
+            format!("{} needs a certificate", secure.show()),
+            "set sip.tls.certificate and sip.tls.key, or remove it",
+        ));
+    }
+    let asked = tls.as_ref().is_some_and(|tls| tls.files().client_ca.is_some());
+    if let (Some(name), false) = (trusted_names.first(), asked) {
+        return Err(r.wrong(
+            "sip.trusted_peers",
+            format!("{name:?} is a name, and certificates of peers are not verified"),
+            "set sip.tls.client_ca too, or write addresses like \"10.0.0.0/8\"",
+        ));
+    }
+    let advertise_set = r.is_set("sip.advertise");
     let addresses: Vec<SocketAddr> = listen.iter().map(|listen| listen.address).collect();
     let advertise = advertise(r, "sip", &addresses, first)?;
     Ok(Sip {
         listen,
         uri,
         aliases,
-        trusted_peers: trusted.into_iter().map(|peers| peers.0).collect(),
+        trusted_peers,
+        trusted_names,
         advertise,
+        advertise_set,
+        tls,
+        tls_advertise: r.take_if_set("sip.tls.advertise")?,
         max_message: r
             .take_within("sip.max_message", Size::kib(256), Size::kib(8), Size::mib(16))?
             .as_usize(),
         max_connections: r.take_within("sip.max_connections", 4096u32, 1, 1_000_000)?,
     })
+}
+
+/// Certificates are read here, so that a mistake in them is found where their names stand.
+fn read_sip_tls(r: &mut Reader) -> Result<Option<Material>, ConfigError> {
+    let mut path = |key: &str| Ok(r.take_if_set::<FilePath>(key)?.map(|path| path.0));
+    let certificate = path("sip.tls.certificate")?;
+    let key = path("sip.tls.key")?;
+    let client_ca = path("sip.tls.client_ca")?;
+    let ca = path("sip.tls.ca")?;
+    let verify: Option<bool> = r.take_if_set("sip.tls.verify_client")?;
+    let (certificate, key) = match (certificate, key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (Some(_), None) => {
+            return Err(r.wrong("sip.tls.certificate", "has no key", "set sip.tls.key too"));
+        }
+        (None, Some(_)) => {
+            return Err(r.wrong(
+                "sip.tls.key",
+                "has no certificate",
+                "set sip.tls.certificate too",
+            ));
+        }
+        (None, None) => {
+            let others = ["sip.tls.client_ca", "sip.tls.ca", "sip.tls.verify_client"];
+            let set = [client_ca.is_some(), ca.is_some(), verify.is_some()];
+            return match others.into_iter().zip(set).find(|(_, set)| *set) {
+                None => Ok(None),
+                Some((key, _)) => Err(r.wrong(
+                    key,
+                    "means nothing without a certificate of our own",
+                    "set sip.tls.certificate and sip.tls.key too",
+                )),
+            };
+        }
+    };
+    let verify_client = verify.unwrap_or(client_ca.is_some());
+    if verify_client && client_ca.is_none() {
+        return Err(r.wrong(
+            "sip.tls.verify_client",
+            "nobody is named who signs certificates of clients",
+            "set sip.tls.client_ca too, or write false",
+        ));
+    }
+    if verify.is_none() {
+        r.amounts_to("sip.tls.verify_client", verify_client.show());
+    }
+    let ca = match ca {
+        None => {
+            if let Some(path) = &client_ca {
+                r.amounts_to("sip.tls.ca", FilePath(path.clone()).show());
+            }
+            client_ca.clone()
+        }
+        set => set,
+    };
+    let inherited = !r.is_known("sip.tls.ca");
+    let files = Files { certificate, key, client_ca, ca, verify_client };
+    let material = Material::load(&files).map_err(|wrong| {
+        let key = if wrong.key == "ca" && inherited { "client_ca" } else { wrong.key };
+        r.wrong(&format!("sip.tls.{key}"), wrong.what, "name a file in PEM")
+    })?;
+    Ok(Some(material))
+}
+
+/// A next hop that wants TLS wants us able to verify it.
+fn check_secure_hops(r: &Reader, sip: &Sip, core: &Core) -> Result<(), ConfigError> {
+    if sip.tls.as_ref().is_some_and(Material::can_connect) {
+        return Ok(());
+    }
+    for (key, uri) in [
+        ("core.scscf", &core.scscf),
+        ("core.icscf", &core.icscf),
+        ("core.outbound_proxy", &core.outbound_proxy),
+    ] {
+        let wants = Uri::parse(uri).is_ok_and(|uri| {
+            let named = uri.param("transport");
+            uri.scheme_str().eq_ignore_ascii_case("sips")
+                || named.is_some_and(|named| named.eq_ignore_ascii_case("tls"))
+        });
+        if wants {
+            return Err(r.wrong(
+                key,
+                format!("{uri:?} wants TLS, and nobody's certificate can be verified"),
+                "set sip.tls.certificate, sip.tls.key and sip.tls.ca too",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn read_core(r: &mut Reader) -> Result<Core, ConfigError> {

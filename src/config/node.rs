@@ -6,9 +6,13 @@ use super::value::HostPort;
 use super::{Config, Loaded};
 use crate::engine::policy::Policy;
 use crate::profile::{Profile, SipTimers};
+use std::net::SocketAddr;
+
 use crate::sip::Protocol;
 use crate::sip::message::Limits;
 use crate::sip::transaction::Timers;
+use crate::sip::transport::doors::{Door, Doors};
+use crate::sip::transport::tls::{Names, Tls};
 use crate::sip::uri::Uri;
 use crate::{flow, isc, msrp, ops, profile, sip, xdms};
 
@@ -32,6 +36,8 @@ pub struct NodeSettings {
     pub flow: flow::Settings,
     /// For each thread's sockets.
     pub transport: sip::transport::Settings,
+    /// What others are told of the way back, by each protocol and address family.
+    pub doors: Doors,
     pub resolver: xdms::Settings,
     pub xdms_server: xdms::server::Settings,
     pub log: ops::log::Settings,
@@ -71,6 +77,7 @@ impl NodeSettings {
                 folder: Some(config.node.data_dir.join("flows")),
             },
             transport: transport_settings(config),
+            doors: doors(config, &listening(config)),
             resolver: resolver_settings(config, profile),
             xdms_server: xdms::server::Settings {
                 root: root_path(&config.xdms.root),
@@ -98,8 +105,9 @@ impl NodeSettings {
         }
     }
 
-    /// Tells the ports that were taken: those that were 0 are now known, in what we tell others and in our own names.
-    pub fn bound(&mut self, ports: Ports) {
+    /// Tells the ports that were taken, and where the SIP stack listens: those that were 0 are now known, in what we
+    /// tell others and in our own names.
+    pub fn bound(&mut self, ports: Ports, sip: &[(Protocol, SocketAddr)]) {
         if self.config.sip.advertise.port == 0 {
             self.config.sip.advertise.port = ports.sip;
         }
@@ -113,6 +121,8 @@ impl NodeSettings {
         self.isc.sip.advertise.clone_from(&told);
         self.resolver.own_hosts = own_hosts(&self.config, Some(ports.sip));
         self.ua.sent_by = told;
+        self.doors = doors(&self.config, sip);
+        self.isc.sip.told = self.doors.told().map(str::to_owned).collect();
         if self.config.msrp.advertise.port == 0 {
             self.config.msrp.advertise.port = ports.msrp;
             self.msrp.port = ports.msrp;
@@ -160,6 +170,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             aliases: sip.aliases.clone(),
             trusted_peers: sip.trusted_peers.clone(),
             advertise: sip.advertise.to_string(),
+            told: doors(config, &listening(config)).told().map(str::to_owned).collect(),
         },
         core: Core {
             scscf: core.scscf.clone(),
@@ -256,10 +267,45 @@ fn transport_settings(config: &Config) -> sip::transport::Settings {
     sip::transport::Settings {
         udp: listening(Protocol::Udp),
         tcp: listening(Protocol::Tcp),
+        tls: listening(Protocol::Tls),
+        security: config.sip.tls.as_ref().map(|material| {
+            // Configuration refuses what is no name.
+            let names = config.sip.trusted_names.iter().filter_map(|name| Names::fold(name));
+            Tls::new(material.clone(), names.collect())
+        }),
         limits: Limits { max_message: config.sip.max_message, ..Limits::default() },
         max_connections: config.sip.max_connections as usize,
         ..sip::transport::Settings::default()
     }
+}
+
+fn listening(config: &Config) -> Vec<(Protocol, SocketAddr)> {
+    config.sip.listen.iter().map(|listen| (listen.protocol, listen.address)).collect()
+}
+
+/// ISC-016: what Via and Contact say of each address. `sip.advertise`, where it is set, speaks for UDP and TCP, and its
+/// host for TLS with the port listened on unless `sip.tls.advertise` says more. An address there speaks only for doors of
+/// its own family.
+fn doors(config: &Config, listening: &[(Protocol, SocketAddr)]) -> Doors {
+    let sip = &config.sip;
+    let door = |(protocol, address): &(Protocol, SocketAddr)| {
+        let own = HostPort::of(*address);
+        let speaks = |told: &HostPort| {
+            let literal = told.host.trim_start_matches('[').trim_end_matches(']');
+            let family = literal.parse::<std::net::IpAddr>().ok().map(|ip| ip.is_ipv4());
+            address.ip().is_unspecified() || family.is_none_or(|ipv4| ipv4 == address.is_ipv4())
+        };
+        let general = Some(&sip.advertise).filter(|told| sip.advertise_set && speaks(told));
+        let told =
+            match protocol {
+                Protocol::Udp | Protocol::Tcp => general.cloned(),
+                Protocol::Tls => sip.tls_advertise.clone().filter(speaks).or_else(|| {
+                    general.map(|told| HostPort { port: address.port(), ..told.clone() })
+                }),
+            };
+        Door { protocol: *protocol, address: *address, told: told.unwrap_or(own).to_string() }
+    };
+    Doors::new(sip.advertise.to_string(), listening.iter().map(door).collect())
 }
 
 fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {
@@ -368,6 +414,7 @@ mod tests {
         assert_eq!(settings.policy, policy);
         let mut isc = isc::settings::Settings::default();
         isc.sip.advertise = "127.0.0.1:5090".into();
+        isc.sip.told = vec!["127.0.0.1:5090".into()];
         isc.core.icscf = "sip:127.0.0.1:5060".into();
         isc.service.factories = vec!["sip:pages@ims.test".into()];
         isc.service.home_domains = vec!["ims.test".into()];
@@ -534,6 +581,41 @@ mod tests {
         assert!(keys > 60, "{keys}");
     }
 
+    /// ISC-016: one row for each address, and `advertise` speaks where it can.
+    #[test]
+    fn others_are_told_an_address_of_their_protocol_and_family() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let listening = [
+            (Protocol::Udp, address("192.0.2.1:5090")),
+            (Protocol::Tcp, address("192.0.2.1:5090")),
+            (Protocol::Tls, address("192.0.2.1:5091")),
+            (Protocol::Udp, address("[2001:db8::1]:5090")),
+            (Protocol::Tls, address("[2001:db8::1]:5092")),
+        ];
+        for (set, want) in [
+            (
+                &[][..],
+                ["192.0.2.1:5090", "192.0.2.1:5091", "[2001:db8::1]:5090", "[2001:db8::1]:5092"],
+            ),
+            (
+                &["sip.advertise=as.example:5060"],
+                ["as.example:5060", "as.example:5091", "as.example:5060", "as.example:5092"],
+            ),
+            (
+                &["sip.advertise=192.0.2.77:5060", "sip.tls.advertise=tls.example:5061"],
+                ["192.0.2.77:5060", "tls.example:5061", "[2001:db8::1]:5090", "tls.example:5061"],
+            ),
+        ] {
+            let mut all = vec!["sip.listen=['udp:192.0.2.1:5090']"];
+            all.extend(set);
+            let config = settings(&all).config;
+            let doors = doors(&config, &listening);
+            let told: Vec<&str> =
+                [0, 2, 3, 4].iter().map(|at| doors.all()[*at].told.as_str()).collect();
+            assert_eq!(told, want, "{set:?}");
+        }
+    }
+
     #[test]
     fn ports_that_were_free_are_told_once_they_are_taken() {
         let mut settings = settings(&[
@@ -541,7 +623,9 @@ mod tests {
             "msrp.listen=['127.0.0.1:0']",
             "xdms.listen=127.0.0.1:0",
         ]);
-        settings.bound(Ports { sip: 40001, msrp: 40002, xcap: 40003 });
+        let at = "127.0.0.1:40001".parse().expect("an address");
+        let sip = [(Protocol::Udp, at), (Protocol::Tcp, at)];
+        settings.bound(Ports { sip: 40001, msrp: 40002, xcap: 40003 }, &sip);
         assert_eq!(settings.isc.sip.advertise, "127.0.0.1:40001");
         assert_eq!(settings.isc.sip.aliases, ["127.0.0.1:40001"]);
         assert_eq!(settings.ua.sent_by, "127.0.0.1:40001");

@@ -167,7 +167,9 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
         ),
         (
             "[sip]\nlisten = [\"tls:127.0.0.1:5061\"]",
-            &[":2: sip.listen: ", "TLS is not supported by this version"],
+            &[
+                ":2: sip.listen: \"tls:127.0.0.1:5061\" needs a certificate; set sip.tls.certificate and",
+            ],
         ),
         (
             "[sip]\nlisten = [\"udp:0.0.0.0:5090\"]",
@@ -186,11 +188,36 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
         ("[sip]\nuri = \"127.0.0.1\"", &[":2: sip.uri: \"127.0.0.1\" is no SIP URI; write"]),
         (
             "[sip]\ntrusted_peers = [\"core.ims.test\"]",
-            &[":2: sip.trusted_peers: ", "not supported by this version"],
+            &[":2: sip.trusted_peers: \"core.ims.test\" is a name", "set sip.tls.client_ca too"],
+        ),
+        (
+            "[sip]\ntrusted_peers = [\"10.0.0\"]",
+            &[":2: sip.trusted_peers: \"10.0.0\" is neither a CIDR block nor a name; write"],
         ),
         (
             "[sip.tls]\ncertificate = \"a.pem\"",
-            &[":2: sip.tls.certificate: is not supported by this version (TLS); remove it"],
+            &[":2: sip.tls.certificate: has no key; set sip.tls.key too"],
+        ),
+        (
+            "[sip.tls]\nkey = \"a.pem\"",
+            &[":2: sip.tls.key: has no certificate; set sip.tls.certificate too"],
+        ),
+        (
+            "[sip.tls]\ncertificate = \"/nowhere/a.pem\"\nkey = \"/nowhere/a.key\"",
+            &[":2: sip.tls.certificate: /nowhere/a.pem cannot be read", "name a file in PEM"],
+        ),
+        (
+            "[sip.tls]\nverify_client = true\ncertificate = \"a.pem\"\nkey = \"a.key\"",
+            &[":2: sip.tls.verify_client: ", "set sip.tls.client_ca too, or write false"],
+        ),
+        ("[sip.tls]\nca = \"a.pem\"", &[":2: sip.tls.ca: ", "without a certificate of our own"]),
+        (
+            "[core]\nscscf = \"sips:scscf.ims.test\"",
+            &[":2: core.scscf: \"sips:scscf.ims.test\" wants TLS", "sip.tls.ca"],
+        ),
+        (
+            "[core]\noutbound_proxy = \"sip:p.ims.test;transport=TLS\"",
+            &[":2: core.outbound_proxy: ", "wants TLS"],
         ),
         ("[auth]\nrealm = \"ims.test\"", &[":2: auth.realm: is not supported by this version"]),
         (
@@ -365,5 +392,71 @@ fn units_are_read_and_shown() {
         [text("10MB"), text("MiB"), Raw::Integer(-1), text("99999999999GiB"), Raw::Switch(true)]
     {
         assert!(Size::read(&wrong, &Origin::BuiltIn).is_err(), "{wrong:?}");
+    }
+}
+
+/// A folder with a certificate, its key and its own authority, gone with its owner.
+struct Certificate(PathBuf);
+
+impl Certificate {
+    fn new() -> Self {
+        let random = getrandom::u64().expect("random bytes");
+        let folder = std::env::temp_dir().join(format!("pagecast-config-{random:016x}"));
+        std::fs::create_dir(&folder).expect("a folder");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(["as1.ims.test".to_owned()]).expect("a name");
+        let signed = params.self_signed(&key).expect("a certificate");
+        std::fs::write(folder.join("as1.pem"), signed.pem()).expect("a file");
+        std::fs::write(folder.join("as1.key"), key.serialize_pem()).expect("a file");
+        Self(folder)
+    }
+
+    /// The configuration `text` in that folder.
+    fn load(&self, text: &str) -> Result<Loaded, String> {
+        let file = self.0.join("pagecast.toml");
+        std::fs::write(&file, text).expect("a file");
+        Loaded::load_with(Some(&file), &[], &|_| None).map_err(|wrong| wrong.to_string())
+    }
+}
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        // What is left of a failed test is no second failure.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn certificates_are_read_with_the_file_that_names_them() {
+    let folder = Certificate::new();
+    let tls = "[sip.tls]\ncertificate = \"as1.pem\"\nkey = \"as1.key\"\n";
+    let listen = "[sip]\nlisten = [\"udp:127.0.0.1:5090\", \"tls:[::1]:5091\"]\n";
+    let shown = |loaded: &Loaded, key: &str| {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key);
+        setting.expect("a setting").value.clone()
+    };
+
+    let loaded = folder.load(&format!("{listen}{tls}")).expect("all is right");
+    let material = loaded.config.sip.tls.as_ref().expect("TLS");
+    assert_eq!((material.names().as_str(), material.can_connect()), ("as1.ims.test", false));
+    assert_eq!(shown(&loaded, "sip.tls.verify_client"), "false");
+    assert_eq!(shown(&loaded, "sip.tls.ca"), "(unset)");
+
+    let both = format!(
+        "{listen}trusted_peers = [\"10.0.0.0/8\", \"scscf.ims.test\", \"sip:Ims.test\"]\n\
+         [core]\nscscf = \"sips:scscf.ims.test\"\n{tls}client_ca = \"as1.pem\"\n"
+    );
+    let loaded = folder.load(&both).expect("all is right");
+    assert!(loaded.config.sip.tls.as_ref().is_some_and(|tls| tls.can_connect()));
+    assert_eq!(loaded.config.sip.trusted_names, ["scscf.ims.test", "sip:Ims.test"]);
+    assert_eq!(shown(&loaded, "sip.tls.verify_client"), "true");
+    assert!(shown(&loaded, "sip.tls.ca").ends_with("as1.pem\""));
+
+    for (more, wrong) in [
+        ("client_ca = \"as1.key\"\n", ":5: sip.tls.client_ca: "),
+        ("ca = \"gone.pem\"\n", ":5: sip.tls.ca: "),
+    ] {
+        let error = folder.load(&format!("\n{tls}{more}")).expect_err("a wrong file");
+        assert!(error.contains(wrong) && error.lines().count() == 1, "{error}");
     }
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::layer::{Origin, Raw, resolve};
 use crate::sip::Protocol;
+use crate::sip::transport::tls::Names;
 
 /// A form of setting.
 pub trait Value: Sized {
@@ -300,7 +301,7 @@ impl Value for Door {
     }
 }
 
-/// Where the SIP stack listens: `udp:ADDRESS` or `tcp:ADDRESS`.
+/// Where the SIP stack listens: `udp:ADDRESS`, `tcp:ADDRESS` or `tls:ADDRESS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listen {
     pub protocol: Protocol,
@@ -320,16 +321,13 @@ impl Value for Listen {
             Some(Self { protocol, address: address.parse().ok()? })
         });
         match listen {
-            Some(Self { protocol: Protocol::Tls, .. }) => {
-                Err(format!("{text:?}: TLS is not supported by this version"))
-            }
             Some(listen) => Ok(listen),
             None => Err(format!("{text:?} is no address to listen on")),
         }
     }
 
     fn right() -> String {
-        "write \"udp:IP:port\" or \"tcp:IP:port\"".into()
+        "write \"udp:IP:port\", \"tcp:IP:port\" or \"tls:IP:port\"".into()
     }
 
     fn show(&self) -> String {
@@ -399,9 +397,7 @@ impl Value for Peers {
             .ok()
             .or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
             .map(Self)
-            .ok_or_else(|| {
-                format!("{text:?} is no CIDR block (TLS subject names are not supported by this version)")
-            })
+            .ok_or_else(|| format!("{text:?} is no CIDR block"))
     }
 
     fn right() -> String {
@@ -410,6 +406,41 @@ impl Value for Peers {
 
     fn show(&self) -> String {
         format!("\"{}\"", self.0)
+    }
+}
+
+/// A peer of the SIP stack: by address, or by a name in the certificate it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustedPeer {
+    Net(IpNet),
+    /// A host or a SIP URI, as written.
+    Name(String),
+}
+
+impl Value for TrustedPeer {
+    fn read(raw: &Raw, origin: &Origin) -> Result<Self, String> {
+        if let Ok(Peers(net)) = Peers::read(raw, origin) {
+            return Ok(Self::Net(net));
+        }
+        match raw {
+            // Digits and dots alone are an address with a mistake in it.
+            Raw::Text(text) if text.contains(|c: char| c.is_ascii_alphabetic()) => {
+                Names::fold(text).map(|_| Self::Name(text.clone()))
+            }
+            _ => None,
+        }
+        .ok_or_else(|| format!("{} is neither a CIDR block nor a name", raw.describe()))
+    }
+
+    fn right() -> String {
+        "write \"10.0.0.0/8\", \"192.0.2.7\", or a name in the peer's certificate like \"scscf.example.net\"".into()
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Net(net) => Peers(*net).show(),
+            Self::Name(name) => format!("{name:?}"),
+        }
     }
 }
 

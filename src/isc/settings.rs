@@ -96,6 +96,8 @@ pub struct Sip {
     pub trusted_peers: Vec<IpNet>,
     /// `host:port` for Contact; empty: that of `uri`.
     pub advertise: String,
+    /// `host:port` as others are told it, for each protocol and address family: all of them are us.
+    pub told: Vec<String>,
 }
 
 impl Default for Sip {
@@ -108,6 +110,7 @@ impl Default for Sip {
                     .expect("8 is a prefix length of IPv4"),
             )],
             advertise: String::new(),
+            told: Vec::new(),
         }
     }
 }

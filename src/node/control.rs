@@ -89,7 +89,7 @@ impl Controls {
     }
 
     /// Reads configuration and profile again and puts them in force, all or nothing. Addresses, threads, paths, timers of
-    /// SIP and the bounds of MSRP stay as they are until the next start.
+    /// SIP and the bounds of MSRP stay as they are until the next start. Connections stay, whatever their certificates.
     ///
     /// # Errors
     /// What is wrong with the new configuration; the old one stays in force.
@@ -101,7 +101,14 @@ impl Controls {
         let mut fresh = NodeSettings::new(&loaded, usize::from(self.settings.threads));
         fresh.isc.sip.advertise.clone_from(&self.settings.isc.sip.advertise);
         fresh.isc.sip.uri.clone_from(&self.settings.isc.sip.uri);
+        fresh.isc.sip.told.clone_from(&self.settings.isc.sip.told);
         Own::new(&fresh.isc).map_err(|error| error.to_string())?;
+        // From here on nothing can go wrong any more.
+        match (&self.settings.transport.security, &fresh.transport.security) {
+            (Some(running), Some(fresh)) => running.replace(fresh),
+            (None, Some(_)) => tracing::warn!("[sip.tls] is new and waits for the next start"),
+            (_, None) => {}
+        }
         self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
         for shard in &self.shards {
             let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));

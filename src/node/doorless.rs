@@ -34,6 +34,7 @@ impl Doorless {
     ) -> Result<Self, StartError> {
         let threads = usize::from(settings.threads.max(1));
         let (transports, wire) = Transport::fake(&settings.transport, threads, dns);
+        wire.tell(settings.doors.clone());
         let sip_address = settings.config.sip.listen.first().map(|listen| listen.address);
         let (parts, control) = assemble(settings, threads, sip_address, documents, None, None)?;
         let shards = parts

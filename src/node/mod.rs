@@ -131,11 +131,17 @@ impl Node {
         let ops = open_tcp("operators", settings.config.ops.listen).await?;
         doors.ops = ops.as_ref().and_then(|listener| listener.local_addr().ok());
         let port = |at: Option<&SocketAddr>| at.map_or(0, SocketAddr::port);
-        settings.bound(Ports {
-            sip: port(doors.sip.first().map(|(_, at)| at)),
-            msrp: port(doors.msrp.first()),
-            xcap: port(doors.xcap.as_ref()),
-        });
+        settings.bound(
+            Ports {
+                sip: port(doors.sip.first().map(|(_, at)| at)),
+                msrp: port(doors.msrp.first()),
+                xcap: port(doors.xcap.as_ref()),
+            },
+            &doors.sip,
+        );
+        if let Some(bound) = sip.first() {
+            bound.tell(settings.doors.clone());
+        }
 
         let store = open_documents(&settings)?;
         let sip_address = doors.sip.first().map(|(_, at)| *at);
@@ -393,8 +399,13 @@ fn open_sip(
     dns: &Dns,
 ) -> Result<Vec<Bound<SendKey>>, StartError> {
     Transport::bind(settings, threads, dns).map_err(|cause| {
-        let addresses: Vec<String> =
-            settings.udp.iter().chain(&settings.tcp).map(ToString::to_string).collect();
+        let addresses: Vec<String> = settings
+            .udp
+            .iter()
+            .chain(&settings.tcp)
+            .chain(&settings.tls)
+            .map(ToString::to_string)
+            .collect();
         listen_error("SIP", addresses.join(", "), cause)
     })
 }

@@ -223,6 +223,10 @@ impl Dns {
             let protocol = wanted.protocol_or_default();
             return self.plain(&host, protocol, default_port(protocol), supported).await;
         }
+        // Where the domain wants TLS most, nothing else stands in for it: whoever breaks TLS must not get the rest.
+        if hops.first().is_some_and(|hop| hop.protocol == Protocol::Tls) {
+            hops.retain(|hop| hop.protocol == Protocol::Tls);
+        }
         Ok(hops)
     }
 
@@ -470,6 +474,68 @@ mod tests {
                 .map(|hops| hops.iter().map(|hop| (*hop).to_owned()).collect())
                 .map_err(|no| *no);
             assert_eq!(ask(uri).await, expected, "{uri}");
+        }
+    }
+
+    /// RFC 3263 §4.1, §4.2 and RFC 3261 §26.2: what wants TLS gets TLS, first by NAPTR, then by SRV, then at port 5061.
+    #[tokio::test]
+    async fn secure_uris_lead_to_tls_and_nowhere_else() {
+        let Dns::Zone(mut zone) = zone() else { panic!("a zone") };
+        let ip = |text: &str| text.parse().unwrap();
+        zone.srv.insert("_sips._tcp.a.example".into(), vec![srv(1, 0, 5063, "two.a.example")]);
+        zone.srv.insert("_sips._tcp.b.example".into(), vec![srv(1, 0, 7001, "one.a.example")]);
+        let naptr = |preference, services: &str, replacement: &str| Naptr {
+            order: 10,
+            preference,
+            flags: "s".into(),
+            services: services.into(),
+            replacement: replacement.into(),
+        };
+        let both = |sips| {
+            vec![
+                naptr(sips, "SIPS+D2T", "_sips._tcp.b.example"),
+                naptr(5, "SIP+D2T", "_sip._tcp.b.example"),
+            ]
+        };
+        zone.naptr.insert("first.example".into(), both(1));
+        zone.naptr.insert("second.example".into(), both(9));
+        zone.addresses.insert("b.example".into(), vec![ip("192.0.2.8")]);
+        let dns = Dns::Zone(zone);
+        let all = &[Protocol::Udp, Protocol::Tcp, Protocol::Tls];
+        let rows: &[(&str, Result<&[&str], NoRoute>)] = &[
+            ("sips:192.0.2.9", Ok(&["TLS:192.0.2.9:5061"])),
+            ("sips:[2001:db8::9]:5070", Ok(&["TLS:[2001:db8::9]:5070"])),
+            ("sip:192.0.2.9;transport=tls", Ok(&["TLS:192.0.2.9:5061"])),
+            ("sip:192.0.2.9:5080;transport=TLS", Ok(&["TLS:192.0.2.9:5080"])),
+            ("sips:192.0.2.9;transport=tcp", Ok(&["TLS:192.0.2.9:5061"])),
+            ("sips:192.0.2.9;transport=udp", Err(NoRoute::Transport)),
+            ("sips:a.example", Ok(&["TLS:192.0.2.2:5063"])),
+            ("sip:a.example", Ok(&["TLS:192.0.2.2:5063"])),
+            ("sips:b.example", Ok(&["TLS:192.0.2.1:7001", "TLS:[2001:db8::1]:7001"])),
+            ("sip:b.example;transport=tls", Ok(&["TLS:192.0.2.1:7001", "TLS:[2001:db8::1]:7001"])),
+            ("sips:c.example", Ok(&["TLS:192.0.2.3:5061"])),
+            ("sips:c.example:5090", Ok(&["TLS:192.0.2.3:5090"])),
+            ("sip:c.example", Ok(&["UDP:192.0.2.3:5060"])),
+            // TLS first: a broken handshake must not lead to plain TCP. TLS last: the domain does not mind.
+            ("sip:first.example", Ok(&["TLS:192.0.2.1:7001", "TLS:[2001:db8::1]:7001"])),
+            (
+                "sip:second.example",
+                Ok(&[
+                    "TCP:192.0.2.1:7000",
+                    "TCP:[2001:db8::1]:7000",
+                    "TLS:192.0.2.1:7001",
+                    "TLS:[2001:db8::1]:7001",
+                ]),
+            ),
+        ];
+        for (uri, expected) in rows {
+            let found = dns.hops(&Uri::parse(uri).unwrap(), all, &mut || 0).await;
+            let found = found.map(|hops| {
+                let show = |hop: &Hop| format!("{}:{}", hop.protocol.via_token(), hop.address);
+                hops.iter().map(show).collect::<Vec<_>>()
+            });
+            let expected = expected.map(|hops| hops.iter().map(|hop| (*hop).to_owned()).collect());
+            assert_eq!(found, expected, "{uri}");
         }
     }
 

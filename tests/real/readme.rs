@@ -60,8 +60,6 @@ async fn the_limits_are_the_shipped_ones() {
 async fn what_is_not_done_is_refused() {
     let folder = Folder::new();
     for set in [
-        "sip.listen=[\"tls:127.0.0.1:0\"]",
-        "sip.tls.certificate=x.pem",
         "msrp.tls.listen=[\"127.0.0.1:0\"]",
         "auth.realm=ims.test",
         "xdms.mode=ut",

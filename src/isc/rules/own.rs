@@ -52,6 +52,9 @@ impl Own {
         if !settings.sip.advertise.is_empty() {
             hosts.push(host_port(&uri_or_host("sip.advertise", &settings.sip.advertise)?));
         }
+        for told in &settings.sip.told {
+            hosts.push(host_port(&uri_or_host("sip.listen", told)?));
+        }
         let list = |key, values: &[String]| -> Result<Vec<Uri>, BadSetting> {
             values.iter().map(|value| uri(key, value)).collect()
         };

@@ -12,6 +12,7 @@ use super::Settings;
 pub(super) struct Sockets {
     pub udp: Vec<std::net::UdpSocket>,
     pub tcp: Vec<std::net::TcpListener>,
+    pub tls: Vec<std::net::TcpListener>,
 }
 
 /// Opens one set of sockets per thread. Port 0 takes a free port, the same for UDP and TCP on one address.
@@ -34,13 +35,15 @@ pub(super) fn open(settings: &Settings, threads: usize) -> io::Result<Vec<Socket
 
 fn open_all(settings: &Settings, threads: usize) -> io::Result<Vec<Sockets>> {
     let (mut udp, mut tcp) = (settings.udp.clone(), settings.tcp.clone());
+    let mut tls = settings.tls.clone();
     if threads > 1 {
         alone(&udp, Type::DGRAM)?;
         alone(&tcp, Type::STREAM)?;
+        alone(&tls, Type::STREAM)?;
     }
     let mut all = Vec::with_capacity(threads);
     for thread in 0..threads {
-        let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new() };
+        let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new(), tls: Vec::new() };
         for address in &mut udp {
             let socket = socket(*address, Type::DGRAM, threads)?;
             // More than the system allows is cut by the system: no reason to fail.
@@ -57,18 +60,26 @@ fn open_all(settings: &Settings, threads: usize) -> io::Result<Vec<Sockets>> {
             {
                 address.set_port(same.port());
             }
-            let socket = socket(*address, Type::STREAM, threads)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&(*address).into())?;
-            socket.listen(1024)?;
-            let listener = std::net::TcpListener::from(socket);
-            *address = listener.local_addr()?;
-            sockets.tcp.push(listener);
+            sockets.tcp.push(listener(address, threads)?);
         }
-        tracing::debug!(thread, ?udp, ?tcp, "SIP sockets open");
+        for address in &mut tls {
+            sockets.tls.push(listener(address, threads)?);
+        }
+        tracing::debug!(thread, ?udp, ?tcp, ?tls, "SIP sockets open");
         all.push(sockets);
     }
     Ok(all)
+}
+
+/// Listens, and tells the port that was taken.
+fn listener(address: &mut SocketAddr, threads: usize) -> io::Result<std::net::TcpListener> {
+    let socket = socket(*address, Type::STREAM, threads)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&(*address).into())?;
+    socket.listen(1024)?;
+    let listener = std::net::TcpListener::from(socket);
+    *address = listener.local_addr()?;
+    Ok(listener)
 }
 
 /// Fails where another process listens already. Sockets that share a port with those of our other threads would share

@@ -1,6 +1,8 @@
-//! One stream connection: a task that cuts what comes in and writes what is queued. The same for TCP and TLS.
+//! One stream connection: a task that cuts what comes in and writes what is queued. The same for TCP and TLS, once the
+//! handshake is done: [`welcome`] and [`dial`] do it in the connection's own task, so that nobody waits for a slow one.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,12 +11,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
 
+use super::gate::Pass;
 use super::hub::{Arrival, Hub, Item, Items, Line, Ticket, count};
 use super::owner::owner_of;
+use super::tls::{self, Names};
 use super::{Inbound, Key};
-use crate::sip::Flow;
 use crate::sip::message::{Frame, Framer};
+use crate::sip::{Flow, Protocol};
 
 /// Why reading ended.
 enum End {
@@ -24,6 +29,38 @@ enum End {
     Lost,
     /// A message was begun and not finished in time, or nothing came for long.
     Slow,
+}
+
+/// Shakes hands with a client over TLS, and serves it if that goes well and there is room.
+pub(super) async fn welcome<K: Key>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    pass: Pass,
+    hub: Arc<Hub<K>>,
+    mut closing: watch::Receiver<()>,
+) {
+    let (Some(tls), Ok(local)) = (&hub.settings.security, stream.local_addr()) else { return };
+    let handshake = timeout(hub.settings.handshake_timeout, tls.acceptor().accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        _ = closing.changed() => return,
+    };
+    drop(pass);
+    let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(stream) => stream,
+        Err(error) => {
+            count(&hub.counters.handshakes_failed);
+            tracing::info!(%peer, %error, "TLS handshake of a SIP client failed");
+            return;
+        }
+    };
+    let names = tls::names_shown(stream.get_ref().1.peer_certificates());
+    let Some((line, items)) = hub.admit(Protocol::Tls, local, peer, true, "") else {
+        tracing::warn!(%peer, "SIP connection refused: too many");
+        return;
+    };
+    count(&hub.counters.accepted);
+    serve(stream, line.flow, names, line, items, hub, closing).await;
 }
 
 /// Opens a connection and serves it.
@@ -39,25 +76,59 @@ pub(super) async fn dial<K: Key>(
             stream.set_nodelay(true)?;
             Ok(stream)
         });
-    match stream {
+    let flow = |stream: &TcpStream| Flow {
+        local: stream.local_addr().unwrap_or(line.flow.local),
+        ..line.flow
+    };
+    let failed = match stream {
+        Ok(stream) if line.flow.protocol == Protocol::Tls => {
+            let flow = flow(&stream);
+            match shake_hands(stream, &line.name, &hub).await {
+                Ok(stream) => {
+                    count(&hub.counters.connected);
+                    line.open.store(true, Ordering::Release);
+                    let names = tls::names_shown(stream.get_ref().1.peer_certificates());
+                    return serve(stream, flow, names, line, items, hub, closing).await;
+                }
+                Err(error) => {
+                    count(&hub.counters.handshakes_failed);
+                    error
+                }
+            }
+        }
         Ok(stream) => {
             count(&hub.counters.connected);
             line.open.store(true, Ordering::Release);
-            let local = stream.local_addr().unwrap_or(line.flow.local);
-            serve(stream, Flow { local, ..line.flow }, line, items, hub, closing).await;
+            let flow = flow(&stream);
+            return serve(stream, flow, Names::default(), line, items, hub, closing).await;
         }
-        Err(error) => {
-            tracing::info!(peer = %line.flow.peer, %error, "SIP connection failed");
-            hub.remove(&line.flow);
-            abandon(items, &hub).await;
-        }
-    }
+        Err(error) => error,
+    };
+    let protocol = line.flow.protocol.via_token();
+    tracing::info!(peer = %line.flow.peer, name = %line.name, protocol, error = %failed, "SIP connection failed");
+    hub.remove(&line);
+    abandon(items, &hub).await;
 }
 
-/// Serves an open connection until it ends. `stream` may be anything that carries bytes both ways.
+/// The client's side of a handshake: the server must be `name` (RFC 5922 §7.3).
+async fn shake_hands<K: Key>(
+    stream: TcpStream,
+    name: &str,
+    hub: &Hub<K>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let connector = hub.settings.security.as_ref().and_then(tls::Tls::connector);
+    let connector = connector.ok_or_else(|| io::Error::other("sip.tls.ca is not set"))?;
+    let name = tls::server_name(name).ok_or_else(|| io::Error::other("no name to verify"))?;
+    let shaken = timeout(hub.settings.handshake_timeout, connector.connect(name, stream)).await;
+    shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Serves an open connection until it ends. `stream` may be anything that carries bytes both ways; `names` are those of
+/// the certificate its peer has shown.
 pub(super) async fn serve<K: Key, S: AsyncRead + AsyncWrite>(
     stream: S,
     flow: Flow,
+    names: Names,
     line: Arc<Line<K>>,
     mut items: Items<K>,
     hub: Arc<Hub<K>>,
@@ -67,7 +138,7 @@ pub(super) async fn serve<K: Key, S: AsyncRead + AsyncWrite>(
     {
         let mut writing = std::pin::pin!(write(writer, &mut items, &line, &hub));
         let ended = tokio::select! {
-            end = read(reader, flow, &line, &hub) => Some(end),
+            end = read(reader, flow, &names, &line, &hub) => Some(end),
             () = &mut writing => None,
             () = line.end.notified() => {
                 count(&hub.counters.choked);
@@ -79,7 +150,7 @@ pub(super) async fn serve<K: Key, S: AsyncRead + AsyncWrite>(
         match ended {
             // Answers to what was read may still be under way; a peer may also have closed its sending side only.
             Some(End::Closed | End::Lost) => {
-                hub.retire(&line.flow);
+                hub.retire(&line);
                 let _ = timeout(hub.settings.linger, writing).await;
             }
             Some(End::Slow) => {
@@ -89,17 +160,20 @@ pub(super) async fn serve<K: Key, S: AsyncRead + AsyncWrite>(
             None => {}
         }
     }
-    hub.remove(&line.flow);
+    hub.remove(&line);
     abandon(items, &hub).await;
 }
 
 async fn read<K: Key>(
     mut stream: impl AsyncRead + Unpin,
     flow: Flow,
+    names: &Names,
     line: &Line<K>,
     hub: &Hub<K>,
 ) -> End {
     let settings = &hub.settings;
+    // Asked for each message: what is trusted can change while a connection stays.
+    let vouched = || settings.security.as_ref().is_some_and(|tls| tls.vouches(names));
     let mut framer = Framer::new(&settings.limits);
     let mut buffer = BytesMut::new();
     // When the message in front began.
@@ -121,7 +195,7 @@ async fn read<K: Key>(
                 Ok(None) => break,
                 Ok(Some(Frame::Message(bytes))) => {
                     begun = None;
-                    hub.deliver(bytes, flow).await;
+                    hub.deliver(bytes, Flow { vouched: vouched(), ..flow }).await;
                 }
                 Ok(Some(Frame::Ping)) => {
                     // RFC 5626 §4.4.1. A queue that is full closes the connection, so there is nothing left to do.

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
+use super::doors::Doors;
+use super::gate::Gate;
 use super::owner::owner_of;
 use super::{Inbound, Key, Settings, Stats};
 use crate::sip::resolve::{Hop, NoRoute};
@@ -49,6 +51,8 @@ pub(super) type Items<K> = mpsc::UnboundedReceiver<Item<K>>;
 #[derive(Debug)]
 pub(super) struct Line<K> {
     pub flow: Flow,
+    /// Whom one of ours is opened to, and so whose certificate it wants; empty without TLS and for those of others.
+    pub name: Box<str>,
     pub queue: mpsc::UnboundedSender<Item<K>>,
     /// Octets in `queue`: what bounds it.
     pub queued: AtomicUsize,
@@ -85,7 +89,8 @@ impl<K> Line<K> {
 
 struct Table<K> {
     connections: HashMap<u64, Arc<Line<K>>, ahash::RandomState>,
-    by_peer: HashMap<(Protocol, SocketAddr), u64, ahash::RandomState>,
+    /// A connection is used again for the same address and, over TLS, the same name (RFC 5922 §7.3).
+    by_peer: HashMap<(Protocol, SocketAddr, Box<str>), u64, ahash::RandomState>,
     per_peer: HashMap<IpAddr, usize, ahash::RandomState>,
 }
 
@@ -100,6 +105,7 @@ pub(super) struct Counters {
     pub slow: AtomicU64,
     pub choked: AtomicU64,
     pub framing_lost: AtomicU64,
+    pub handshakes_failed: AtomicU64,
 }
 
 pub(super) fn count(counter: &AtomicU64) {
@@ -110,6 +116,9 @@ pub(super) struct Hub<K> {
     pub settings: Settings,
     pub inboxes: Vec<mpsc::Sender<Arrival<K>>>,
     pub counters: Counters,
+    pub gate: Gate,
+    /// Set once, before the first thread serves.
+    pub doors: OnceLock<Doors>,
     table: Mutex<Table<K>>,
     next: AtomicU64,
 }
@@ -122,6 +131,8 @@ impl<K: Key> Hub<K> {
             per_peer: HashMap::default(),
         };
         Self {
+            gate: Gate::new(settings.max_handshakes, settings.max_handshakes_per_peer),
+            doors: OnceLock::new(),
             settings,
             inboxes,
             counters: Counters::default(),
@@ -135,13 +146,14 @@ impl<K: Key> Hub<K> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a new connection; `None` when the limits say no.
+    /// Takes a place for a new connection; `None` when the limits say no. `name` is whom one of ours is opened to.
     pub fn admit(
         &self,
         protocol: Protocol,
         local: SocketAddr,
         peer: SocketAddr,
         open: bool,
+        name: &str,
     ) -> Option<(Arc<Line<K>>, Items<K>)> {
         let mut table = self.table();
         let from_peer = table.per_peer.get(&peer.ip()).copied().unwrap_or(0);
@@ -155,13 +167,14 @@ impl<K: Key> Hub<K> {
         let (queue, items) = mpsc::unbounded_channel();
         let line = Arc::new(Line {
             flow: Flow { protocol, local, peer, connection, vouched: false },
+            name: name.into(),
             queue,
             queued: AtomicUsize::new(0),
             end: Notify::new(),
             open: AtomicBool::new(open),
         });
         table.per_peer.insert(peer.ip(), from_peer + 1);
-        table.by_peer.insert((protocol, peer), connection);
+        table.by_peer.insert((protocol, peer, name.into()), connection);
         table.connections.insert(connection, Arc::clone(&line));
         Some((line, items))
     }
@@ -170,21 +183,29 @@ impl<K: Key> Hub<K> {
         self.table().connections.get(&connection).cloned()
     }
 
-    pub fn by_peer(&self, protocol: Protocol, peer: SocketAddr) -> Option<Arc<Line<K>>> {
+    pub fn by_peer(
+        &self,
+        protocol: Protocol,
+        peer: SocketAddr,
+        name: &str,
+    ) -> Option<Arc<Line<K>>> {
         let table = self.table();
-        table.connections.get(table.by_peer.get(&(protocol, peer))?).cloned()
+        table.connections.get(table.by_peer.get(&(protocol, peer, name.into()))?).cloned()
     }
 
     /// No new requests on this connection; answers still find it.
-    pub fn retire(&self, flow: &Flow) {
+    pub fn retire(&self, line: &Line<K>) {
+        let flow = &line.flow;
+        let key = (flow.protocol, flow.peer, line.name.clone());
         let mut table = self.table();
-        if table.by_peer.get(&(flow.protocol, flow.peer)) == Some(&flow.connection) {
-            table.by_peer.remove(&(flow.protocol, flow.peer));
+        if table.by_peer.get(&key) == Some(&flow.connection) {
+            table.by_peer.remove(&key);
         }
     }
 
-    pub fn remove(&self, flow: &Flow) {
-        self.retire(flow);
+    pub fn remove(&self, line: &Line<K>) {
+        self.retire(line);
+        let flow = &line.flow;
         let mut table = self.table();
         if table.connections.remove(&flow.connection).is_none() {
             return;
@@ -194,6 +215,11 @@ impl<K: Key> Hub<K> {
             Some(left) if *left > 1 => *left -= 1,
             _ => drop(table.per_peer.remove(&ip)),
         }
+    }
+
+    /// What others are told of the way back.
+    pub fn doors(&self) -> &Doors {
+        self.doors.get_or_init(Doors::default)
     }
 
     /// Hands a message of a connection to its thread, waiting while that one is busy: the peer feels it.
@@ -221,6 +247,7 @@ impl<K: Key> Hub<K> {
             slow: read(&counters.slow),
             choked: read(&counters.choked),
             framing_lost: read(&counters.framing_lost),
+            handshakes_failed: read(&counters.handshakes_failed),
         }
     }
 }

@@ -2,17 +2,24 @@
 //!
 //! Start at [`Transport`]. Each of a node's threads has its own UDP sockets and listeners on the same port
 //! (SO_REUSEPORT); what the kernel gives to the wrong thread goes to the inbox of its owner ([`owner_of`]).
-//! Connections are tasks ([`connection`]), in a table all threads share ([`hub`]). TLS is to be one more caller of
-//! `connection::serve`. Never reads more of a message than it needs to frame and to place it.
-//! Follows RFC 3261 §18, RFC 3263 (by [`crate::sip::resolve`]), RFC 3581, RFC 5626 §4.4.1 (pings) and ISC-067.
+//! Connections are tasks ([`connection`]), in a table all threads share ([`hub`]); [`tls`] says whom they are shown to and
+//! believed from, [`doors`] what others are told of the way back. Never reads more of a message than it needs to frame
+//! and to place it. What wants TLS goes over TLS or not at all.
+//! Follows RFC 3261 §18 and §26, RFC 3263 (by [`crate::sip::resolve`]), RFC 3581, RFC 5626 §4.4.1 (pings), RFC 5922 and
+//! ISC-067.
 
 mod bind;
 mod connection;
+pub mod doors;
 mod fake;
+mod gate;
 mod hub;
 mod owner;
 #[cfg(test)]
 mod tests;
+pub mod tls;
+#[cfg(test)]
+mod tls_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -22,14 +29,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use self::bind::Sockets;
+use self::doors::Doors;
 use self::hub::{Arrival, Hub, Item, Ticket, Unsent, count};
+use self::tls::{Names, Tls};
 use crate::sip::message::{Limits, Malformed, Name, Via};
 use crate::sip::resolve::{self, Dns, Hop, NoRoute};
 use crate::sip::uri::Uri;
@@ -47,6 +56,10 @@ impl<K: Copy + fmt::Debug + Send + Sync + 'static> Key for K {}
 pub struct Settings {
     pub udp: Vec<SocketAddr>,
     pub tcp: Vec<SocketAddr>,
+    /// Nothing is listened on for TLS without `security`.
+    pub tls: Vec<SocketAddr>,
+    /// Certificates and trusted names; `None`: no TLS, neither way.
+    pub security: Option<Tls>,
     pub limits: Limits,
     /// Requests with more octets go over TCP (RFC 3261 §18.1.1).
     pub max_udp_request: usize,
@@ -63,6 +76,12 @@ pub struct Settings {
     /// How long a resolved name is used.
     pub route_lifetime: Duration,
     pub connect_timeout: Duration,
+    /// From the end of TCP's handshake to the end of TLS's, on both sides.
+    pub handshake_timeout: Duration,
+    /// Handshakes of clients in progress, in the whole node; beyond, connections are closed at once.
+    pub max_handshakes: usize,
+    /// Of these, from one address.
+    pub max_handshakes_per_peer: usize,
     /// From the first octet of a message to the end of its head.
     pub head_timeout: Duration,
     /// From the first octet of a message to its last.
@@ -79,6 +98,8 @@ impl Default for Settings {
         Self {
             udp: Vec::new(),
             tcp: Vec::new(),
+            tls: Vec::new(),
+            security: None,
             limits: Limits::default(),
             max_udp_request: 1300,
             udp_buffer: 4 * 1024 * 1024,
@@ -89,6 +110,9 @@ impl Default for Settings {
             max_resolving: 4096,
             route_lifetime: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(4),
+            handshake_timeout: Duration::from_secs(5),
+            max_handshakes: 256,
+            max_handshakes_per_peer: 32,
             head_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
@@ -146,6 +170,8 @@ pub struct Stats {
     /// Connections closed for not reading.
     pub choked: u64,
     pub framing_lost: u64,
+    /// TLS handshakes that failed or took too long, both sides together.
+    pub handshakes_failed: u64,
 }
 
 /// The open sockets of one thread, on their way into it.
@@ -166,7 +192,15 @@ impl<K: Key> Bound<K> {
         let udp = self.sockets.udp.iter().map(|socket| Ok((Protocol::Udp, socket.local_addr()?)));
         let tcp =
             self.sockets.tcp.iter().map(|listener| Ok((Protocol::Tcp, listener.local_addr()?)));
-        udp.chain(tcp).collect()
+        let tls =
+            self.sockets.tls.iter().map(|listener| Ok((Protocol::Tls, listener.local_addr()?)));
+        udp.chain(tcp).chain(tls).collect()
+    }
+
+    /// What others are told of the way back, on all threads. Without it Via and Contact stay as they are written.
+    pub fn tell(&self, doors: Doors) {
+        // The first word counts: another thread's is the same.
+        let _ = self.hub.doors.set(doors);
     }
 
     /// Starts serving. Must be called inside the thread's runtime.
@@ -176,9 +210,12 @@ impl<K: Key> Bound<K> {
     pub fn start(self) -> io::Result<Transport<K>> {
         let (closing, closed) = watch::channel(());
         let udp = self.sockets.udp.into_iter().map(Udp::start).collect::<io::Result<Vec<_>>>()?;
-        for listener in self.sockets.tcp {
+        let tcp = self.sockets.tcp.into_iter().map(|listener| (Protocol::Tcp, listener));
+        let tls = self.sockets.tls.into_iter().map(|listener| (Protocol::Tls, listener));
+        for (protocol, listener) in tcp.chain(tls) {
             tokio::spawn(accept(
                 TcpListener::from_std(listener)?,
+                protocol,
                 Arc::clone(&self.hub),
                 closed.clone(),
             ));
@@ -188,7 +225,12 @@ impl<K: Key> Bound<K> {
 }
 
 /// Takes connections until the transport ends.
-async fn accept<K: Key>(listener: TcpListener, hub: Arc<Hub<K>>, mut closing: watch::Receiver<()>) {
+async fn accept<K: Key>(
+    listener: TcpListener,
+    protocol: Protocol,
+    hub: Arc<Hub<K>>,
+    mut closing: watch::Receiver<()>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -204,16 +246,28 @@ async fn accept<K: Key>(listener: TcpListener, hub: Arc<Hub<K>>, mut closing: wa
             }
         };
         let Ok(local) = stream.local_addr() else { continue };
-        let Some((line, items)) = hub.admit(Protocol::Tcp, local, peer, true) else {
+        // Without it answers are late, not wrong.
+        let _ = stream.set_nodelay(true);
+        if protocol == Protocol::Tls {
+            let Some(pass) = hub.gate.enter(peer.ip()) else {
+                count(&hub.counters.refused_connections);
+                tracing::warn!(%peer, "SIP connection refused: too many TLS handshakes in progress");
+                continue;
+            };
+            let welcome =
+                connection::welcome(stream, peer, pass, Arc::clone(&hub), closing.clone());
+            tokio::spawn(welcome);
+            continue;
+        }
+        let Some((line, items)) = hub.admit(Protocol::Tcp, local, peer, true, "") else {
             tracing::warn!(%peer, "SIP connection refused: too many");
             continue;
         };
         count(&hub.counters.accepted);
-        // Without it answers are late, not wrong.
-        let _ = stream.set_nodelay(true);
         tokio::spawn(connection::serve(
             stream,
             line.flow,
+            Names::default(),
             line,
             items,
             Arc::clone(&hub),
@@ -312,7 +366,9 @@ impl<K: Key> Transport<K> {
                     dns.clone(),
                     watch::channel(()).0,
                 );
-                one.supported = vec![Protocol::Udp, Protocol::Tcp];
+                if !one.supported.contains(&Protocol::Udp) {
+                    one.supported.push(Protocol::Udp);
+                }
                 one.fake = Some(sender.clone());
                 one
             })
@@ -331,6 +387,9 @@ impl<K: Key> Transport<K> {
         let mut supported = vec![Protocol::Tcp];
         if !udp.is_empty() {
             supported.push(Protocol::Udp);
+        }
+        if hub.settings.security.is_some() {
+            supported.push(Protocol::Tls);
         }
         Self {
             thread,
@@ -509,6 +568,8 @@ impl<K: Key> Transport<K> {
                 }),
             )
         };
+        let doors = self.hub.doors();
+        bytes = doors.addressed(bytes, None, flow.protocol, doors.of(flow));
         if let Some(fake) = &self.fake {
             let sent = FakeSent {
                 protocol: flow.protocol,
@@ -541,7 +602,8 @@ impl<K: Key> Transport<K> {
             }
         }
         let hop = Hop { protocol: flow.protocol, address: by_via(&bytes) };
-        self.send_stream(hop, bytes, ticket)
+        let name = top_via(&bytes).map_or(String::new(), |via| via.host.to_owned());
+        self.send_stream(hop, &name, bytes, ticket)
     }
 
     fn send_on(
@@ -569,7 +631,13 @@ impl<K: Key> Transport<K> {
         };
         let Some(hop) = hop else { return Sent::Failed { more: false } };
         let more = usize::from(attempt) + 1 < count;
-        let bytes = with_transport(bytes, via_at, hop.protocol);
+        if hop.protocol != Protocol::Tls && is_secure(&bytes) {
+            tracing::info!(uri, "no TLS on the way to a sips URI, and nothing else will do");
+            return Sent::Failed { more };
+        }
+        let doors = self.hub.doors();
+        let told = doors.towards(hop.protocol, hop.address.ip());
+        let bytes = doors.addressed(bytes, via_at, hop.protocol, told);
         if let Some(fake) = &self.fake {
             let sent = FakeSent { protocol: hop.protocol, to: hop.address, connection: 0, bytes };
             return if fake.send(sent).is_ok() {
@@ -580,11 +648,14 @@ impl<K: Key> Transport<K> {
         }
         match hop.protocol {
             Protocol::Udp => self.send_datagram(None, hop.address, &bytes, more),
-            Protocol::Tcp | Protocol::Tls => self.send_stream(
-                hop,
-                bytes,
-                Ticket { key, thread: self.thread, more, later: false },
-            ),
+            Protocol::Tcp | Protocol::Tls => {
+                let ticket = Ticket { key, thread: self.thread, more, later: false };
+                let name = match Uri::parse(uri) {
+                    Ok(uri) if hop.protocol == Protocol::Tls => uri.host().to_ascii_lowercase(),
+                    _ => String::new(),
+                };
+                self.send_stream(hop, &name, bytes, ticket)
+            }
         }
     }
 
@@ -709,10 +780,12 @@ impl<K: Key> Transport<K> {
         }
     }
 
-    /// Over a connection to exactly this address, one of theirs or one of ours; a new one where there is none.
-    fn send_stream(&mut self, hop: Hop, mut bytes: Bytes, ticket: Ticket<K>) -> Sent {
+    /// Over a connection to exactly this address, one of theirs or one of ours; a new one where there is none. Over TLS
+    /// only to whom shows that it is `name`.
+    fn send_stream(&mut self, hop: Hop, name: &str, mut bytes: Bytes, ticket: Ticket<K>) -> Sent {
         let max = self.hub.settings.max_queued;
-        if let Some(line) = self.hub.by_peer(hop.protocol, hop.address) {
+        let name = if hop.protocol == Protocol::Tls { name } else { "" };
+        if let Some(line) = self.hub.by_peer(hop.protocol, hop.address, name) {
             // What is still being opened tells its outcome later, so the ticket says so.
             let open = line.is_open();
             let item = Item { bytes, ticket: Some(Ticket { later: !open, ..ticket }) };
@@ -723,20 +796,26 @@ impl<K: Key> Transport<K> {
                 Err(Unsent::Gone(item)) => bytes = item.bytes,
             }
         }
-        if hop.protocol != Protocol::Tcp {
+        let connects = match hop.protocol {
+            Protocol::Udp => false,
+            Protocol::Tcp => true,
+            Protocol::Tls => self.hub.settings.security.is_some() && !name.is_empty(),
+        };
+        if !connects {
             return Sent::Failed { more: ticket.more };
         }
         let local = SocketAddr::new(
             if hop.address.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() },
             0,
         );
-        let Some((line, items)) = self.hub.admit(hop.protocol, local, hop.address, false) else {
+        let Some((line, items)) = self.hub.admit(hop.protocol, local, hop.address, false, name)
+        else {
             tracing::warn!(peer = %hop.address, "SIP connection not opened: too many");
             return Sent::Failed { more: ticket.more };
         };
         let item = Item { bytes, ticket: Some(Ticket { later: true, ..ticket }) };
         if line.push(item, max).is_err() {
-            self.hub.remove(&line.flow);
+            self.hub.remove(&line);
             return Sent::Failed { more: ticket.more };
         }
         tokio::spawn(connection::dial(
@@ -766,14 +845,22 @@ fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
     Via::parse(line.get(colon + 1..)?.trim_ascii())
 }
 
-/// Sets the three letters of the transport in the topmost Via.
-fn with_transport(bytes: Bytes, via_at: Option<usize>, protocol: Protocol) -> Bytes {
-    let token = protocol.via_token().as_bytes();
-    let Some(range) = via_at.map(|at| at..at + token.len()) else { return bytes };
-    if bytes.get(range.clone()).is_none_or(|there| there == token) {
-        return bytes;
-    }
-    let mut bytes = BytesMut::from(bytes);
-    bytes[range].copy_from_slice(token);
-    bytes.freeze()
+/// Whether a request of ours that opens something asks for TLS on every hop.
+///
+/// RFC 3261 §8.1.2, §26.2.2: its Request-URI is a sips URI. What is inside a dialog follows the dialog's route set, and
+/// what has more than one Via is not ours.
+fn is_secure(bytes: &[u8]) -> bool {
+    let uri = memchr::memchr(b' ', bytes).and_then(|space| bytes.get(space + 1..space + 6));
+    uri.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:")) && opens(bytes)
+}
+
+/// Whether this is a request we wrote ourselves, with nothing before it in a dialog.
+fn opens(bytes: &[u8]) -> bool {
+    let head = &bytes[..memchr::memmem::find(bytes, b"\r\n\r\n").unwrap_or(bytes.len())];
+    let mut vias = memchr::memmem::find_iter(head, b"\r\nVia: ");
+    let one_via = vias.next().is_some() && vias.next().is_none();
+    let to = memchr::memmem::find(head, b"\r\nTo: ").map(|at| &head[at + 2..]);
+    let to = to.map(|to| &to[..memchr::memchr(b'\r', to).unwrap_or(to.len())]);
+    let tagged = to.is_none_or(|to| memchr::memmem::find(to, b">;tag=").is_some());
+    one_via && !tagged && !bytes.starts_with(b"ACK ") && !bytes.starts_with(b"CANCEL ")
 }

@@ -279,11 +279,19 @@ fn duplex(
     let transport = transports.remove(0);
     let hub = Arc::clone(&wire.hub);
     let peer = "192.0.2.1:5060".parse().unwrap();
-    let (line, items) = hub.admit(Protocol::Tcp, peer, peer, true).unwrap();
+    let (line, items) = hub.admit(Protocol::Tcp, peer, peer, true, "").unwrap();
     let (near, far) = tokio::io::duplex(4096);
     let closing = transport.closing.subscribe();
-    let task =
-        tokio::spawn(connection::serve(near, line.flow, Arc::clone(&line), items, hub, closing));
+    let task = connection::serve(
+        near,
+        line.flow,
+        Names::default(),
+        Arc::clone(&line),
+        items,
+        hub,
+        closing,
+    );
+    let task = tokio::spawn(task);
     (far, transport, line, task)
 }
 
