@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use pagecast::engine::input::Refusal;
 use pagecast::engine::party::{Audience, Copy, Party, Recipient, Removal, Target};
-use pagecast::sip::uri::Uri;
+use pagecast::sip::uri::Psi;
 use pagecast::xdms::path::DocumentPath;
 use pagecast::xdms::resolver::{Fetching, Source, Unavailable};
 use pagecast::xdms::store::{Condition, Quotas, Store};
@@ -23,7 +23,7 @@ fn settings() -> Settings {
     Settings {
         root: ROOT.into(),
         home_domains: vec!["ims.test".into()],
-        factories: vec![Uri::parse("sip:pages@ims.test").expect("a URI")],
+        factories: vec![Psi::parse("sip:pages@ims.test").expect("a URI")],
         group_domains: vec!["groups.ims.test".into()],
         ..Settings::default()
     }

@@ -25,7 +25,7 @@ use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
 use crate::sip::transport::tls::{Files, Material};
-use crate::sip::uri::Uri;
+use crate::sip::uri::{Psi, Uri};
 
 /// `[node]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -308,9 +308,9 @@ impl Config {
         check_secure_hops(r, &sip, &core)?;
         let mut service = Service {
             home_domains: r.take("service.home_domains", Vec::new())?,
-            factories: uris(r, "service.factories", &["sip:pages@ims.test"])?,
+            factories: psis(r, "service.factories", &["sip:pages@ims.test"])?,
             group_domains: r.take("service.group_domains", vec!["groups.ims.test".to_owned()])?,
-            groups: uris(r, "service.groups", &[])?,
+            groups: psis(r, "service.groups", &[])?,
             subscribers: uris(r, "service.subscribers", &[])?,
             barred: uris(r, "service.barred", &[])?,
         };
@@ -742,6 +742,18 @@ fn uris(r: &mut Reader, key: &str, default: &[&str]) -> Result<Vec<String>, Conf
     match uris.iter().find(|uri| Uri::parse(uri).is_err()) {
         None => Ok(uris),
         Some(uri) => Err(r.wrong(key, format!("{uri:?} is no SIP or tel URI"), RIGHT_SIP_URI)),
+    }
+}
+
+/// ISC-056: identities of services, distinct or with a pattern between exclamation marks.
+fn psis(r: &mut Reader, key: &str, default: &[&str]) -> Result<Vec<String>, ConfigError> {
+    let uris = uris(r, key, default)?;
+    match uris.iter().find_map(|uri| Some((uri, Psi::parse(uri).err()?))) {
+        None => Ok(uris),
+        Some((uri, error)) => {
+            let right = "write a SIP URI, or \"sip:pages-!.*!@im.example.net\" for many";
+            Err(r.wrong(key, format!("{uri:?}: {error}"), right))
+        }
     }
 }
 

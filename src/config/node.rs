@@ -13,7 +13,7 @@ use crate::sip::message::Limits;
 use crate::sip::transaction::Timers;
 use crate::sip::transport::doors::{Door, Doors};
 use crate::sip::transport::tls::{Names, Tls};
-use crate::sip::uri::Uri;
+use crate::sip::uri::{Psi, Uri};
 use crate::{flow, isc, msrp, ops, profile, sip, xdms};
 
 /// Settings of every part.
@@ -311,15 +311,15 @@ fn doors(config: &Config, listening: &[(Protocol, SocketAddr)]) -> Doors {
 fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {
     let Profile { im, ul, xdm, .. } = profile;
     let service = &config.service;
-    // Configuration refuses what is no URI.
-    let uris =
-        |uris: &[String]| uris.iter().filter_map(|uri| Uri::parse(uri).ok()).collect::<Vec<_>>();
+    // Configuration refuses what is no identity of a service.
+    let psis =
+        |psis: &[String]| psis.iter().filter_map(|psi| Psi::parse(psi).ok()).collect::<Vec<_>>();
     xdms::Settings {
         root: config.xdms.root.clone(),
         home_domains: service.home_domains.clone(),
-        factories: uris(&service.factories),
+        factories: psis(&service.factories),
         group_domains: service.group_domains.clone(),
-        groups: uris(&service.groups),
+        groups: psis(&service.groups),
         own_hosts: own_hosts(config, None),
         allowed_domains: ul.allowed_domains.clone(),
         allow_loopback: profile.allow_loopback_targets,

@@ -178,6 +178,10 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
         ("[sip]\nlisten = [\"udp:[::]:5090\"]", &[":2: sip.listen: [::]:5090", "sip.advertise"]),
         ("[msrp]\nlisten = [\"0.0.0.0:2855\"]", &[":2: msrp.listen: ", "msrp.advertise"]),
         (
+            "[service]\nfactories = [\"sip:!(!@im.test\"]",
+            &[":2: service.factories: \"sip:!(!@im.test\": no regular expression"],
+        ),
+        (
             "[core]\nuntrusted_hops = [\"10.0.0.0/8\", \"10.0.0\"]",
             &[":2: core.untrusted_hops: \"10.0.0\" is neither address nor name"],
         ),

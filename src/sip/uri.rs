@@ -4,10 +4,14 @@
 //! comparison of the standards, [`Uri::canonical`] a map key that is the same for equal URIs.
 //! Follows RFC 3261 §19.1, RFC 3966, RFC 8141 and the rules UL-011, UL-015, ISC-057.
 
+pub mod psi;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use psi::{BadPsi, Psi};
 
 /// What kind of URI it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

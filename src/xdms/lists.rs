@@ -134,7 +134,7 @@ impl Sieve<'_> {
             return Some(Removal::NestedGroup); // UL-016
         }
         // UL-034: our own list service would explode it again.
-        if settings.factories.iter().any(|own| uri.same_psi(own)) {
+        if settings.factories.iter().any(|own| own.matches(uri)) {
             return Some(Removal::Refused);
         }
         if !uri.is_sip() {
@@ -254,7 +254,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             home_domains: vec!["home.example".into()],
-            factories: vec![Uri::parse("sip:pages@home.example").unwrap()],
+            factories: vec![crate::sip::uri::Psi::parse("sip:pages@home.example").unwrap()],
             group_domains: vec!["groups.home.example".into()],
             own_hosts: vec!["as1.home.example".into(), "as2.home.example:5090".into()],
             ..Settings::default()

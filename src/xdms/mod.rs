@@ -16,7 +16,7 @@ pub mod store;
 
 pub use resolver::{Query, Resolver};
 
-use crate::sip::uri::Uri;
+use crate::sip::uri::{Psi, Uri};
 
 /// `im.anon_reject` (IM-022).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -50,11 +50,11 @@ pub struct Settings {
     /// Our own domains: hosts that are not foreign (UL-033); with a number in the first of them a SIP URI is a tel URI.
     pub home_domains: Vec<String>,
     /// List services of ours (UL-034).
-    pub factories: Vec<Uri>,
+    pub factories: Vec<Psi>,
     /// Every user of these domains is a group.
     pub group_domains: Vec<String>,
     /// Single groups elsewhere.
-    pub groups: Vec<Uri>,
+    pub groups: Vec<Psi>,
     /// `host` or `host:port` of this node (UL-033).
     pub own_hosts: Vec<String>,
     /// Static consent: only these domains; empty for all (UL-032).
@@ -148,6 +148,6 @@ impl Settings {
         let in_domain = uri.is_sip()
             && uri.user().is_some()
             && self.group_domains.iter().any(|domain| domain.eq_ignore_ascii_case(uri.host()));
-        in_domain || self.groups.iter().any(|group| uri.same_psi(group))
+        in_domain || self.groups.iter().any(|group| group.matches(uri))
     }
 }

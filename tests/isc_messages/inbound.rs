@@ -637,3 +637,49 @@ a=sendrecv
     );
     assert!(!sent.text.contains("127.0.0.50:5090;lr"), "our own Route is gone");
 }
+
+/// Proves ISC-056.
+#[test]
+fn a_service_may_stand_for_many_and_answers_under_the_name_it_was_asked_by() {
+    let mut settings = home();
+    settings.service.factories = vec!["sip:pages-!.*!@im.home1.example".to_owned()];
+    settings.service.groups = vec!["sip:g-![0-9]+!@im.home1.example".to_owned()];
+    let asked = |uri: &str| INVITE.replacen("sip:im-exploder@im.home1.example", uri, 1);
+    let mut world = World::new(settings.clone());
+    world.receive(&asked("sip:pages-7@IM.home1.example;transport=tcp"));
+    assert_eq!(&*world.arrival().dialled.uri, "sip:pages-7@im.home1.example");
+    let page = world.arrival().page;
+    world.isc.answer(world.now, page, crate::world::OWN_PATH);
+    world.drive();
+    let answer = world.answer();
+    assert_eq!(header(answer, "P-Asserted-Identity"), Some("<sip:pages-7@im.home1.example>"));
+    // A profile key may be anything and means nothing (RFC 5002 §5).
+    for key in [
+        "<sip:pages-!.*!@im.home1.example>",
+        "<sip:alice@home1.example>",
+        "<sip:x@y>, <sip:z@y>\nP-Profile-Key: ",
+        "\"<<<",
+        ";;;",
+        "!.*!",
+    ] {
+        let mut world = World::new(settings.clone());
+        let invite = asked("sip:pages-7@im.home1.example");
+        world.receive(&invite.replace("Subject:", &format!("P-Profile-Key: {key}\nSubject:")));
+        assert_eq!(&*world.arrival().dialled.uri, "sip:pages-7@im.home1.example", "{key}");
+        world.invite(1);
+        let leg = world.last_request("INVITE");
+        assert!(crate::world::headers(leg, "P-Profile-Key").is_empty(), "{key}");
+    }
+    let group = crate::world::group_invite();
+    let mut world = World::new(settings.clone());
+    world.receive(&group.replacen("sip:team@groups.home1.example", "sip:g-12@im.home1.example", 1));
+    assert!(
+        matches!(&world.arrival().target, Target::Group(party) if &*party.uri == "sip:g-12@im.home1.example")
+    );
+    let mut world = World::new(settings);
+    world.receive(
+        &asked("sip:pages@im.home1.example")
+            .replace(", <sip:odi-8f2c51@scscf1.home1.example;lr;orig>", ""),
+    );
+    assert_eq!(world.refused().status, 404);
+}

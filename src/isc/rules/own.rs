@@ -3,7 +3,7 @@
 //! Start at [`Own::classify`]. Follows ISC-002, ISC-057 and IM-023.
 
 use crate::isc::settings::Settings;
-use crate::sip::uri::{BadUri, Uri};
+use crate::sip::uri::{BadPsi, BadUri, Psi, Uri};
 
 /// A setting is no URI.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +17,7 @@ pub struct BadSetting {
 /// What a Request-URI names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
-    /// A list service; the URI as the operator wrote it.
+    /// A list service; the URI as the operator wrote it, or that of the request where he wrote a pattern.
     Factory(String),
     /// A group hosted here; its identity without parameters.
     Group(String),
@@ -33,8 +33,8 @@ pub enum Asked {
 #[derive(Debug, Clone)]
 pub struct Own {
     hosts: Vec<(String, u16)>,
-    factories: Vec<Uri>,
-    groups: Vec<Uri>,
+    factories: Vec<Psi>,
+    groups: Vec<Psi>,
     group_domains: Vec<String>,
 }
 
@@ -55,8 +55,8 @@ impl Own {
         for told in &settings.sip.told {
             hosts.push(host_port(&uri_or_host("sip.listen", told)?));
         }
-        let list = |key, values: &[String]| -> Result<Vec<Uri>, BadSetting> {
-            values.iter().map(|value| uri(key, value)).collect()
+        let list = |key, values: &[String]| -> Result<Vec<Psi>, BadSetting> {
+            values.iter().map(|value| psi(key, value)).collect()
         };
         Ok(Self {
             hosts,
@@ -80,25 +80,28 @@ impl Own {
 
     /// What a Request-URI names.
     ///
-    /// IM-023, ISC-057.
+    /// IM-023, ISC-056, ISC-057: a distinct identity before one that stands for many (TS 23.003 §13.5).
     pub fn classify(&self, text: &str) -> Asked {
         let Ok(uri) = Uri::parse(text) else { return Asked::Other };
-        if let Some(factory) = self.factories.iter().find(|own| own.same_psi(&uri)) {
-            return Asked::Factory(factory.as_str().to_owned());
-        }
-        if let Some(group) = self.groups.iter().find(|own| own.same_psi(&uri)) {
-            return Asked::Group(group.as_str().to_owned());
+        for wildcard in [false, true] {
+            let find = |own: &[Psi]| {
+                let found =
+                    own.iter().find(|psi| psi.is_wildcard() == wildcard && psi.matches(&uri))?;
+                Some(if wildcard { bare(&uri) } else { found.as_str().to_owned() })
+            };
+            if let Some(factory) = find(&self.factories) {
+                return Asked::Factory(factory);
+            }
+            if let Some(group) = find(&self.groups) {
+                return Asked::Group(group);
+            }
         }
         if !uri.is_sip() {
             return Asked::Other;
         }
         let host = uri.host().trim_end_matches('.').to_ascii_lowercase();
-        if let Some(user) = uri.user().filter(|_| self.group_domains.contains(&host)) {
-            let port = uri.port().filter(|port| *port != 5060);
-            return Asked::Group(match port {
-                Some(port) => format!("sip:{user}@{host}:{port}"),
-                None => format!("sip:{user}@{host}"),
-            });
+        if uri.user().is_some() && self.group_domains.contains(&host) {
+            return Asked::Group(bare(&uri));
         }
         match uri.user() {
             None if self.is_us(text) => Asked::Server,
@@ -106,6 +109,25 @@ impl Own {
             _ => Asked::Other,
         }
     }
+}
+
+/// A SIP identity without parameters, in the form keys and answers have.
+fn bare(uri: &Uri) -> String {
+    let host = uri.host().trim_end_matches('.').to_ascii_lowercase();
+    let user = uri.user().unwrap_or_default();
+    match uri.port().filter(|port| *port != 5060) {
+        Some(port) => format!("sip:{user}@{host}:{port}"),
+        None => format!("sip:{user}@{host}"),
+    }
+}
+
+fn psi(key: &'static str, value: &str) -> Result<Psi, BadSetting> {
+    uri(key, value)?;
+    Psi::parse(value).map_err(|error: BadPsi| BadSetting {
+        key,
+        value: value.to_owned(),
+        why: error.to_string(),
+    })
 }
 
 fn uri(key: &'static str, value: &str) -> Result<Uri, BadSetting> {
@@ -188,6 +210,37 @@ mod tests {
         ] {
             assert_eq!(own().is_us(uri), ours, "{uri}");
         }
+    }
+
+    /// Proves ISC-056.
+    #[test]
+    fn a_distinct_identity_comes_before_one_that_stands_for_many() {
+        let mut settings = Settings::default();
+        settings.service.factories =
+            vec!["sip:pages-!.*!@im.test".to_owned(), "sip:pages@im.test".to_owned()];
+        settings.service.groups =
+            vec!["sip:pages-g1@im.test".to_owned(), "sip:g-!\\d+!@im.test:5070".to_owned()];
+        settings.service.group_domains = vec!["im.test".to_owned()];
+        let own = Own::new(&settings).expect("the settings are URIs");
+        let factory = |uri: &str| Asked::Factory(uri.to_owned());
+        let group = |uri: &str| Asked::Group(uri.to_owned());
+        for (uri, want) in [
+            ("sip:pages@im.test;transport=tcp", factory("sip:pages@im.test")),
+            // The identity that was asked for speaks for itself, not the pattern.
+            ("sip:pages-7@IM.test:5060;transport=tcp", factory("sip:pages-7@im.test")),
+            ("sip:pages-g1@im.test", group("sip:pages-g1@im.test")),
+            ("sip:g-12@im.test:5070", group("sip:g-12@im.test:5070")),
+            ("sip:g-1x@im.test:5070", group("sip:g-1x@im.test:5070")),
+            ("sip:g-1x@elsewhere.test:5070", Asked::Other),
+            ("tel:+1555", Asked::Other),
+        ] {
+            assert_eq!(own.classify(uri), want, "{uri}");
+        }
+        settings.service.groups = vec!["sip:!(!@im.test".to_owned()];
+        let bad = Own::new(&settings).expect_err("no pattern");
+        assert_eq!((bad.key, bad.value.as_str()), ("service.groups", "sip:!(!@im.test"));
+        settings.service.groups = vec!["tel:+1555".to_owned()];
+        assert_eq!(Own::new(&settings).expect_err("no SIP URI").key, "service.groups");
     }
 
     /// Proves IM-023, ISC-057.
