@@ -49,8 +49,8 @@ use rules::route::Arrived;
 use rules::served_user::{self, Case};
 use rules::trust::Trust;
 use settings::Settings;
-pub use users::Change;
 use users::Users;
+pub use users::{Change, keys_of};
 
 /// What follows from an event of the SIP stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -394,7 +394,8 @@ impl Isc {
                     self.in_dialog(now, request, &refusal::method("IM-046"));
                 }
             }
-            Event::Response { .. } | Event::Stray { .. } => {}
+            Event::Notified { request, .. } => self.ua.respond(now, request, Reply::new(481)),
+            Event::Subscribed { .. } | Event::Response { .. } | Event::Stray { .. } => {}
         }
     }
 

@@ -82,36 +82,16 @@ impl Isc {
         &self.users.registry
     }
 
-    /// Takes back one registration that was kept `age` ago, and looks after it here.
-    pub fn restore(&mut self, now: Instant, age: Duration, value: &[u8]) {
-        let registry = Arc::clone(&self.users.registry);
-        let restored = registry.restore(now, |registration| self.keys_of(registration), age, value);
-        match restored {
-            Some(taken) => self.users.look(&taken.kept.key, taken.look),
-            None => tracing::info!("a kept registration cannot be taken back"),
+    /// Looks after entries that were taken back, from the times given.
+    pub fn look_after(&mut self, entries: impl IntoIterator<Item = (Arc<str>, Instant)>) {
+        for (key, at) in entries {
+            self.users.look(&key, at);
         }
     }
 
     /// The one key of a user, however the URI is written (UL-011).
     pub(super) fn user_key(&self, uri: &str) -> Arc<str> {
-        let Ok(parsed) = Uri::parse(uri) else { return uri.into() };
-        let normalise = self.house.settings.ul.normalise_tel && parsed.is_sip();
-        if normalise {
-            parsed.canonical_in(parsed.host()).into()
-        } else {
-            parsed.canonical().into()
-        }
-    }
-
-    fn keys_of(&self, registration: &Registration) -> Vec<Arc<str>> {
-        let mut keys = vec![self.user_key(&registration.identity)];
-        for uri in registration.associated.iter().take(reachable::MAX_IDENTITIES) {
-            let key = self.user_key(uri);
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        keys
+        user_key(self.house.settings.ul.normalise_tel, uri)
     }
 
     /// What is known of a user.
@@ -161,7 +141,7 @@ impl Isc {
         }
         let identity = read.registration.identity.clone();
         let (expires, scscf) = (read.registration.expires, read.registration.scscf.clone());
-        let keys = self.keys_of(&read.registration);
+        let keys = keys_of(self.house.settings.ul.normalise_tel, &read.registration);
         match self.users.registry.register(now, keys, read.registration) {
             Outcome::Old => {
                 tracing::debug!(identity, "REGISTER older than what is known");
@@ -244,4 +224,25 @@ impl Isc {
             }
         }
     }
+}
+
+fn user_key(normalise_tel: bool, uri: &str) -> Arc<str> {
+    let Ok(parsed) = Uri::parse(uri) else { return uri.into() };
+    if normalise_tel && parsed.is_sip() {
+        parsed.canonical_in(parsed.host()).into()
+    } else {
+        parsed.canonical().into()
+    }
+}
+
+/// The keys a registration goes by: that of its identity, then those of its implicit registration set.
+pub fn keys_of(normalise_tel: bool, registration: &Registration) -> Vec<Arc<str>> {
+    let mut keys = vec![user_key(normalise_tel, &registration.identity)];
+    for uri in registration.associated.iter().take(reachable::MAX_IDENTITIES) {
+        let key = user_key(normalise_tel, uri);
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
 }

@@ -12,12 +12,14 @@ use super::watch::Watch;
 use crate::config::node::NodeSettings;
 use crate::config::{Source, Store};
 use crate::engine::ids::PageId;
+use crate::isc::registry::Registry;
 use crate::isc::rules::own::Own;
 use crate::msrp::Switch;
 use crate::ops::board::PageState;
 use crate::ops::metrics::{Direction, Metrics};
 use crate::ops::{Control, Done, Neighbour, NeighbourState, Status, log};
 use crate::sip::uri::Uri;
+use crate::store;
 use crate::xdms::Resolver;
 
 /// A running node, as operators see it.
@@ -29,6 +31,8 @@ pub struct Controls {
     pub(super) left: Vec<signal::Receiver<Left>>,
     switch: Switch,
     resolver: Arc<Resolver>,
+    registry: Arc<Registry>,
+    store: Arc<store::Store>,
     pub(super) watch: Arc<Watch>,
     drain: signal::Sender<bool>,
     started: Instant,
@@ -36,19 +40,26 @@ pub struct Controls {
     counted: Mutex<[u64; 3]>,
 }
 
+/// What all threads share, and the controls with them.
+pub(super) struct Shared {
+    pub switch: Switch,
+    pub resolver: Arc<Resolver>,
+    pub registry: Arc<Registry>,
+    pub store: Arc<store::Store>,
+    pub watch: Arc<Watch>,
+}
+
 impl Controls {
     /// Joins what `Node::start` has made.
-    #[expect(clippy::too_many_arguments, reason = "called once, where the parts are made")]
     pub(super) fn new(
         settings: NodeSettings,
         source: Option<Source>,
         log: Option<log::Handle>,
         shards: Vec<mpsc::UnboundedSender<ToShard>>,
         left: Vec<signal::Receiver<Left>>,
-        switch: Switch,
-        resolver: Arc<Resolver>,
-        watch: Arc<Watch>,
+        shared: Shared,
     ) -> Self {
+        let Shared { switch, resolver, registry, store, watch } = shared;
         Self {
             settings,
             source,
@@ -57,6 +68,8 @@ impl Controls {
             left,
             switch,
             resolver,
+            registry,
+            store,
             watch,
             drain: signal::channel(false).0,
             started: Instant::now(),
@@ -123,6 +136,11 @@ impl Controls {
         &self.watch
     }
 
+    /// Writes what is left to be kept; nothing is kept after it.
+    pub(super) fn close_store(&self) {
+        self.store.close();
+    }
+
     /// The XCAP root of the embedded XDMS.
     pub fn xcap_root(&self) -> &str {
         &self.settings.resolver.root
@@ -142,6 +160,7 @@ impl Control for Controls {
     fn status(&self) -> Status {
         let (state, last_error) =
             self.watch.core.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let health = self.store.health();
         let path = |path: PathBuf| path.display().to_string();
         let up = |name: &str, address: String| Neighbour {
             name: name.to_owned(),
@@ -167,14 +186,17 @@ impl Control for Controls {
                     address: String::new(),
                     last_error: None,
                 },
-                up(
-                    "store",
-                    match self.settings.config.store {
+                Neighbour {
+                    name: "store".to_owned(),
+                    state: if health.up { NeighbourState::Up } else { NeighbourState::Down },
+                    address: match self.settings.config.store {
                         Store::Embedded => path(self.settings.config.node.data_dir.clone()),
                         Store::Memory => "memory:".to_owned(),
                     },
-                ),
+                    last_error: health.last_error,
+                },
             ],
+            registrations: self.registry.registered(),
         }
     }
 
@@ -182,6 +204,9 @@ impl Control for Controls {
         let mut reasons = Vec::new();
         if *self.drain.borrow() {
             reasons.push("draining");
+        }
+        if !self.store.health().up {
+            reasons.push("store");
         }
         // A thread that is gone has dropped its end, and nobody reads its sockets.
         if self.left.iter().any(|left| left.has_changed().is_err()) {
@@ -194,6 +219,8 @@ impl Control for Controls {
         let msrp = self.switch.stats();
         metrics.msrp_connections.set(msrp.connections.cast_signed());
         metrics.spool_bytes.set(msrp.spool_octets.cast_signed());
+        let registrations = i64::try_from(self.registry.registered()).unwrap_or(i64::MAX);
+        metrics.registrations.set(registrations);
         let sum =
             |of: fn(&super::watch::Gauges) -> u64| self.watch.gauges.iter().map(of).sum::<u64>();
         let transactions = sum(|gauges| gauges.transactions.load(Ordering::Relaxed));

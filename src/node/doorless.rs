@@ -2,7 +2,8 @@
 //!
 //! Start at [`Doorless::new`]. SIP goes over a [`FakeWire`] of whole messages, MSRP connections are handed to
 //! [`Controls::switch`] by `serve_connection`, documents come from any source. Each [`Shard`] is a future the caller
-//! runs, so that all of it lives in one runtime whose clock can be paused. Opens no socket and starts no thread.
+//! runs, so that all of it lives in one runtime whose clock can be paused. Opens no socket, starts no thread and keeps
+//! nothing over a restart.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::config::node::NodeSettings;
 use crate::sip::resolve::Dns;
 use crate::sip::transport::{FakeWire, Transport};
 use crate::sip::ua::SendKey;
+use crate::store::Store;
 use crate::xdms::resolver::Source;
 
 /// Everything of a node but its doors.
@@ -36,7 +38,9 @@ impl Doorless {
         let (transports, wire) = Transport::fake(&settings.transport, threads, dns);
         wire.tell(settings.doors.clone());
         let sip_address = settings.config.sip.listen.first().map(|listen| listen.address);
-        let (parts, control) = assemble(settings, threads, sip_address, documents, None, None)?;
+        let kept = (Store::memory(), Vec::new());
+        let (parts, control) =
+            assemble(settings, threads, sip_address, documents, kept, None, None)?;
         let shards = parts
             .into_iter()
             .zip(transports)

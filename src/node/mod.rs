@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as signal};
@@ -24,15 +25,16 @@ use tokio::task::JoinSet;
 pub use control::Controls;
 pub use doorless::Doorless;
 pub use shard::{Left, Shard, ToShard};
-pub use watch::{Gauges, Ladder, Watch};
+pub use watch::{Clock, Gauges, Ladder, Watch};
 
 use crate::config::node::{NodeSettings, Ports};
-use crate::config::{Source, Store};
+use crate::config::{self, Source};
 use crate::engine::Engine;
 use crate::flow::Flows;
-use crate::isc::Isc;
-use crate::isc::registry::Registry;
+use crate::isc::reachable::Registration;
+use crate::isc::registry::{Due, Registry};
 use crate::isc::rules::own::{BadSetting, Own};
+use crate::isc::{self, Isc};
 use crate::msrp::{MediaEvent, Sink, Switch};
 use crate::ops::board::Board;
 use crate::ops::metrics::Metrics;
@@ -41,6 +43,7 @@ use crate::sip::resolve::Dns;
 use crate::sip::transport::{Bound, Transport};
 use crate::sip::ua::{RandomSource, SendKey, Ua};
 use crate::sip::{Protocol, transport};
+use crate::store::{self, OpenError, Row, Store, Table};
 use crate::xdms::resolver::Source as Documents;
 use crate::xdms::{self, Resolver};
 
@@ -51,6 +54,8 @@ pub enum StartError {
     Listen { door: &'static str, address: String, cause: io::Error },
     #[error("cannot use {path}: {cause}", path = path.display())]
     Data { path: PathBuf, cause: io::Error },
+    #[error("cannot use the store {path}: {cause}", path = path.display())]
+    Store { path: PathBuf, cause: OpenError },
     #[error("no random octets: {0}")]
     Random(io::Error),
     #[error("name servers: {0}")]
@@ -143,11 +148,13 @@ impl Node {
             bound.tell(settings.doors.clone());
         }
 
-        let store = open_documents(&settings)?;
+        let shelf = open_documents(&settings)?;
+        let kept = open_store(&settings)?;
         let sip_address = doors.sip.first().map(|(_, at)| *at);
         let xdms_server = settings.xdms_server.clone();
-        let documents = Arc::clone(&store) as Arc<dyn Documents>;
-        let (parts, control) = assemble(settings, threads, sip_address, documents, source, log)?;
+        let documents = Arc::clone(&shelf) as Arc<dyn Documents>;
+        let (parts, control) =
+            assemble(settings, threads, sip_address, documents, kept, source, log)?;
 
         let mut running = Vec::new();
         for (parts, bound) in parts.into_iter().zip(sip) {
@@ -161,7 +168,7 @@ impl Node {
 
         let mut tasks = JoinSet::new();
         if let Some(listener) = xcap {
-            let server = xdms::server::Server::new(xdms_server, store);
+            let server = xdms::server::Server::new(xdms_server, shelf);
             tasks.spawn(xdms::server::serve(listener, Arc::new(server)));
         }
         if let Some(listener) = ops {
@@ -236,6 +243,7 @@ impl Node {
                 tracing::error!("a thread of the node had panicked");
             }
         }
+        self.control.close_store();
     }
 }
 
@@ -245,6 +253,7 @@ fn assemble(
     threads: usize,
     sip_address: Option<SocketAddr>,
     documents: Arc<dyn Documents>,
+    (store, rows): (Store, Vec<(Table, Row)>),
     source: Option<Source>,
     log: Option<log::Handle>,
 ) -> Result<(Vec<Parts>, Arc<Controls>), StartError> {
@@ -267,8 +276,12 @@ fn assemble(
     let resolver = Arc::new(Resolver::new(settings.resolver.clone(), documents));
     resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
 
+    let store = Arc::new(store);
+    let metrics = Arc::clone(&watch.metrics);
+    store.on_commit(move |took| metrics.store_commit_seconds(took.as_secs_f64()));
     let most = settings.config.node.max_registrations as usize;
     let registry = Arc::new(Registry::new(most, settings.isc.isc.reg_grace));
+    let mut restored = restore(&registry, settings.isc.ul.normalise_tel, rows);
 
     let (inboxes, outboxes): (Vec<_>, Vec<_>) =
         (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
@@ -291,11 +304,15 @@ fn assemble(
             inbox,
             own: inboxes[thread].clone(),
             all: inboxes.clone(),
+            store: Arc::clone(&store),
             registry: Arc::clone(&registry),
+            // One thread looks after what was there before; the others after what comes to them.
+            restored: std::mem::take(&mut restored),
             left: told,
         });
     }
-    let control = Controls::new(settings, source, log, inboxes, left, switch, resolver, watch);
+    let shared = control::Shared { switch, resolver, registry, store, watch };
+    let control = Controls::new(settings, source, log, inboxes, left, shared);
     Ok((parts, Arc::new(control)))
 }
 
@@ -309,7 +326,9 @@ struct Parts {
     inbox: mpsc::UnboundedReceiver<ToShard>,
     own: mpsc::UnboundedSender<ToShard>,
     all: Vec<mpsc::UnboundedSender<ToShard>>,
+    store: Arc<Store>,
     registry: Arc<Registry>,
+    restored: Vec<(Arc<str>, Instant)>,
     left: signal::Sender<Left>,
 }
 
@@ -320,7 +339,8 @@ impl Parts {
             SystemRandom,
         );
         let mut isc = Isc::new(self.settings.isc, ua, SystemRandom)?;
-        isc.share(self.registry, false);
+        isc.share(self.registry, self.store.keeps());
+        isc.look_after(self.restored);
         Ok(Shard {
             thread: self.thread,
             transport,
@@ -329,6 +349,7 @@ impl Parts {
             engine: Engine::new(self.settings.policy),
             switch: self.switch,
             resolver: self.resolver,
+            store: self.store,
             inbox: self.inbox,
             own: self.own,
             all: self.all,
@@ -449,13 +470,51 @@ fn take_folder(folder: &Path) -> Result<File, StartError> {
     }
 }
 
+/// Opens what survives restarts.
+fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), StartError> {
+    if settings.config.store == config::Store::Memory {
+        return Ok((Store::memory(), Vec::new()));
+    }
+    let folder = &settings.config.node.data_dir;
+    let clock = Clock { now: shard::now(), time: watch::wall_clock() };
+    // Every identity may change while the store is down, and go as well.
+    let most = 2 * settings.config.node.max_registrations as usize;
+    Store::open(folder, clock.millis(clock.now), most)
+        .map_err(|cause| StartError::Store { path: folder.join(store::FILE), cause })
+}
+
+/// Takes back who was registered; each with the time to look at it again.
+fn restore(
+    registry: &Registry,
+    normalise_tel: bool,
+    rows: Vec<(Table, Row)>,
+) -> Vec<(Arc<str>, Instant)> {
+    let clock = Clock { now: shard::now(), time: watch::wall_clock() };
+    let mut restored = Vec::with_capacity(rows.len());
+    for (Table::Reg, row) in rows {
+        let age = Duration::from_millis(clock.millis(clock.now).saturating_sub(row.since));
+        let keys = |registration: &Registration| isc::keys_of(normalise_tel, registration);
+        match registry.restore(clock.now, keys, age, &row.value) {
+            Some(taken) => match registry.due(clock.now, &taken.kept.key) {
+                Due::Later(at) | Due::Lapsed(at) => restored.push((taken.kept.key, at)),
+                Due::Forgotten | Due::Unknown => {}
+            },
+            None => tracing::warn!(user = &*row.key, "a kept registration cannot be taken back"),
+        }
+    }
+    if !restored.is_empty() {
+        tracing::info!(registrations = registry.registered(), "registrations taken back");
+    }
+    restored
+}
+
 fn open_documents(settings: &NodeSettings) -> Result<Arc<xdms::store::Store>, StartError> {
     let path = settings.config.node.data_dir.join("xdms");
     let failed = |cause| StartError::Data { path: path.clone(), cause };
     let quotas = xdms::store::Quotas::default();
     let store = match settings.config.store {
-        Store::Embedded => xdms::store::Store::open(&path, quotas).map_err(failed)?,
-        Store::Memory => xdms::store::Store::in_memory(quotas),
+        config::Store::Embedded => xdms::store::Store::open(&path, quotas).map_err(failed)?,
+        config::Store::Memory => xdms::store::Store::in_memory(quotas),
     };
     if let Some(from) = &settings.config.xdms.documents {
         let (taken, refused) = store

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 use super::media;
-use super::watch::{Ladder, Watch, wall_clock};
+use super::watch::{Clock, Ladder, Watch, wall_clock};
 use crate::engine::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::event::Event;
@@ -26,6 +26,7 @@ use crate::sip::Flow;
 use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
+use crate::store::{Row, Store, Table, Told};
 use crate::xdms::{Query, Resolver};
 
 /// What reaches a thread from elsewhere in the process.
@@ -41,6 +42,8 @@ pub enum ToShard {
     EndPage(PageId),
     /// A user with these keys can be reached now.
     Reachable(Arc<[Arc<str>]>),
+    /// The change of a registration with this ticket is in the store, or cannot be.
+    Kept(u64),
     Bar {
         uri: String,
         barred: bool,
@@ -62,6 +65,7 @@ pub struct Shard {
     pub engine: Engine,
     pub switch: Switch,
     pub resolver: Arc<Resolver>,
+    pub store: Arc<Store>,
     pub inbox: mpsc::UnboundedReceiver<ToShard>,
     /// Our own address, for tasks that answer later.
     pub own: mpsc::UnboundedSender<ToShard>,
@@ -180,6 +184,7 @@ impl Shard {
                     self.happened(now, Input::Reachable { user: Arc::clone(user) });
                 }
             }
+            ToShard::Kept(ticket) => self.isc.kept(now, ticket),
             ToShard::Bar { uri, barred } => self.isc.bar(&uri, barred),
             ToShard::Drain => {
                 self.engine.drain();
@@ -250,10 +255,23 @@ impl Shard {
         }
     }
 
-    fn keep(&mut self, now: Instant, change: isc::Change) {
-        if let Some(ticket) = change.ticket {
-            self.isc.kept(now, ticket);
-        }
+    /// Has a registration kept over a restart; whoever waits for that is told through the inbox.
+    fn keep(&self, now: Instant, change: isc::Change) {
+        let told = change.ticket.map(|ticket| -> Told {
+            let own = self.own.clone();
+            Box::new(move |_| {
+                // Without a receiver the thread is gone and nobody waits.
+                let _ = own.send(ToShard::Kept(ticket));
+            })
+        });
+        let clock = Clock { now, time: wall_clock() };
+        let row = change.kept.map(|kept| Row {
+            key: Arc::clone(&kept.key),
+            since: clock.millis(kept.since),
+            until: clock.millis(kept.until),
+            value: kept.value,
+        });
+        self.store.put(Table::Reg, change.key, row, told);
     }
 
     fn failed(&mut self, now: Instant, key: SendKey, more: bool) {
@@ -411,7 +429,7 @@ fn ends_short(input: &Input) -> Option<LegId> {
     }
 }
 
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

@@ -54,6 +54,26 @@ pub fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
+/// The same moment on both clocks, to tell one from the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    pub now: Instant,
+    pub time: SystemTime,
+}
+
+impl Clock {
+    /// A moment as milliseconds since 1970; nothing was before that.
+    pub fn millis(&self, at: Instant) -> u64 {
+        let time = if at >= self.now {
+            self.time.checked_add(at - self.now)
+        } else {
+            self.time.checked_sub(self.now - at)
+        };
+        let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 impl Watch {
     /// A message between us and one side of a page, now; whoever has them fills in the addresses.
     pub fn crossing(&self, page: PageId, leg: Option<LegId>, sent: bool) -> Crossing {

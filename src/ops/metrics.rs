@@ -222,6 +222,8 @@ pub struct Metrics {
     /// Pages that wait for a recipient.
     pub deferred_messages: Gauge,
     store_commit: Histogram,
+    /// Identities that are registered, as the core told us.
+    pub registrations: Gauge,
     xdms_requests: Family<ResultLabels, Counter>,
     sh_requests: Family<ShLabels, Counter>,
     refused: Family<ReasonLabels, Counter>,
@@ -254,6 +256,7 @@ impl Metrics {
             sip_retransmissions: Counter::default(),
             deferred_messages: Gauge::default(),
             store_commit: histogram(),
+            registrations: Gauge::default(),
             xdms_requests: Family::default(),
             sh_requests: Family::default(),
             refused: Family::default(),
@@ -398,6 +401,11 @@ impl Metrics {
             "pagecast_store_commit_seconds",
             "Commits of the store",
             self.store_commit.clone(),
+        );
+        r.register(
+            "pagecast_registrations",
+            "Identities that are registered",
+            self.registrations.clone(),
         );
         r.register("pagecast_xdms_requests", "Questions to the XDMS", self.xdms_requests.clone());
         r.register("pagecast_sh_requests", "Questions to the HSS", self.sh_requests.clone());

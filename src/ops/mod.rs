@@ -59,6 +59,8 @@ pub struct Status {
     pub profile: String,
     pub uptime: Duration,
     pub neighbours: Vec<Neighbour>,
+    /// Identities that are registered, as the core told us.
+    pub registrations: usize,
 }
 
 /// Somebody we depend on.
@@ -93,6 +95,7 @@ impl Status {
             "profile": self.profile,
             "uptime": self.uptime.as_secs(),
             "neighbours": self.neighbours,
+            "registrations": self.registrations,
         })
     }
 }

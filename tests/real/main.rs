@@ -11,5 +11,6 @@ mod memory;
 mod noise;
 mod raw;
 mod readme;
+mod registering;
 mod speed;
 mod support;

@@ -43,6 +43,7 @@ impl Control for FakeNode {
                 address: "sip:127.0.0.1:5060".into(),
                 last_error: Some("no answer".into()),
             }],
+            registrations: 3,
         }
     }
 
@@ -222,6 +223,7 @@ async fn what_can_be_read_has_the_shape_of_the_interface() {
                 "name": "S-CSCF", "state": "down", "address": "sip:127.0.0.1:5060",
                 "last_error": "no answer",
             }],
+            "registrations": 3,
         })
     );
     let pages = bench.get("/api/pages?limit=1&state=&user=sip%3Abob%40ims.test").await.json();

@@ -95,6 +95,24 @@ impl Dialog {
         Some(dialog)
     }
 
+    /// The dialog a NOTIFY creates when it comes before the 2xx to our SUBSCRIBE (RFC 6665 §4.4.1): Record-Route in its
+    /// order, the Contact as remote target. `None` if it has none.
+    pub fn of_notify(notify: &Message, local_cseq: u32) -> Option<Self> {
+        let mut dialog = Self {
+            call_id: notify.call_id().into(),
+            remote_tag: notify.from_tag().unwrap_or(b"").into(),
+            local: notify.header(Name::To)?.into(),
+            remote: notify.header(Name::From)?.into(),
+            target: notify.contact()?.uri.to_owned(),
+            routes: notify.values(Name::RecordRoute).map(Box::from).collect(),
+            local_cseq,
+            remote_cseq: Some(notify.cseq().number),
+            peer_updates: false,
+        };
+        dialog.refresh(notify);
+        Some(dialog)
+    }
+
     /// Takes over Contact and Allow of a request or a 2xx that refreshes the target (RFC 3261 §12.2).
     pub fn refresh(&mut self, message: &Message) {
         if let Some(contact) = message.contact() {

@@ -42,6 +42,9 @@ impl Ua {
         flow: Flow,
         key: u128,
     ) {
+        if *method == Method::Notify && self.receive_notify(now, &message, flow, key) {
+            return;
+        }
         let transaction =
             self.open_server(now, message.clone(), flow, key, String::new(), ServerUser::Own);
         let found = self.find_dialog(&message);

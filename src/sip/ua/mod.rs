@@ -6,15 +6,17 @@
 //!
 //! * `transactions` moves the machines of [`crate::sip::transaction`] and does what they say.
 //! * `caller` is an INVITE of ours, `callee` one of the peer, `inside` a request in a dialog, `refresh` the session timer.
+//! * `subscribe` is a subscription of ours.
 //! * `wire` writes messages, [`types`] are the words of the interface.
 //!
-//! Follows RFC 3261 §8 and §12 to §17, RFC 3262, RFC 3311, RFC 3581, RFC 4028, RFC 4320, RFC 6026.
+//! Follows RFC 3261 §8 and §12 to §17, RFC 3262, RFC 3311, RFC 3581, RFC 4028, RFC 4320, RFC 6026, RFC 6665.
 
 mod call;
 mod callee;
 mod caller;
 mod inside;
 mod refresh;
+mod subscribe;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,8 @@ use crate::sip::transaction::{Event as Move, Timer};
 use crate::sip::{Flow, Protocol, Target};
 
 use call::{Call, Phase, Side};
+use subscribe::Subscription;
+pub use subscribe::SubscriptionKey;
 use table::{Key, Table};
 use transactions::{ClientUser, ServerUser, Transaction};
 pub use types::*;
@@ -57,6 +61,9 @@ pub struct Ua {
     calls: Table<Box<Call>>,
     /// Call-ID and our tag.
     dialogs: HashMap<u128, Key>,
+    subscriptions: Table<Box<Subscription>>,
+    /// Call-ID and our tag, of subscriptions.
+    subscribed: HashMap<u128, Key>,
     hashers: [ahash::RandomState; 2],
     timers: timers::Queue<Due>,
     out: VecDeque<Output>,
@@ -108,6 +115,8 @@ impl Ua {
             arrivals: HashMap::new(),
             calls: Table::new(),
             dialogs: HashMap::new(),
+            subscriptions: Table::new(),
+            subscribed: HashMap::new(),
             hashers,
             timers: timers::Queue::new(),
             out: VecDeque::new(),
@@ -185,7 +194,12 @@ impl Ua {
 
     /// What is held and what was done.
     pub fn stats(&self) -> Stats {
-        Stats { calls: self.calls.len(), timers: self.timers.len(), ..self.counts }
+        Stats {
+            calls: self.calls.len(),
+            subscriptions: self.subscriptions.len(),
+            timers: self.timers.len(),
+            ..self.counts
+        }
     }
 
     /// The call a message that just came belongs to, for call flows.

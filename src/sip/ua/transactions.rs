@@ -32,6 +32,8 @@ pub enum ClientUser {
     Silent,
     /// [`Event::Response`].
     OutOfDialog,
+    /// A subscription of ours.
+    Subscribe(Key),
 }
 
 /// Next hop, alternate and size of [`Target::NextHop`].
@@ -332,6 +334,9 @@ impl Ua {
                 let (request, message) = (RequestKey(key), Some(response.clone()));
                 self.event(Event::Response { request, status, message });
             }
+            (ClientUser::Subscribe(subscription), _) if status >= 200 => {
+                self.subscribe_response(subscription, status, Some(response));
+            }
             _ => {}
         }
     }
@@ -350,6 +355,9 @@ impl Ua {
             (ClientUser::Refresh, Some(call)) => self.refresh_failed(now, call, cause),
             (ClientUser::OutOfDialog, _) => {
                 self.event(Event::Response { request: RequestKey(key), status, message: None });
+            }
+            (ClientUser::Subscribe(subscription), _) => {
+                self.subscribe_response(subscription, status, None);
             }
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::subscribe::SubscriptionKey;
 use super::table::Key;
 pub use crate::sip::dialog::session::{Refresher, SessionTimer};
 use crate::sip::message::{Message, Method};
@@ -241,6 +242,10 @@ pub enum Event {
     Offer { call: CallKey, request: RequestKey, message: Message },
     /// Another request in the dialog: answer by [`super::Ua::in_dialog_answer`].
     InDialog { call: CallKey, request: RequestKey, message: Message },
+    /// The final answer to one of our SUBSCRIBEs, as in `Response`.
+    Subscribed { subscription: SubscriptionKey, status: u16, message: Option<Message> },
+    /// A NOTIFY of one of our subscriptions: answer by [`super::Ua::respond`].
+    Notified { subscription: SubscriptionKey, request: RequestKey, message: Message, flow: Flow },
     /// A response nobody asked for.
     Stray { message: Message },
 }
@@ -253,6 +258,8 @@ pub struct Stats {
     pub server_transactions: usize,
     /// Calls that live now.
     pub calls: usize,
+    /// Subscriptions of ours that live now.
+    pub subscriptions: usize,
     /// Timers that run now.
     pub timers: usize,
     /// Bytes of messages kept by live server transactions.

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::{cases, leg, on_leg, outcome};
 use crate::net::{Net, millis, seconds};
+use crate::registering::registers;
 use crate::text::{header, headers, invite};
 
 cases! {
@@ -35,6 +36,7 @@ cases! {
     "isc.ioi_prefix" { "'Type 3'" => "\"Type 3ims.test\"", "''" => "\"ims.test\"", } ioi;
     "isc.operator" { "''" => "\"Type 3ims.test\"", "'home1.example'" => "\"Type 3home1.example\"", } ioi;
     "isc.asserted_service" { "true" => "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg", "false" => "none", } service;
+    "isc.reg_grace" { "'60s'" => "<sip:127.0.0.1:5060;lr;orig>", "'0s'" => "<sip:127.0.0.1:5060;transport=tcp;lr;orig>", } after_an_expiry;
     "sip.t1" { "'500ms'" => "500 1000 2000 4000 4000", "'200ms'" => "200 400 800 1600 3200", } repeated;
     "sip.t2" { "'4s'" => "500 1000 2000 4000 4000", "'1s'" => "500 1000 1000 1000 1000", } repeated;
     "sip.t4" { "'5s'" => "nothing", "'500ms'" => "another 403", } the_same_again;
@@ -130,4 +132,11 @@ async fn the_same_again(net: Net) -> String {
         }
     }
     heard.to_owned()
+}
+
+/// Alice's registration ran out half a minute ago: by which S-CSCF her legs go.
+async fn after_an_expiry(net: Net) -> String {
+    registers(&net, "alice", 600).await;
+    net.after(seconds(630)).await;
+    on_leg(&net, invite().to(["bob"]), "Route").await
 }

@@ -240,6 +240,8 @@ pub fn name(event: &Event) -> String {
         Event::SessionExpired { .. } => "SessionExpired".into(),
         Event::Offer { message, .. } => format!("Offer {}", message.cseq().method.as_str()),
         Event::InDialog { message, .. } => format!("InDialog {}", message.cseq().method.as_str()),
+        Event::Subscribed { status, .. } => format!("Subscribed {status}"),
+        Event::Notified { .. } => "Notified".into(),
         Event::Stray { .. } => "Stray".into(),
     }
 }
