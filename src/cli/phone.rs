@@ -59,6 +59,9 @@ pub struct Line {
     /// Be the P-CSCF too, in this network: Path, P-Asserted-Identity, P-Charging-Vector
     #[arg(long, value_name = "NETWORK")]
     pub visited: Option<String>,
+    /// Send no REGISTER: --core is a server that keeps no registrations, like pagecast itself
+    #[arg(long, conflicts_with = "visited")]
+    pub unregistered: bool,
     /// Where to take SIP and MSRP [default: the address towards the core, a free port]
     #[arg(long, value_name = "IP[:PORT]", value_parser = address)]
     pub bind: Option<SocketAddr>,
@@ -74,6 +77,7 @@ impl Line {
             auth: self.auth.clone().or_else(|| self.aka.clone()),
             visited: self.visited.clone(),
             bind: self.bind,
+            unregistered: self.unregistered,
             expires: self.expires,
             ..Settings::new(&self.core, aor)
         }

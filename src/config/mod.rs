@@ -7,10 +7,13 @@
 
 pub mod layer;
 pub mod node;
+mod users;
 pub mod value;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -21,6 +24,7 @@ use value::{Door, FilePath, HostPort, Listen, Peers, Size, TrustedPeer, Value, c
 
 use crate::flow::keep::Choice;
 use crate::isc::rules::boundary::is_place;
+use crate::isc::settings::Account;
 use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
@@ -98,6 +102,18 @@ pub struct Service {
     /// Who may use the service; empty: every asserted identity.
     pub subscribers: Vec<String>,
     pub barred: Vec<String>,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Credentials for it are ours; empty: none are.
+    pub realm: String,
+    /// What the file `auth.users` holds; read again at each reload.
+    pub users: Arc<BTreeMap<String, Account>>,
+    pub nonce_life: Duration,
+    /// Wrong credentials of one source in a minute.
+    pub max_failures: u32,
 }
 
 /// `[msrp]`
@@ -178,6 +194,7 @@ pub struct Config {
     pub sip: Sip,
     pub core: Core,
     pub service: Service,
+    pub auth: Auth,
     pub msrp: Msrp,
     pub xdms: Xdms,
     pub store: Store,
@@ -198,7 +215,6 @@ pub struct Loaded {
 
 /// Keys of the interface that belong to later versions.
 const LATER: &[(&str, &str)] = &[
-    ("auth.", "SIP Digest"),
     ("msrp.tls.", "TLS"),
     ("xdms.asserted_identity", "an XDMS elsewhere, mode \"ut\""),
     ("xdms.tls.", "TLS"),
@@ -335,6 +351,7 @@ impl Config {
             }
             r.amounts_to("service.home_domains", service.home_domains.show());
         }
+        let auth = read_auth(r)?;
         let msrp = read_msrp(r)?;
         let xdms = read_xdms(r)?;
         read_sh(r)?;
@@ -356,7 +373,7 @@ impl Config {
             level: r.take("log.level", Level::Info)?,
             format: r.take("log.format", Format::Text)?,
         };
-        Ok(Self { profile, node, sip, core, service, msrp, xdms, store, ops, log })
+        Ok(Self { profile, node, sip, core, service, auth, msrp, xdms, store, ops, log })
     }
 }
 
@@ -567,6 +584,39 @@ fn read_core(r: &mut Reader) -> Result<Core, ConfigError> {
         ));
     }
     Ok(Core { scscf, icscf, outbound_proxy, untrusted_hops })
+}
+
+fn read_auth(r: &mut Reader) -> Result<Auth, ConfigError> {
+    let realm: String = r.take("auth.realm", String::new())?;
+    if !realm.bytes().all(|byte| (b' '..=b'~').contains(&byte) && !matches!(byte, b'"' | b'\\')) {
+        return Err(r.wrong(
+            "auth.realm",
+            format!("{realm:?} is no realm"),
+            "write visible ASCII characters without quotes, like \"ims.example.net\"",
+        ));
+    }
+    let users = match r.take_if_set::<FilePath>("auth.users")? {
+        Some(FilePath(path)) => users::read(&path).map_err(|wrong| {
+            let right =
+                "write [users.NAME] with sha256, md5 and identities, as in users.example.toml";
+            r.wrong("auth.users", wrong, right)
+        })?,
+        None => BTreeMap::new(),
+    };
+    if !users.is_empty() && realm.is_empty() {
+        return Err(r.wrong(
+            "auth.users",
+            "holds values made for a realm, and there is none",
+            "set auth.realm to the realm they were made for",
+        ));
+    }
+    let (least, most) = (Duration::from_secs(10), Duration::from_secs(86_400));
+    Ok(Auth {
+        realm,
+        users: Arc::new(users),
+        nonce_life: r.take_within("auth.nonce_life", Duration::from_secs(300), least, most)?,
+        max_failures: r.take_within("auth.max_failures", 20u32, 1, 1_000_000)?,
+    })
 }
 
 fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {

@@ -159,8 +159,8 @@ fn policy(config: &Config, profile: &Profile, threads: u8) -> Policy {
 }
 
 fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
-    use isc::settings::{Core, Im, IscKeys, Large, Media, Service, Settings, Sip, Ul};
-    let Config { sip, core, service, .. } = config;
+    use isc::settings::{Auth, Core, Im, IscKeys, Large, Media, Service, Settings, Sip, Ul};
+    let Config { sip, core, service, auth, .. } = config;
     let Profile { im, isc, msrp, ul, .. } = profile;
     let seconds = u32::try_from(im.session_expires.as_secs()).unwrap_or(u32::MAX);
     Settings {
@@ -226,10 +226,15 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             require_strict: ul.require_strict,
             bcc_mode: ul.bcc_mode,
             normalise_tel: ul.normalise_tel,
-            ..Ul::default()
+            require_tls: ul.require_tls,
         },
         media: Media { attribution: msrp.attribution, ..Media::default() },
-        ..Settings::default()
+        realm: auth.realm.clone(),
+        auth: Auth {
+            users: auth.users.clone(),
+            nonce_life: auth.nonce_life,
+            max_failures: auth.max_failures,
+        },
     }
 }
 

@@ -223,7 +223,11 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
             "[core]\noutbound_proxy = \"sip:p.ims.test;transport=TLS\"",
             &[":2: core.outbound_proxy: ", "wants TLS"],
         ),
-        ("[auth]\nrealm = \"ims.test\"", &[":2: auth.realm: is not supported by this version"]),
+        ("[auth]\nrealm = \"ims\\\"test\"", &[":2: auth.realm: ", "is no realm; write visible"]),
+        (
+            "[auth]\nrealm = \"ims.test\"\nusers = \"nowhere.toml\"",
+            &[":3: auth.users: ", "nowhere.toml cannot be read", "; write [users.NAME]"],
+        ),
         (
             "[core]\noutbound_proxy = \"nowhere\"",
             &[":2: core.outbound_proxy: \"nowhere\" is no SIP URI"],

@@ -6,7 +6,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::login::{self, Guard};
 use super::rules::boundary::{self, Boundary};
 use super::rules::charging::ChargingVector;
 use super::rules::identity::{self, Identity};
@@ -39,6 +41,8 @@ pub struct Desk<'a> {
     pub closed: Option<u32>,
     /// The host in Call-IDs of ours, see [`is_own_call`].
     pub host: &'a str,
+    /// Asks those for credentials who come without the core's word.
+    pub guard: &'a Guard,
 }
 
 /// What every answer to a request needs, refusals included.
@@ -52,6 +56,10 @@ pub struct Facts {
     pub identities: Vec<Identity>,
     /// The same as the engine knows them.
     pub parties: Vec<Party>,
+    /// The originator's From hides who it is.
+    pub hidden: bool,
+    /// Who it is has not been proven: the challenge, or the end of it.
+    pub denied: Option<Refusal>,
 }
 
 /// What the recipients' INVITEs and the originator's answers need of the page's INVITE.
@@ -89,25 +97,36 @@ pub struct Origin {
 /// Reads what answers need, before anything is decided.
 ///
 /// ISC-017, ISC-018, ISC-025, ISC-074: only a trusted peer asserts anything; a plain core knows no charging.
-pub fn facts(desk: &Desk<'_>, message: &Message, flow: &Flow) -> Facts {
+/// IM-021: in a plain core those nobody vouches for may prove themselves who they are.
+pub fn facts(desk: &Desk<'_>, now: Instant, message: &Message, flow: &Flow) -> Facts {
     let admitted = desk.trust.admits(flow);
     let trusted = admitted && !desk.boundary.is_outside_address(flow.peer.ip());
-    if !trusted {
-        return Facts { admitted, ..Facts::default() };
+    let mut facts = Facts { admitted, trusted, ..Facts::default() };
+    if trusted {
+        facts.identities = identity::asserted(texts(message, Name::PAssertedIdentity));
+        let ims = desk.settings.profile.is_ims();
+        let charging = message.text(Name::PChargingVector).filter(|_| ims);
+        facts.charging = charging.and_then(ChargingVector::parse);
     }
-    let identities = identity::asserted(texts(message, Name::PAssertedIdentity));
-    let ims = desk.settings.profile.is_ims();
-    let charging = message.text(Name::PChargingVector).filter(|_| ims);
-    let parties = identities
+    if facts.identities.is_empty() && login::asks(desk.settings, message, admitted) {
+        match login::login(desk, now, message, flow) {
+            Ok(known) => {
+                facts.identities = vec![known.identity];
+                facts.hidden = known.hidden;
+            }
+            Err(denied) => facts.denied = Some(denied),
+        }
+    }
+    facts.parties = facts
+        .identities
         .iter()
         .map(|identity| Party {
             uri: identity.uri.as_str().into(),
-            key: key_of(desk, &identity.uri, &identities).into(),
+            key: key_of(desk, &identity.uri, &facts.identities).into(),
             display: identity.display.as_deref().map(Arc::from),
         })
         .collect();
-    let charging = charging.and_then(ChargingVector::parse);
-    Facts { admitted, trusted, charging, identities, parties }
+    facts
 }
 
 /// The checks of an initial INVITE in their order; the first failure decides.
@@ -180,7 +199,7 @@ pub fn check(
     let originator = facts.identities.first().map(|identity| identity.uri.clone());
     let served = served.filter(|_| case == Case::Originating);
     Ok(Box::new(Origin {
-        anonymous: identity::is_anonymous(privacy.as_deref()),
+        anonymous: facts.hidden || identity::is_anonymous(privacy.as_deref()),
         privacy,
         acting_for: served.or(originator).unwrap_or_default(),
         same_user: case == Case::Originating,
@@ -249,16 +268,20 @@ pub fn is_own_call(call_id: &[u8], host: &str) -> bool {
         })
 }
 
-/// ISC-001, IM-021: only peers of the core, and only with an identity they vouch for.
-fn identify(flow: &Flow, facts: &Facts) -> Result<(), Refusal> {
+/// ISC-001, IM-021: only peers of the core, and only with an identity they vouch for; or somebody who has proven to be
+/// who the request is from.
+pub fn identify(flow: &Flow, facts: &Facts) -> Result<(), Refusal> {
+    if let Some(denied) = &facts.denied {
+        return Err(denied.clone());
+    }
+    if !facts.identities.is_empty() {
+        return Ok(());
+    }
     if !facts.admitted {
         tracing::debug!(peer = %flow.peer, "peer is not in sip.trusted_peers");
         return Err(Refusal::new(403, "ISC-001").key("sip.trusted_peers"));
     }
-    if facts.identities.is_empty() {
-        return Err(Refusal::new(403, "IM-021"));
-    }
-    Ok(())
+    Err(Refusal::new(403, "IM-021"))
 }
 
 /// ISC-019, ISC-020: whom the S-CSCF serves, in which case, and whether registered.

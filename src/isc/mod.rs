@@ -1,9 +1,10 @@
 //! SIP on ISC: requests into arrivals, effects into requests, answers into the engine's words.
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
-//! `requests` everything else outside of dialogs, `outbound` writes what leaves, `legs` reads what comes back, `moves`
-//! what changes later, `forward` passes on what is not ours. [`reachable`] reads what the core tells of registered users,
-//! [`registry`] holds it for all threads, `users` acts on it. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
+//! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
+//! reads what comes back, `moves` what changes later, `forward` passes on what is not ours. [`reachable`] reads what the
+//! core tells of registered users, [`registry`] holds it for all threads, `users` acts on it. [`rules`] are the pure rules
+//! on header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
@@ -11,6 +12,7 @@
 mod forward;
 mod inbound;
 mod legs;
+pub mod login;
 mod moves;
 mod outbound;
 pub mod reachable;
@@ -39,6 +41,7 @@ use crate::sip::{Flow, Protocol, Target, uri::Uri};
 use forward::Forward;
 use inbound::{Desk, Facts, texts};
 use legs::{Leg, Page, Plain};
+use login::Guard;
 pub use moves::Move;
 use outbound::{Block, House, Stamp, Variant};
 use registry::Registry;
@@ -111,6 +114,7 @@ pub struct Isc {
     users: Users,
     /// What time alone made happen.
     happened: Vec<Happening>,
+    guard: Guard,
 }
 
 /// Most registrations of a thread that shares none.
@@ -133,6 +137,8 @@ impl Isc {
         random: impl RandomSource + Send + 'static,
     ) -> Result<Self, BadSetting> {
         let own = Own::new(&settings)?;
+        let mut random = random;
+        let guard = Guard::new(std::array::from_fn(|_| random.next_u64()));
         let trust = Trust::new(&settings.sip.trusted_peers);
         let boundary = Boundary::new(&settings)?;
         let (sent_by, thread) = (ua.settings().sent_by.clone(), ua.settings().thread);
@@ -154,7 +160,15 @@ impl Isc {
             plain: Plain::default(),
             users: Users::new(Arc::new(registry)),
             happened: Vec::new(),
+            guard,
         })
+    }
+
+    /// Shares nonces and their counts with the other threads of the node: a phone may come back to any of them.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
     }
 
     /// Takes new settings. What was accepted stays accepted; what is sent from now on follows the new ones.
@@ -414,6 +428,7 @@ impl Isc {
             barred: &self.barred,
             closed: if self.draining { Some(DRAIN_RETRY) } else { self.overload },
             host: &self.house.host,
+            guard: &self.guard,
         }
     }
 
@@ -427,7 +442,7 @@ impl Isc {
     ) {
         let id = PageId::new(self.house.thread, self.random.next_u64());
         let desk = self.desk();
-        let facts = inbound::facts(&desk, message, &flow);
+        let facts = inbound::facts(&desk, now, message, &flow);
         match inbound::check(&desk, message, &flow, &facts) {
             Ok(mut origin) => {
                 let Some(originator) = facts.parties.first().cloned() else { return };
@@ -457,7 +472,10 @@ impl Isc {
             }
             Err(refusal) => {
                 let reply = outbound::refuse(&self.house, &facts, &refusal);
-                out.push(refused(Some(id), message, &facts, &refusal, reply.status));
+                // To be asked who one is is no refusal.
+                if reply.status != 401 {
+                    out.push(refused(Some(id), message, &facts, &refusal, reply.status));
+                }
                 self.ua.reject(now, call, reply);
                 self.ua.close(call);
             }
@@ -473,9 +491,9 @@ impl Isc {
         out: &mut Vec<Happening>,
     ) {
         let desk = self.desk();
-        let facts = inbound::facts(&desk, message, &flow);
-        let (reply, refusal) = requests::answer(&self.house, &desk, message, &facts);
-        if let Some(refusal) = refusal {
+        let facts = inbound::facts(&desk, now, message, &flow);
+        let (reply, refusal) = requests::answer(&self.house, &desk, message, &flow, &facts);
+        if let Some(refusal) = refusal.filter(|refusal| refusal.status != 401) {
             out.push(refused(None, message, &facts, &refusal, reply.status));
         } else if message.method() == Some(Method::Register) {
             self.registered(now, message, (request, reply), out);

@@ -7,13 +7,14 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-use super::inbound::{Desk, Facts, hops, texts};
+use super::inbound::{Desk, Facts, hops, identify, texts};
 use super::outbound::{House, charging_answer, refuse};
 use super::rules::own::Asked;
 use super::rules::refusal::{self, ALLOW};
 use super::rules::service::{self, LIST_SUBSCRIBE};
 use super::rules::syntax::Address;
 use crate::engine::input::Refusal;
+use crate::sip::Flow;
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::ua::Reply;
 
@@ -22,9 +23,10 @@ pub fn answer(
     house: &House,
     desk: &Desk<'_>,
     message: &Message,
+    flow: &Flow,
     facts: &Facts,
 ) -> (Reply, Option<Refusal>) {
-    match served(house, desk, message, facts) {
+    match served(house, desk, message, flow, facts) {
         Ok(reply) => (reply, None),
         Err(refusal) => (refuse(house, facts, &refusal), Some(refusal)),
     }
@@ -34,6 +36,7 @@ fn served(
     house: &House,
     desk: &Desk<'_>,
     message: &Message,
+    flow: &Flow,
     facts: &Facts,
 ) -> Result<Reply, Refusal> {
     let method = message.method();
@@ -46,7 +49,7 @@ fn served(
     }
     hops(message)?;
     if !facts.admitted {
-        return Err(Refusal::new(403, "ISC-001").key("sip.trusted_peers"));
+        identify(flow, facts)?;
     }
     match method {
         Some(Method::Options) => options(house, desk, message, facts),

@@ -3,6 +3,8 @@
 //! Start at [`Settings`]. `Default` is the profile `3gpp` on loopback. The profile and configuration loaders fill these
 //! structures; nothing here reads a file.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::resource_lists::BccMode;
 use crate::content::sdp::AcceptTypes;
+use crate::sip::digest::{Algorithm, Ha1};
 
 /// Which core the server stands behind: decides the header rules of a call (IM-018).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -55,6 +58,44 @@ pub struct Settings {
     pub media: Media,
     /// `[auth] realm`: credentials for it are ours and go no further (UL-029).
     pub realm: String,
+    /// `[auth]`, the rest of it: who may come without the core's word.
+    #[serde(skip)]
+    pub auth: Auth,
+}
+
+/// SIP Digest with users who come without a core (profile `sipip`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// By the user name of their credentials. Empty: nobody is challenged.
+    pub users: Arc<BTreeMap<String, Account>>,
+    /// How long a nonce is good.
+    pub nonce_life: Duration,
+    /// Wrong credentials of one source in a minute; then it is refused.
+    pub max_failures: u32,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { users: Arc::default(), nonce_life: Duration::from_secs(300), max_failures: 20 }
+    }
+}
+
+impl Auth {
+    /// What challenges offer, the best first (RFC 8760 §2.3): only what every user can answer.
+    pub fn offered(&self) -> impl Iterator<Item = Algorithm> {
+        [Algorithm::Sha256, Algorithm::Md5].into_iter().filter(|algorithm| {
+            let mut users = self.users.values();
+            !self.users.is_empty() && users.all(|user| user.ha1.contains_key(algorithm))
+        })
+    }
+}
+
+/// One user with a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub ha1: BTreeMap<Algorithm, Ha1>,
+    /// Public identities the user may speak as, the usual one first. Never empty.
+    pub identities: Vec<String>,
 }
 
 /// What offers and answers say of the media plane.

@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::auth::Auth;
 use super::core::{Core, Settings};
 use super::phone::{
     Answer, Behaviour, Ended, GiveUp, PageRequest, Phone, Provisional, Reads, Received, Recipients,
-    Settings as PhoneSettings,
+    Settings as PhoneSettings, Standing,
 };
+use super::wire::{Arrived, Way, Wire};
 use crate::content::xml::escape;
+use crate::sip::digest::{Credentials, Ha1};
+use crate::sip::message::{Message, Method, Name, Writer};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -241,4 +246,191 @@ async fn a_large_list_takes_tcp() {
     let (_, head) = tokio::join!(alice.page(&request), timeout(LIMIT, server));
     let head = head.expect("in time");
     assert!(head.starts_with("INVITE sip:pages@ims.test SIP/2.0\r\nVia: SIP/2.0/TCP "), "{head}");
+}
+
+/// A registrar in the hands of a test.
+struct Registrar {
+    wire: Wire,
+    inbox: mpsc::Receiver<Arrived>,
+}
+
+impl Registrar {
+    async fn new() -> Self {
+        let (wire, inbox) = Wire::open(([127, 0, 0, 1], 0).into()).await.expect("loopback");
+        Self { wire, inbox }
+    }
+
+    /// The next request of this method; repetitions of others are passed over.
+    async fn next(&mut self, method: &Method) -> (Message, Way) {
+        let asked = async {
+            loop {
+                let arrived = self.inbox.recv().await.expect("it is open");
+                let message = arrived.message.expect("phones write messages");
+                if message.method().as_ref() == Some(method) {
+                    return (message, arrived.way);
+                }
+            }
+        };
+        timeout(LIMIT, asked).await.expect("in time")
+    }
+
+    /// The next REGISTER, with its CSeq.
+    async fn register(&mut self, cseq: u32) -> (Message, Way) {
+        loop {
+            let (message, way) = self.next(&Method::Register).await;
+            if message.cseq().number >= cseq {
+                assert_eq!(message.cseq().number, cseq);
+                return (message, way);
+            }
+        }
+    }
+
+    async fn answer(&self, to: &(Message, Way), status: u16, more: &[(&str, &str)]) {
+        let mut out = Writer::response(&to.0, status, "Text", Some("r1"));
+        for (name, value) in more {
+            out.header(name, value);
+        }
+        self.wire.send(to.1, out.finish(None)).await;
+    }
+}
+
+fn proven(message: &Message, name: Name, user: &str, password: &[u8]) -> Option<u32> {
+    let credentials = Credentials::read(message.header(name)?)?;
+    let ha1 = Ha1::of(credentials.algorithm?, user, "ims.test", password);
+    let method = message.method()?;
+    let right = credentials.uri == message.uri()
+        && credentials.answers(credentials.algorithm?, &ha1, method.as_str());
+    right.then(|| credentials.count())?
+}
+
+/// TS 24.229 5.1.1.2, 5.1.1.4, 5.1.1.6, 5.2.2, 5.2.6.3: a phone that is its own P-CSCF, from its registration to its end.
+#[tokio::test]
+async fn a_phone_behind_a_core_registers_and_stays_registered() {
+    let mut core = Registrar::new().await;
+    let uri = format!("sip:{}", core.wire.address());
+    let settings = PhoneSettings {
+        auth: Some(Auth::password("alice@ims.test:alice-pw").expect("a user")),
+        visited: Some("visited.test".to_owned()),
+        expires: 60,
+        ..PhoneSettings::new(&uri, "sip:alice@ims.test")
+    };
+    let starting = tokio::spawn(Phone::start(settings));
+    let first = core.register(1).await;
+    let text = |message: &Message, name| message.text(name).unwrap_or("").to_owned();
+    let path = text(&first.0, Name::Path);
+    let unproven = text(&first.0, Name::Authorization);
+    assert_eq!(first.0.uri(), "sip:ims.test");
+    assert!(unproven.contains("username=\"alice@ims.test\"") && unproven.contains("nonce=\"\""));
+    assert!(path.starts_with("<sip:127.0.0.1:") && path.ends_with(";lr>"), "{path}");
+    assert!(first.0.has_token(Name::Require, "path"));
+    assert_eq!(text(&first.0, Name::PVisitedNetworkId), "visited.test");
+    assert!(text(&first.0, Name::PChargingVector).starts_with("icid-value=\""));
+    let contact = text(&first.0, Name::Contact);
+    assert!(contact.ends_with(">;+g.oma.sip-im;+g.oma.sip-im.large-message"), "{contact}");
+
+    let challenge = ("WWW-Authenticate", "Digest realm=\"ims.test\", nonce=\"n1\", qop=\"auth\"");
+    core.answer(&first, 401, &[challenge]).await;
+    let second = core.register(2).await;
+    assert_eq!(second.0.call_id(), first.0.call_id());
+    assert_eq!(proven(&second.0, Name::Authorization, "alice@ims.test", b"alice-pw"), Some(1));
+    let service = format!("<sip:orig@{};lr>", core.wire.address());
+    let granted =
+        format!("{};expires=1", contact.split(">;").next().expect("a URI").to_owned() + ">");
+    let fine = [("Contact", granted.as_str()), ("Service-Route", service.as_str())];
+    core.answer(&second, 200, &fine).await;
+    let phone = starting.await.expect("it ran").expect("registered");
+
+    // Again before the second is over, with the next count of the same nonce.
+    let third = core.register(3).await;
+    assert_eq!(proven(&third.0, Name::Authorization, "alice@ims.test", b"alice-pw"), Some(2));
+    let mut standing = phone.standing();
+    core.answer(&third, 403, &[]).await;
+    timeout(LIMIT, standing.changed()).await.expect("in time").expect("it runs");
+    assert!(matches!(&*standing.borrow_and_update(), Standing::Lost(why) if why.contains("403")));
+    let fourth = core.register(4).await;
+    let long = [("Contact", granted.replace("=1", "=3600")), ("Service-Route", service.clone())];
+    let long: Vec<_> = long.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    core.answer(&fourth, 200, &long).await;
+    timeout(LIMIT, standing.changed()).await.expect("in time").expect("it runs");
+    assert_eq!(*standing.borrow_and_update(), Standing::Registered);
+
+    // What it sends passes the Service-Route, with what a P-CSCF asserts.
+    let request = to("bob", 10);
+    let calling = async { phone.page(&request).await };
+    let called = async {
+        let invite = core.next(&Method::Invite).await;
+        assert_eq!(text(&invite.0, Name::Route), service);
+        assert_eq!(text(&invite.0, Name::PAssertedIdentity), "<sip:alice@ims.test>");
+        assert!(text(&invite.0, Name::PChargingVector).starts_with("icid-value=\""));
+        assert!(invite.0.header(Name::PPreferredIdentity).is_none());
+        core.answer(&invite, 486, &[]).await;
+    };
+    let (outcome, ()) = tokio::join!(calling, called);
+    assert_eq!(outcome.status, Some(486));
+
+    let stopping = tokio::spawn(phone.stop());
+    let last = core.register(5).await;
+    assert_eq!(text(&last.0, Name::Expires), "0");
+    core.answer(&last, 200, &[]).await;
+    stopping.await.expect("it ran").expect("deregistered");
+}
+
+/// RFC 3310 with the published test set: the response is made with RES.
+#[tokio::test]
+async fn a_phone_with_a_sim_answers_aka() {
+    let mut core = Registrar::new().await;
+    let keys = "465b5ce8b199b49faa5f0a2ee238a6bc:cd63cb71954a9f4e48a5994e37a02baf";
+    let nonce = "I1U8vpY3qJ0hiuZNrke/NVXzKLQ1d7m5Sp/6w1Tfr7M=";
+    let challenge =
+        format!("Digest realm=\"ims.test\", nonce=\"{nonce}\", algorithm=AKAv1-MD5, qop=\"auth\"");
+    for (nonce, answered) in [(nonce.to_owned(), true), (nonce.replace("7M=", "7Q="), false)] {
+        let settings = PhoneSettings {
+            auth: Some(Auth::aka(&format!("carol@ims.test:{keys}")).expect("keys")),
+            ..PhoneSettings::new(&format!("sip:{}", core.wire.address()), "sip:carol@ims.test")
+        };
+        let starting = tokio::spawn(Phone::start(settings));
+        let first = core.register(1).await;
+        let value = challenge.replace("I1U8vpY3qJ0hiuZNrke/NVXzKLQ1d7m5Sp/6w1Tfr7M=", &nonce);
+        core.answer(&first, 401, &[("WWW-Authenticate", &value)]).await;
+        if answered {
+            let second = core.register(2).await;
+            let res = 0xa542_11d5_e3ba_50bf_u64.to_be_bytes();
+            assert_eq!(proven(&second.0, Name::Authorization, "carol@ims.test", &res), Some(1));
+            core.answer(&second, 200, &[]).await;
+        }
+        let phone = starting.await.expect("it ran");
+        assert_eq!(phone.is_ok(), answered, "a network that does not know K is left");
+    }
+}
+
+/// RFC 3261 §22.2, §22.3: an INVITE is asked for credentials once; its ACK carries them too.
+#[tokio::test]
+async fn a_page_answers_a_challenge_once() {
+    let mut core = Registrar::new().await;
+    let unregistered = PhoneSettings {
+        auth: Some(Auth::password("alice:alice-pw").expect("a user")),
+        unregistered: true,
+        ..PhoneSettings::new(&format!("sip:{}", core.wire.address()), "sip:alice@ims.test")
+    };
+    let phone = Phone::start(unregistered).await.expect("loopback");
+    let challenge = "Digest realm=\"ims.test\", nonce=\"n\", qop=\"auth\", algorithm=SHA-256";
+    for (status, asks, credentials) in [
+        (401, "WWW-Authenticate", Name::Authorization),
+        (407, "Proxy-Authenticate", Name::ProxyAuthorization),
+    ] {
+        let request = to("bob", 10);
+        let calling = async { phone.page(&request).await };
+        let called = async {
+            let first = core.next(&Method::Invite).await;
+            assert!(first.0.header(credentials).is_none() && first.0.header(Name::Route).is_none());
+            core.answer(&first, status, &[(asks, challenge)]).await;
+            let second = core.next(&Method::Invite).await;
+            assert_eq!(second.0.cseq().number, 2);
+            assert_eq!(second.0.call_id(), first.0.call_id());
+            assert_eq!(proven(&second.0, credentials, "alice", b"alice-pw"), Some(1));
+            core.answer(&second, status, &[(asks, challenge)]).await;
+        };
+        let (outcome, ()) = tokio::join!(calling, called);
+        assert_eq!(outcome.status, Some(status), "refused, and not tried for ever");
+    }
 }

@@ -31,6 +31,7 @@ use crate::config::node::{NodeSettings, Ports};
 use crate::config::{self, Source};
 use crate::engine::Engine;
 use crate::flow::Flows;
+use crate::isc::login::Guard;
 use crate::isc::reachable::Registration;
 use crate::isc::registry::{Due, Registry};
 use crate::isc::rules::own::{BadSetting, Own};
@@ -290,6 +291,7 @@ fn assemble(
     })?;
     switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
 
+    let guard = Guard::new(std::array::from_fn(|_| SystemRandom.next_u64()));
     let mut left = Vec::new();
     let mut parts = Vec::new();
     for (thread, inbox) in outboxes.into_iter().enumerate() {
@@ -308,6 +310,7 @@ fn assemble(
             registry: Arc::clone(&registry),
             // One thread looks after what was there before; the others after what comes to them.
             restored: std::mem::take(&mut restored),
+            guard: guard.clone(),
             left: told,
         });
     }
@@ -329,6 +332,7 @@ struct Parts {
     store: Arc<Store>,
     registry: Arc<Registry>,
     restored: Vec<(Arc<str>, Instant)>,
+    guard: Guard,
     left: signal::Sender<Left>,
 }
 
@@ -338,7 +342,7 @@ impl Parts {
             crate::sip::ua::Settings { thread: self.thread, ..self.settings.ua },
             SystemRandom,
         );
-        let mut isc = Isc::new(self.settings.isc, ua, SystemRandom)?;
+        let mut isc = Isc::new(self.settings.isc, ua, SystemRandom)?.guarded_by(self.guard);
         isc.share(self.registry, self.store.keeps());
         isc.look_after(self.restored);
         Ok(Shard {

@@ -240,6 +240,8 @@ section! {
         bcc_mode: BccMode = "ul.bcc_mode", BccMode::Remove;
         /// UL-011: `tel:+N` and `sip:+N@home;user=phone` are one recipient.
         normalise_tel: bool = "ul.normalise_tel", true;
+        /// UL-035: lists from outside the trusted core only over TLS.
+        require_tls: bool = "ul.require_tls", true;
         /// UL-014: `im:` URIs are taken as SIP URIs.
         map_im: bool = "ul.map_im", false;
         /// UL-014: context of local numbers; empty: none.
@@ -303,7 +305,6 @@ const LATER: &[(&str, &str)] = &[
     ("msrp.messages_per_session", "more than one page in a session"),
     ("msrp.nonsend_body", "fixed by RFC 4975"),
     ("ul.nested_groups", "groups inside lists"),
-    ("ul.require_tls", "TLS"),
 ];
 
 /// Whether a text is a URN of a functional entity, e.g. `urn:3gpp:fe:as.im`.

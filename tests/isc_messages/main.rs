@@ -1,7 +1,7 @@
 //! Whole messages through `isc`: what comes from the core as text, what leaves compared header by header.
 //!
 //! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
-//! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `moves` new
+//! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `login` requests nobody vouches for, `moves` new
 //! paths under way, `others` every other
 //! request, `registering` what the core tells of its users, `passing` what only passes through, `noise` what nobody should send.
 
@@ -9,6 +9,7 @@ mod answers;
 mod edges;
 mod inbound;
 mod legs;
+mod login;
 mod moves;
 mod noise;
 mod others;

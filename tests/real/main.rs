@@ -7,6 +7,7 @@ mod api;
 mod commands;
 mod failed;
 mod kill;
+mod login;
 mod memory;
 mod noise;
 mod raw;

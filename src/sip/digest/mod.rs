@@ -1,7 +1,7 @@
 //! SIP Digest: what a challenge and credentials say, and what the right response is.
 //!
 //! Start at [`response`], the one computation; [`Challenge`] and [`Credentials`] are the two header values, [`Client`]
-//! answers challenges. Keeps no clock and no randomness: both are arguments. Knows `qop=auth` and no other protection;
+//! answers challenges, [`server`] makes them. Keeps no clock and no randomness: both are arguments. Knows `qop=auth` and no other protection;
 //! a challenge without any is answered the old way (RFC 2617 §3.2.2.1). Never logs a password, HA1 or response.
 //! Follows RFC 3261 §22, RFC 2617, RFC 7616, RFC 8760, and RFC 3310 for the name of its algorithm.
 
@@ -10,6 +10,7 @@ use std::fmt;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
+pub mod server;
 #[cfg(test)]
 mod tests;
 
@@ -211,6 +212,11 @@ impl Credentials {
             cnonce: text("cnonce"),
             opaque: text("opaque"),
         })
+    }
+
+    /// A name and nothing to prove it: what a client may send before it was challenged (TS 24.229 5.1.1.2).
+    pub fn are_unproven(&self) -> bool {
+        self.nonce.is_empty() && self.response.is_empty()
     }
 
     /// The nonce count; `None` where it is missing or no eight hexadecimal digits.
