@@ -7,7 +7,7 @@
     check.py --list FAMILY        prints what is open in one family, e.g. IM
 
 A test names the rules it proves in its doc comment, on one line: `/// Proves IM-011, IM-012.` A scenario of a runner
-`integration/NAME/run` names them in the comment above its `case("..")`; its results come as a JUnit file, too. Tests of a
+`integration/NAME/run` or `scenarios` names them in the comment above its `case("..")`; its results come as a JUnit file, too. Tests of a
 kind that did not run at all (no SIPp on this machine) are left out, visibly.
 
 The check fails if a rule marked proven has no passing test that names it, if a test names a rule that does not exist,
@@ -155,12 +155,13 @@ def claims(problems):
 
 
 def scenario_claims(found, problems):
-    """The same for the scenarios of `integration/NAME/run`, whose results have NAME as the name of their suite."""
-    for path in sorted((ROOT / "integration").glob("*/run")):
+    """The same for the scenarios of a runner in `integration/NAME`, whose results have NAME as the name of their suite."""
+    runners = [*(ROOT / "integration").glob("*/run"), *(ROOT / "integration").glob("*/scenarios")]
+    for path in sorted(runners):
         waiting = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             proves = re.match(r"^\s*#\s*Proves\b(.*)$", line)
-            scenario = re.match(r"""^\s*case\(\s*"([^"]+)\"""", line)
+            scenario = re.match(r"""^\s*@?case\(\s*"([^"]+)\"""", line)
             if proves:
                 waiting.append((number, named_ids(proves.group(1))))
             elif scenario:
