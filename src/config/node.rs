@@ -13,7 +13,7 @@ use crate::sip::message::Limits;
 use crate::sip::transaction::Timers;
 use crate::sip::transport::doors::{Door, Doors};
 use crate::sip::transport::tls::{Names, Tls};
-use crate::sip::uri::{Psi, Uri};
+use crate::sip::uri::Psi;
 use crate::{flow, isc, msrp, ops, profile, sip, xdms};
 
 /// Settings of every part.

@@ -160,10 +160,15 @@ pub fn check(
     // 6: may the originator use the service?
     authorise(desk, message, facts)?;
     // 7, the limits of one user, is the engine's. 8: mode.
+    let asserted_service = texts(message, Name::PAssertedService)
+        .next()
+        .filter(|_| desk.settings.profile.is_ims() && desk.settings.isc.asserted_service)
+        .map(|service| service.trim().to_owned());
     let mode = service::mode(
         texts(message, Name::AcceptContact),
         texts(message, Name::Contact).next(),
-        &desk.settings.im.icsi,
+        asserted_service.as_deref(),
+        if desk.settings.profile.is_ims() { &desk.settings.im.icsi } else { "" },
     );
     let sendonly = mode != service::Mode::Either || sends_only(desk, message);
     if !service::is_large(mode, sendonly, desk.settings.im.default_mode) {
@@ -195,7 +200,10 @@ pub fn check(
         }
         Target::List(list)
     };
-    let privacy = message.text(Name::Privacy).map(str::to_owned);
+    // ISC-024: several lines are one list.
+    let wishes: Vec<_> =
+        message.lines(Name::Privacy).map(|line| String::from_utf8_lossy(line)).collect();
+    let privacy = (!wishes.is_empty()).then(|| wishes.join(";"));
     let originator = facts.identities.first().map(|identity| identity.uri.clone());
     let served = served.filter(|_| case == Case::Originating);
     Ok(Box::new(Origin {
@@ -216,8 +224,7 @@ pub fn check(
             .and_then(Address::parse)
             .and_then(|contact| contact.param(service::IARI_REF).flatten())
             .map(str::to_owned),
-        asserted_service: ims_text(desk, message, Name::PAssertedService)
-            .filter(|_| desk.settings.isc.asserted_service),
+        asserted_service,
         session_id: message.header(Name::Other("Session-ID")).is_some(),
         reliable: message.has_token(Name::Supported, "100rel")
             || message.has_token(Name::Require, "100rel"),
@@ -544,7 +551,10 @@ fn same_key(desk: &Desk<'_>, uri: &str, facts: &Facts, key: &str) -> bool {
 fn copied(desk: &Desk<'_>, message: &Message) -> Vec<(String, String)> {
     const ALWAYS: [&str; 6] =
         ["Subject", "Priority", "Date", "Organization", "Answer-Mode", "Content-Language"];
-    const NEVER: [&str; 24] = [
+    const NEVER: [&str; 26] = [
+        // ISC-033, ISC-035.
+        "P-Visited-Network-ID",
+        "P-Preferred-Service",
         "Via",
         "Route",
         "Record-Route",
@@ -580,7 +590,8 @@ fn copied(desk: &Desk<'_>, message: &Message) -> Vec<(String, String)> {
             || name.eq_ignore_ascii_case("s")
             || (desk.settings.im.pass_through.iter().any(|known| known.eq_ignore_ascii_case(name))
                 && !is(&NEVER)
-                && !boundary::is_trusted_only(name))
+                && !boundary::is_trusted_only(name)
+                && (desk.settings.profile.is_ims() || !boundary::is_ims_only(name)))
             || is_foreign_credential(name, value, &desk.settings.realm);
         if wanted {
             let name = if name.eq_ignore_ascii_case("s") { "Subject" } else { name };

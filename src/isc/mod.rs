@@ -23,6 +23,7 @@ pub mod settings;
 mod users;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -143,7 +144,7 @@ impl Isc {
         let boundary = Boundary::new(&settings)?;
         let (sent_by, thread) = (ua.settings().sent_by.clone(), ua.settings().thread);
         let registry = Registry::new(OWN_REGISTRATIONS, settings.isc.reg_grace);
-        Ok(Self {
+        let mut isc = Self {
             house: house(settings, &sent_by, thread),
             own,
             trust,
@@ -161,7 +162,9 @@ impl Isc {
             users: Users::new(Arc::new(registry)),
             happened: Vec::new(),
             guard,
-        })
+        };
+        isc.repeat_charging();
+        Ok(isc)
     }
 
     /// Shares nonces and their counts with the other threads of the node: a phone may come back to any of them.
@@ -183,7 +186,21 @@ impl Isc {
         let (sent_by, thread) = (self.ua.settings().sent_by.clone(), self.house.thread);
         self.users.registry.set_grace(settings.isc.reg_grace);
         self.house = house(settings, &sent_by, thread);
+        self.repeat_charging();
         Ok(())
+    }
+
+    /// ISC-026: every answer repeats the charging vector of its request, also one the stack gives itself.
+    fn repeat_charging(&mut self) {
+        let (house, trust) = (self.house.clone(), self.trust.clone());
+        let boundary = self.boundary.clone();
+        self.ua.repeat(move |request, flow, reply| {
+            let believed = trust.admits(flow) && !boundary.is_outside_address(flow.peer.ip());
+            let there = memchr::memmem::find(&reply.headers, b"P-Charging-Vector:").is_some();
+            let value = request.text(Name::PChargingVector).filter(|_| believed && !there);
+            let vector = value.and_then(rules::charging::ChargingVector::parse);
+            Bytes::from(outbound::charging_line(&house, vector.as_ref()))
+        });
     }
 
     /// The SIP stack underneath.
@@ -703,16 +720,25 @@ impl Isc {
     ///
     /// IM-060, IM-065, ISC-055.
     pub fn end_leg(&mut self, now: Instant, leg: LegId, cause: Option<&Cause>) {
+        let own_name = self
+            .pages
+            .get(&leg.page)
+            .and_then(|page| page.block.as_ref())
+            .and_then(|block| block.own_name.clone());
         let Some(state) = self.leg_mut(leg) else { return };
         state.cancelled = true;
         let Some(call) = state.call else { return };
-        self.ua.bye(now, call, &reason_line(cause));
+        self.ua.bye(now, call, &bye_lines(own_name.as_deref(), cause));
     }
 
-    /// BYE to the originator.
+    /// BYE to the originator, in the name of the service.
+    ///
+    /// ISC-060.
     pub fn end_originator(&mut self, now: Instant, page: PageId, cause: Option<&Cause>) {
-        let Some(call) = self.pages.get(&page).map(|page| page.call) else { return };
-        self.ua.bye(now, call, &reason_line(cause));
+        let Some(state) = self.pages.get(&page) else { return };
+        let ims = self.house.settings.profile.is_ims();
+        let own_name = ims.then(|| format!("<{}>", state.origin.dialled.uri));
+        self.ua.bye(now, state.call, &bye_lines(own_name.as_deref(), cause));
     }
 
     /// Forgets a page and its dialogs; the stack finishes what the protocol still owes.
@@ -756,11 +782,18 @@ fn house(settings: Settings, sent_by: &str, thread: u8) -> House {
     }
 }
 
-fn reason_line(cause: Option<&Cause>) -> Bytes {
-    match cause {
-        Some(cause) => Bytes::from(format!("Reason: {}\r\n", outbound::reason(cause))),
-        None => Bytes::new(),
+/// What a BYE has besides the lines of its dialog.
+///
+/// ISC-023, ISC-055, ISC-060.
+fn bye_lines(own_name: Option<&str>, cause: Option<&Cause>) -> Bytes {
+    let mut lines = String::new();
+    if let Some(name) = own_name {
+        let _ = write!(lines, "P-Asserted-Identity: {name}\r\n");
     }
+    if let Some(cause) = cause {
+        let _ = write!(lines, "Reason: {}\r\n", outbound::reason(cause));
+    }
+    Bytes::from(lines)
 }
 
 /// The message without what may not come in; `None` where that leaves no message.

@@ -14,7 +14,7 @@ use super::rules::own::domain;
 use super::rules::refusal::{self, ALLOW};
 use super::rules::route::{self, Fanout, Kind, Way};
 use super::rules::{identity, served_user, service};
-use super::settings::{AnonReject, Refresher, SendPsu, Settings, Source};
+use super::settings::{AnonReject, CoreProfile, PsiRoute, Refresher, Settings, Source};
 use crate::content::msrp_uri::MsrpUri;
 use crate::content::multipart;
 use crate::content::resource_lists::{self, BccMode, Entry};
@@ -54,6 +54,16 @@ impl House {
         if self.is_ims() { &self.settings.im.icsi } else { "" }
     }
 
+    /// Whether services and applications are named by feature tags (section L): an older core knows them only where the
+    /// operator says so, a plain one never.
+    fn knows_services(&self) -> bool {
+        match self.settings.profile {
+            CoreProfile::Gpp => true,
+            CoreProfile::Gpp2 => self.settings.isc.asserted_service || !self.icsi().is_empty(),
+            CoreProfile::SipIp => false,
+        }
+    }
+
     fn contact(&self, page: PageId) -> String {
         service::contact(&self.session_uri(page), self.settings.im.large.isfocus, self.icsi())
     }
@@ -91,6 +101,8 @@ pub struct Variant {
 pub struct Block {
     lines: Bytes,
     from: String,
+    /// The identity of the service, where it is the service that speaks (ISC-060).
+    pub own_name: Option<String>,
     contact: String,
     /// Value lines every leg has unless its list entry asked for another.
     replaceable: Vec<(String, String)>,
@@ -118,11 +130,11 @@ impl Block {
             let _ = write!(lines, "{name}: {value}\r\n");
         };
         let service_name = format!("<{}>", origin.dialled.uri);
+        // ISC-060: what is sent in the service's own name names nobody else, whatever the profile says of users' pages.
+        let as_service = kind == Kind::Service || settings.im.pai_source == Source::Service;
+        let own_name = as_service.then(|| service_name.clone()).filter(|_| house.is_ims());
         if house.is_ims() {
-            let asserted = match settings.im.pai_source {
-                Source::Originator => identity::assert(&facts.identities),
-                Source::Service => service_name.clone(),
-            };
+            let asserted = own_name.clone().unwrap_or_else(|| identity::assert(&facts.identities));
             put("P-Asserted-Identity", &asserted);
             if let Some(user) = served_user_value(settings, origin, facts, kind) {
                 put("P-Served-User", &user);
@@ -130,12 +142,11 @@ impl Block {
             if let Some(addresses) = &origin.charging_functions {
                 put("P-Charging-Function-Addresses", addresses);
             }
-            match (&origin.asserted_service, house.icsi()) {
-                (Some(received), _) => put("P-Asserted-Service", received),
-                (None, icsi) if !icsi.is_empty() && settings.isc.asserted_service => {
-                    put("P-Asserted-Service", icsi);
-                }
-                (None, _) => {}
+            let received = origin.asserted_service.as_deref();
+            if let Some(service) = service::asserted(received, house.icsi())
+                && settings.isc.asserted_service
+            {
+                put("P-Asserted-Service", service);
             }
         }
         if let Some(privacy) = &origin.privacy {
@@ -158,21 +169,30 @@ impl Block {
             }
         }
         let from = match settings.im.from_source {
-            Source::Originator => {
+            Source::Originator if kind != Kind::Service => {
                 let display = originator.and_then(|party| party.display.as_deref());
                 identity::from_header(uri, display, origin.anonymous)
             }
-            Source::Service if origin.anonymous => identity::ANONYMOUS.to_owned(),
-            Source::Service => service_name,
+            _ if origin.anonymous => identity::ANONYMOUS.to_owned(),
+            _ => service_name,
+        };
+        let received: Vec<String> = match house.knows_services() {
+            true => origin.accept_contact.clone(),
+            false => origin
+                .accept_contact
+                .iter()
+                .filter_map(|v| service::without_references(v))
+                .collect(),
         };
         let accept_contact = service::accept_contact(
-            origin.accept_contact.iter().map(String::as_str),
+            received.iter().map(String::as_str),
             &settings.im.accept_contact_params,
             house.icsi(),
         );
         Self {
             lines: Bytes::from(lines),
             from,
+            own_name,
             contact: contact_of_legs(house, page, origin),
             replaceable,
             accept_contact,
@@ -188,22 +208,21 @@ fn served_user_value(
     facts: &Facts,
     kind: Kind,
 ) -> Option<String> {
-    let first = facts.identities.first().map(|identity| identity.uri.as_str());
-    let wanted = match settings.isc.send_psu {
-        SendPsu::Always => true,
-        SendPsu::IfDiffers => first != Some(origin.acting_for.as_str()),
-        SendPsu::Never => false,
-    };
-    match kind {
-        _ if !wanted => None,
+    let (user, registered) = match kind {
         Kind::User | Kind::Dialog => {
-            Some(served_user::write(&origin.acting_for, origin.registered.unwrap_or(true)))
+            (origin.acting_for.as_str(), origin.registered.unwrap_or(true))
         }
-        Kind::Service if settings.isc.psi_route == super::settings::PsiRoute::Scscf => {
-            Some(served_user::write(&origin.dialled.uri, false))
-        }
-        Kind::Service | Kind::Plain => None,
-    }
+        Kind::Service if settings.isc.psi_route == PsiRoute::Scscf => (&*origin.dialled.uri, false),
+        Kind::Service | Kind::Plain => return None,
+    };
+    let asserted: Vec<&str> = if kind == Kind::Service || settings.im.pai_source == Source::Service
+    {
+        vec![&origin.dialled.uri]
+    } else {
+        facts.identities.iter().map(|identity| identity.uri.as_str()).collect()
+    };
+    served_user::is_sent(settings.isc.send_psu, user, &asserted)
+        .then(|| served_user::write(user, registered))
 }
 
 /// The way of one leg, decided when it is invited.
@@ -440,7 +459,7 @@ fn entries(audience: &Audience) -> Vec<Entry> {
 /// ISC-037: the application the originator's client named goes to every leg.
 fn contact_of_legs(house: &House, page: PageId, origin: &Origin) -> String {
     let mut contact = house.contact(page);
-    if let Some(iari) = origin.iari.as_ref().filter(|_| house.is_ims()) {
+    if let Some(iari) = origin.iari.as_ref().filter(|_| house.knows_services()) {
         let _ = write!(contact, ";{}={iari}", service::IARI_REF);
     }
     contact
@@ -513,7 +532,12 @@ pub fn sdp_for_originator(
 
 /// ISC-026: the charging line of an answer, or nothing where the request had none.
 pub fn charging_answer(house: &House, facts: &Facts) -> String {
-    match facts.charging.as_ref().filter(|_| house.is_ims()) {
+    charging_line(house, facts.charging.as_ref())
+}
+
+/// The same for any vector that was received.
+pub fn charging_line(house: &House, vector: Option<&ChargingVector>) -> String {
+    match vector.filter(|_| house.is_ims()) {
         Some(vector) => {
             let ioi = house.ioi(Some(vector));
             format!("P-Charging-Vector: {}\r\n", vector.answer(&ioi))

@@ -235,9 +235,11 @@ fn the_dialog_with_the_originator_ends_by_either_side() {
         header(bye, "P-Charging-Vector"),
         Some("icid-value=\"pc1-20240101-00042\";orig-ioi=\"Type 3home1.example\"")
     );
-    for name in ["P-Served-User", "P-Asserted-Service", "P-Asserted-Identity"] {
+    for name in ["P-Served-User", "P-Asserted-Service"] {
         assert_eq!(header(bye, name), None, "{name}");
     }
+    // The service ends what it has answered.
+    assert_eq!(header(bye, "P-Asserted-Identity"), Some("<sip:im-exploder@im.home1.example>"));
     assert!(!bye.text.contains(";orig>") && !bye.text.contains("odi-8f2c51"));
 }
 
@@ -400,4 +402,74 @@ fn forgotten_pages_leave_nothing() {
     world.pass(Duration::from_secs(120));
     let stats = world.isc.ua().stats();
     assert_eq!((stats.calls, stats.client_transactions, stats.server_transactions), (0, 0, 0));
+}
+
+/// Every response but 100, whoever decides on it: ours, the engine's, the stack's own.
+///
+/// Proves ISC-026.
+#[test]
+fn every_class_of_answer_repeats_the_charging_vector() {
+    const ICID: &str = "icid-value=\"pc1-20240101-00042\";icid-generated-at=pcscf1.home1.example;orig-ioi=\"Type 3home1.example\"";
+    const LATER: &str = "P-Charging-Vector: icid-value=\"pc1-20240101-00042\";icid-generated-at=pcscf1.home1.example;orig-ioi=\"Type 3home1.example\"\n";
+    let want = format!("{ICID};term-ioi=\"Type 3home1.example\"");
+    let check = |world: &World, statuses: &[u16]| {
+        assert_eq!(world.statuses(), statuses);
+        for sent in world.sent.iter().filter(|sent| sent.message.status().is_some()) {
+            let status = sent.message.status();
+            let vector = header(sent, "P-Charging-Vector");
+            assert_eq!(vector, (status != Some(100)).then_some(want.as_str()), "{status:?}");
+        }
+    };
+    // 183, 200, and the 200 to a BYE.
+    let mut world = arrived();
+    let page = world.arrival().page;
+    world.isc.progress(world.now, page, OWN_PATH, false);
+    world.drive();
+    check(&world, &[100, 183]);
+    let mut world = arrived();
+    let page = world.arrival().page;
+    world.isc.answer(world.now, page, OWN_PATH);
+    world.drive();
+    ack(&mut world);
+    let bye = in_dialog(&world, "BYE", 2, LATER);
+    world.receive(&bye);
+    check(&world, &[100, 200, 200]);
+    // 487 and the 200 to the CANCEL.
+    let mut world = arrived();
+    world.receive(
+        &(INVITE.split("P-Asserted-Identity").next().unwrap_or_default().replacen("INVITE", "CANCEL", 1)
+            + LATER
+            + "From: \"Alice\" <sip:alice@home1.example>;tag=a1c9\nTo: <sip:im-exploder@im.home1.example>\nCall-ID: 5f0c-1@ue.example\nCSeq: 1 CANCEL\n"),
+    );
+    check(&world, &[100, 200, 487]);
+    // Refused by us, by the engine, by the stack for its timer and for what it does not find.
+    let mut world = World::new(home());
+    world.receive(&INVITE.replace("Require:", "Require: foo\nRequire:"));
+    check(&world, &[100, 420]);
+    let mut world = arrived();
+    let page = world.arrival().page;
+    world.isc.refuse(world.now, page, &Refusal::new(480, "IM-057"));
+    world.drive();
+    check(&world, &[100, 480]);
+    let mut world = World::new(home());
+    world.receive(&INVITE.replace("Session-Expires: 1800\nMin-SE: 90", "Session-Expires: 60"));
+    assert_eq!(world.statuses().last(), Some(&422));
+    assert_eq!(header(world.answer(), "P-Charging-Vector"), Some(want.as_str()));
+    let mut world = arrived();
+    let page = world.arrival().page;
+    world.isc.progress(world.now, page, OWN_PATH, false);
+    world.drive();
+    let stray = in_dialog(&world, "BYE", 9, LATER).replace("tag=a1c9", "tag=nobody");
+    world.receive(&stray);
+    assert_eq!(world.answer().message.status(), Some(481));
+    assert_eq!(header(world.answer(), "P-Charging-Vector"), Some(want.as_str()));
+    // Nobody's word is repeated that is not believed, nor any to a plain core.
+    let mut world = World::new(home());
+    world.receive_from("198.51.100.7:5060", INVITE);
+    assert_eq!(header(world.answer(), "P-Charging-Vector"), None);
+    let mut plain = home();
+    plain.profile = CoreProfile::SipIp;
+    let mut world = World::new(plain);
+    world.receive(&INVITE.replace("Session-Expires: 1800\nMin-SE: 90", "Session-Expires: 60"));
+    assert_eq!(header(world.answer(), "P-Charging-Vector"), None);
 }

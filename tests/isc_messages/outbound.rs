@@ -359,7 +359,15 @@ fn the_profile_may_speak_in_the_name_of_the_service() {
         header(&sent, "From")
             .is_some_and(|from| from.starts_with("<sip:im-exploder@im.home1.example>;tag="))
     );
-    assert_eq!(header(&sent, "P-Served-User"), None, "the served user is the first identity");
+    assert_eq!(
+        header(&sent, "P-Served-User"),
+        Some("<sip:alice@home1.example>;sescase=orig;regstate=reg"),
+        "the served user is not the service that is asserted"
+    );
+    let mut settings = home();
+    settings.isc.send_psu = SendPsu::IfDiffers;
+    let sent = first_leg(settings, INVITE);
+    assert_eq!(header(&sent, "P-Served-User"), None, "the served user is an identity asserted");
     let other = INVITE.replace(
         "P-Served-User: <sip:alice@home1.example>",
         "P-Served-User: <sip:alice.private@home1.example>",
@@ -543,4 +551,118 @@ fn every_leg_has_one_hop_less() {
         let invite = INVITE.replace("Max-Forwards: 67", &format!("Max-Forwards: {received}"));
         assert_eq!(header(&first_leg(home(), &invite), "Max-Forwards"), Some(sent));
     }
+}
+
+/// What is sent in the service's own name, to begin a dialog and to end it.
+///
+/// Proves ISC-060.
+#[test]
+fn what_the_service_sends_in_its_own_name_asserts_the_service() {
+    const PSI: &str = "<sip:im-exploder@im.home1.example>";
+    for (psi_route, psu, served) in [
+        (PsiRoute::Icscf, SendPsu::Always, None),
+        (
+            PsiRoute::Scscf,
+            SendPsu::Always,
+            Some("<sip:im-exploder@im.home1.example>;sescase=orig;regstate=unreg"),
+        ),
+        // The service is asserted already, and then it does not differ.
+        (PsiRoute::Scscf, SendPsu::IfDiffers, None),
+        (PsiRoute::Scscf, SendPsu::Never, None),
+    ] {
+        for source in [Source::Originator, Source::Service] {
+            let mut settings = home();
+            settings.isc.fanout_route = FanoutRoute::Psi;
+            settings.isc.psi_route = psi_route;
+            settings.isc.send_psu = psu;
+            (settings.im.from_source, settings.im.pai_source) = (source, source);
+            let mut world = World::new(settings);
+            world.receive(INVITE);
+            let leg = world.invite(1);
+            let sent = world.last_request("INVITE");
+            assert_eq!(header(sent, "P-Asserted-Identity"), Some(PSI));
+            assert!(
+                header(sent, "From").is_some_and(|from| from.starts_with(&format!("{PSI};tag=")))
+            );
+            assert_eq!(header(sent, "P-Served-User"), served, "{psi_route:?} {psu:?}");
+            // Who sent the page is still told.
+            assert_eq!(header(sent, "Referred-By"), Some("<sip:alice@home1.example>"));
+            let ok = crate::world::reply(
+                sent,
+                200,
+                "b1",
+                "Contact: <sip:bob@192.0.2.77>\nContent-Type: application/sdp\n",
+                crate::world::ANSWER_SDP,
+            );
+            world.receive(&ok);
+            world.isc.end_leg(world.now, leg, None);
+            world.drive();
+            let bye = world.last_request("BYE");
+            assert_eq!(header(bye, "P-Asserted-Identity"), Some(PSI));
+            assert!(
+                header(bye, "From").is_some_and(|from| from.starts_with(&format!("{PSI};tag=")))
+            );
+            assert_eq!(header(bye, "P-Served-User"), None);
+            assert_eq!(header(world.last_request("ACK"), "P-Asserted-Identity"), None);
+        }
+    }
+    // A user's page ends without a word about who he is.
+    let mut world = World::new(home());
+    world.receive(INVITE);
+    let leg = world.invite(1);
+    let ok = crate::world::reply(
+        world.last_request("INVITE"),
+        200,
+        "b1",
+        "Contact: <sip:bob@192.0.2.77>\nContent-Type: application/sdp\n",
+        crate::world::ANSWER_SDP,
+    );
+    world.receive(&ok);
+    world.isc.end_leg(world.now, leg, None);
+    world.drive();
+    assert_eq!(header(world.last_request("BYE"), "P-Asserted-Identity"), None);
+}
+
+/// Proves ISC-024, ISC-034, ISC-035.
+#[test]
+fn wishes_and_services_are_read_in_all_their_lines() {
+    const CPM: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg";
+    let wish = INVITE.replace("Subject:", "Privacy: critical\nPrivacy: id\nSubject:");
+    let sent = first_leg(home(), &wish);
+    assert_eq!(header(&sent, "Privacy"), Some("critical;id"));
+    assert!(header(&sent, "From").is_some_and(|from| from.contains("anonymous.invalid")));
+    for (received, want) in [
+        ("urn:urn-7:x, urn:urn-7:y", CPM.to_owned()),
+        ("urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg.a, urn:urn-7:y", format!("{CPM}.a")),
+    ] {
+        let mut settings = home();
+        settings.im.icsi = CPM.to_owned();
+        let tagless = INVITE
+            .replace(";+g.oma.sip-im.large-message", "")
+            .replace("Accept-Contact: *\n", "")
+            .replace("Subject:", &format!("P-Asserted-Service: {received}\nSubject:"));
+        let mut world = World::new(settings.clone());
+        world.receive(&tagless);
+        assert_eq!(world.has_arrived(), want != CPM, "the asserted service selects: {received}");
+        let sent = first_leg(
+            settings,
+            &INVITE.replace("Subject:", &format!("P-Asserted-Service: {received}\nSubject:")),
+        );
+        assert_eq!(header(&sent, "P-Asserted-Service"), Some(want.as_str()));
+    }
+    // What the operator lets through does not let through what never goes.
+    let mut settings = home();
+    settings.im.pass_through =
+        ["P-Preferred-Service", "P-Visited-Network-ID", "P-Access-Network-Info", "X-Foo"]
+            .map(str::to_owned)
+            .to_vec();
+    let odd = INVITE.replace(
+        "Subject:",
+        "P-Preferred-Service: urn:urn-7:x\nP-Visited-Network-ID: \"v\"\nX-Foo: 1\nSubject:",
+    );
+    let sent = first_leg(settings, &odd);
+    for name in ["P-Preferred-Service", "P-Visited-Network-ID", "P-Access-Network-Info"] {
+        assert_eq!(header(&sent, name), None, "{name}");
+    }
+    assert_eq!(header(&sent, "X-Foo"), Some("1"));
 }

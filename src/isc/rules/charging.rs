@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::syntax::{params, quote, unquote};
+use super::syntax::{params, quote, split, unquote};
 
 /// One P-Charging-Vector as received.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,12 +17,16 @@ pub struct ChargingVector {
 impl ChargingVector {
     /// Reads a header value; `None` without an `icid-value`.
     ///
-    /// ISC-025, ISC-030 (RFC 7315 §5.6): values are tokens, hosts or quoted strings, unknown parameters parse.
+    /// ISC-025, ISC-030 (RFC 7315 §5.6): values are tokens, hosts or quoted strings, unknown parameters parse. There is one
+    /// vector in a message and one value to a name; of more the first counts.
     pub fn parse(value: &str) -> Option<Self> {
-        let params: Vec<_> = params(value)
-            .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
-            .collect();
-        let vector = Self { params };
+        let value = split(value, b',').next().unwrap_or(value);
+        let mut vector = Self::default();
+        for (name, value) in params(value) {
+            if !vector.params.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                vector.params.push((name.to_owned(), value.map(str::to_owned)));
+            }
+        }
         vector.icid().is_some_and(|icid| !icid.is_empty()).then_some(vector)
     }
 
@@ -131,6 +135,20 @@ mod tests {
             vector.forward(),
             "ICID-VALUE=abc;orig-ioi=home1.example;fe-identifier=\"x;y\";transit-ioi"
         );
+        for (value, forward) in [
+            ("icid-value=1;term-ioi=x;ICID-Value=2", "icid-value=1"),
+            ("icid-value=\"a,b\", icid-value=2", "icid-value=\"a,b\""),
+            (
+                "icid-value=1;transit-ioi=\"a.1,b.2\";Term-Ioi=\"t\"",
+                "icid-value=1;transit-ioi=\"a.1,b.2\"",
+            ),
+        ] {
+            let vector = ChargingVector::parse(value).expect("has an icid");
+            assert_eq!(vector.forward(), forward);
+        }
+        for value in ["icid-value", "icid-value=", "icid-value=\"\"", ", icid-value=1", ";;="] {
+            assert_eq!(ChargingVector::parse(value), None, "{value}");
+        }
         assert_eq!(ChargingVector::parse("orig-ioi=x"), None);
         assert_eq!(ChargingVector::parse(""), None);
     }
@@ -151,6 +169,27 @@ mod tests {
             vector.in_dialog("Type 3home1.example"),
             "icid-value=\"pc1-20240101-00042\";orig-ioi=\"Type 3home1.example\""
         );
+    }
+
+    /// Proves ISC-029.
+    #[test]
+    fn the_operator_is_read_with_and_without_a_prefix() {
+        for (ioi, want) in [
+            ("\"Type 3home1.example\"", Some("home1.example")),
+            ("\"Type 1 home1.example\"", Some("home1.example")),
+            ("\"Type 2home1.example\"", Some("home1.example")),
+            ("home1.example", Some("home1.example")),
+            ("\"Type 4home1.example\"", Some("Type 4home1.example")),
+            ("\"Type 3\"", None),
+            ("\"\"", None),
+        ] {
+            let vector = ChargingVector::parse(&format!("icid-value=1;orig-ioi={ioi}"));
+            let vector = vector.expect("has an icid");
+            assert_eq!(vector.orig_operator().as_deref(), want, "{ioi}");
+        }
+        let bare = ChargingVector::parse("icid-value=1").expect("has an icid");
+        assert_eq!(bare.orig_operator(), None);
+        assert_eq!(bare.answer("o\"p"), "icid-value=1;term-ioi=\"o\\\"p\"");
     }
 
     /// Proves ISC-028, ISC-029.

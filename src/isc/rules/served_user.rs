@@ -3,7 +3,7 @@
 //! Start at [`decide`]. Follows RFC 5502, RFC 8498 and TS 24.229 5.7.1.3A. Knows no message: it is given header values.
 
 use super::syntax::Address;
-use crate::isc::settings::ManyServedUsers;
+use crate::isc::settings::{ManyServedUsers, SendPsu};
 use crate::sip::uri::Uri;
 
 /// On which side of the call the S-CSCF asks us.
@@ -81,6 +81,21 @@ pub fn decide(header: Option<&ServedUser>, clues: Clues<'_>) -> (Option<String>,
     (user, case)
 }
 
+/// Whether our request names the served user, given the identities it asserts.
+///
+/// ISC-022 (RFC 5502 §7.1).
+pub fn is_sent(when: SendPsu, user: &str, asserted: &[&str]) -> bool {
+    let same = |identity: &str| match (Uri::parse(identity), Uri::parse(user)) {
+        (Ok(identity), Ok(user)) => identity.equals(&user),
+        _ => false,
+    };
+    match when {
+        SendPsu::Always => true,
+        SendPsu::IfDiffers => !asserted.iter().any(|identity| same(identity)),
+        SendPsu::Never => false,
+    }
+}
+
 /// The value we send when we act for a user.
 ///
 /// ISC-022 (RFC 5502 §7.1).
@@ -148,6 +163,29 @@ mod tests {
             (None, false, "sip:bob@h", Case::Terminating),
         ] {
             assert_eq!(decide(header, clues(originating)), (Some(who.to_owned()), case));
+        }
+    }
+
+    /// Proves ISC-022.
+    #[test]
+    fn the_served_user_is_named_when_the_profile_says_so() {
+        let both = ["sip:alice@home1.example", "tel:+15551230001"];
+        for (when, user, asserted, sent) in [
+            (SendPsu::Always, "sip:alice@home1.example", &both[..], true),
+            (SendPsu::Never, "sip:other@home1.example", &both[..], false),
+            (SendPsu::IfDiffers, "sip:alice@HOME1.example", &both[..], false),
+            (SendPsu::IfDiffers, "tel:+1-555-123-0001", &both[..], false),
+            (SendPsu::IfDiffers, "sip:Alice@home1.example", &both[..], true),
+            (
+                SendPsu::IfDiffers,
+                "sip:alice@home1.example",
+                &["sip:psi@im.home1.example"][..],
+                true,
+            ),
+            (SendPsu::IfDiffers, "nonsense", &["nonsense"][..], true),
+            (SendPsu::IfDiffers, "sip:alice@home1.example", &[][..], true),
+        ] {
+            assert_eq!(is_sent(when, user, asserted), sent, "{when:?} {user} {asserted:?}");
         }
     }
 

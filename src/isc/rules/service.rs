@@ -30,13 +30,16 @@ pub enum Mode {
 
 /// The mode by the tags of Accept-Contact and Contact.
 ///
-/// IM-025: the tags as header parameters; the configured service identifier counts as the large-message tag.
+/// IM-025, ISC-034: the tags as header parameters; the configured service identifier counts as the large-message tag, as
+/// a tag or asserted by the core. What a phone merely prefers counts for nothing (ISC-035).
 pub fn mode<'a>(
     accept_contact: impl IntoIterator<Item = &'a str>,
     contact: Option<&'a str>,
+    asserted: Option<&str>,
     icsi: &str,
 ) -> Mode {
-    let (mut large, mut session) = (false, false);
+    let named = |service: &str| !icsi.is_empty() && matches_icsi(service, icsi);
+    let (mut large, mut session) = (asserted.is_some_and(named), false);
     let contact = contact.and_then(Address::parse).map_or("", |address| address.params);
     for text in accept_contact.into_iter().chain([contact]) {
         large |= has_tag(text, LARGE) || (!icsi.is_empty() && names_icsi(text, icsi));
@@ -66,6 +69,36 @@ fn has_tag(text: &str, tag: &str) -> bool {
     param(text, tag).is_some_and(|value| {
         value.is_none_or(|value| !unquote(value).eq_ignore_ascii_case("false"))
     })
+}
+
+/// The service our legs assert: the one the core asserted, else our own.
+///
+/// ISC-034, ISC-035 (RFC 6050 §5.1): one value, and none that contradicts the service the legs' own tags name.
+pub fn asserted<'a>(received: Option<&'a str>, icsi: &'a str) -> Option<&'a str> {
+    let own = Some(icsi).filter(|icsi| !icsi.is_empty());
+    received.filter(|received| own.is_none_or(|own| matches_icsi(received, own))).or(own)
+}
+
+/// An Accept-Contact value without the tags of services and applications; `None` where nothing else is asked for.
+///
+/// Section L: for cores that do not know them.
+pub fn without_references(value: &str) -> Option<String> {
+    let is_reference =
+        |name: &str| [ICSI_REF, IARI_REF].iter().any(|tag| tag.eq_ignore_ascii_case(name));
+    if !params(value).any(|(name, _)| is_reference(name)) {
+        return Some(value.to_owned());
+    }
+    let mut kept = Vec::new();
+    let mut asks = false;
+    for piece in split(value, b';').map(str::trim) {
+        let name = piece.split('=').next().unwrap_or(piece).trim();
+        if !is_reference(name) {
+            asks |=
+                !["*", "require", "explicit"].iter().any(|word| word.eq_ignore_ascii_case(name));
+            kept.push(piece);
+        }
+    }
+    asks.then(|| kept.join(";"))
 }
 
 /// Whether a value of the feature tag names this service or a subclass of it.
@@ -219,7 +252,11 @@ mod tests {
             (&["*;audio"][..], Some("<sip:a@h;+g.oma.sip-im>"), Mode::Unknown),
             (&[][..], None, Mode::Unknown),
         ] {
-            assert_eq!(mode(accept.iter().copied(), contact, ""), want, "{accept:?} {contact:?}");
+            assert_eq!(
+                mode(accept.iter().copied(), contact, None, ""),
+                want,
+                "{accept:?} {contact:?}"
+            );
         }
         for (mode, sendonly, default, large) in [
             (Mode::Large, false, DefaultMode::Reject, true),
@@ -243,14 +280,48 @@ mod tests {
             "*;+g.3gpp.icsi-ref=\"urn:x;urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg.sub\"",
         ] {
             assert!(names_icsi(text, CPM), "{text}");
-            assert_eq!(mode([text], None, CPM), Mode::Large);
-            assert_eq!(mode([text], None, ""), Mode::Unknown);
+            assert_eq!(mode([text], None, None, CPM), Mode::Large);
+            assert_eq!(mode([text], None, None, ""), Mode::Unknown);
         }
         assert!(!matches_icsi("urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsgs", CPM));
         assert!(!names_icsi(
             "*;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session\"",
             CPM
         ));
+    }
+
+    /// Proves ISC-034, ISC-035.
+    #[test]
+    fn an_asserted_service_selects_and_is_asserted_again_unless_it_contradicts() {
+        let sub = format!("{CPM}.sub");
+        let other = "urn:urn-7:3gpp-service.ims.icsi.mmtel";
+        for (received, icsi, want_mode, want) in [
+            (None, "", Mode::Unknown, None),
+            (None, CPM, Mode::Unknown, Some(CPM)),
+            (Some(other), "", Mode::Unknown, Some(other)),
+            (Some(CPM), "", Mode::Unknown, Some(CPM)),
+            (Some(CPM), CPM, Mode::Large, Some(CPM)),
+            (Some(sub.as_str()), CPM, Mode::Large, Some(sub.as_str())),
+            (Some(other), CPM, Mode::Unknown, Some(CPM)),
+        ] {
+            assert_eq!(mode([], None, received, icsi), want_mode, "{received:?} {icsi}");
+            assert_eq!(asserted(received, icsi), want, "{received:?} {icsi}");
+        }
+        assert_eq!(mode(["*;+g.oma.sip-im"], None, Some(CPM), CPM), Mode::Either);
+    }
+
+    /// Proves IM-018.
+    #[test]
+    fn a_core_without_service_tags_is_asked_for_everything_else() {
+        for (value, want) in [
+            ("*;audio;require", Some("*;audio;require")),
+            ("*;+g.3gpp.iari-ref=\"x\"", None),
+            ("*;+G.3GPP.ICSI-REF=\"a,b;c\";require;explicit", None),
+            ("*; +g.3gpp.icsi-ref = \"a;b\" ;audio; explicit", Some("*;audio;explicit")),
+            ("*;+g.3gpp.iari-refs=\"x\"", Some("*;+g.3gpp.iari-refs=\"x\"")),
+        ] {
+            assert_eq!(without_references(value).as_deref(), want, "{value}");
+        }
     }
 
     /// Proves IM-026, ISC-063.

@@ -31,7 +31,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use crate::sip::message::{Malformed, Message, Method, Name};
+use crate::sip::message::{Malformed, Message, Method, Name, Writer};
 use crate::sip::transaction::{Event as Move, Timer};
 use crate::sip::{Flow, Protocol, Target};
 
@@ -70,7 +70,11 @@ pub struct Ua {
     /// The time of the last call, for [`Ua::close`], which is told none.
     latest: Option<Instant>,
     counts: Stats,
+    repeat: Option<Repeat>,
 }
+
+/// Lines that answers owe the request they answer.
+pub type Repeat = Box<dyn Fn(&Message, &Flow, &Reply) -> Bytes + Send>;
 
 /// What a timer stands for.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +126,7 @@ impl Ua {
             out: VecDeque::new(),
             latest: None,
             counts: Stats::default(),
+            repeat: None,
         }
     }
 
@@ -469,9 +474,27 @@ impl Ua {
     fn answer_statelessly(&mut self, request: &Message, flow: Flow, reply: &Reply) {
         let key = self.server_key_as(request, &request.cseq().method);
         let tag = wire::token(self.settings.thread, (key >> 64) as u64);
-        let writer = wire::response(request, &flow, reply, &tag, &self.settings.server);
+        let mut writer = wire::response(request, &flow, reply, &tag, &self.settings.server);
+        self.repeat_into(&mut writer, request, &flow, reply);
         let bytes = wire::finish_response(writer, reply);
         self.send(SendKey::NONE, Target::Flow(flow), bytes, None);
+    }
+
+    /// From now on every response but 100, whoever decides on it, has the lines that `lines` makes of its request.
+    pub fn repeat(&mut self, lines: impl Fn(&Message, &Flow, &Reply) -> Bytes + Send + 'static) {
+        self.repeat = Some(Box::new(lines));
+    }
+
+    pub(super) fn repeat_into(
+        &self,
+        writer: &mut Writer,
+        request: &Message,
+        flow: &Flow,
+        reply: &Reply,
+    ) {
+        if let Some(lines) = self.repeat.as_ref().filter(|_| reply.status > 100) {
+            writer.lines(&lines(request, flow, reply));
+        }
     }
 
     /// A header line that names what of Require is not understood, if anything is.

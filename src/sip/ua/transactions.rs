@@ -457,6 +457,7 @@ impl Ua {
         let request = server.request.clone()?;
         let mut writer =
             wire::response(&request, &server.flow, reply, &server.tag, &self.settings.server);
+        self.repeat_into(&mut writer, &request, &server.flow, reply);
         let opens = matches!(reply.status, 101..=299) && request.method() == Some(Method::Invite);
         if opens && request.to_tag().is_none() {
             writer.echo(&request, Name::RecordRoute);
