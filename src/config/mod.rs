@@ -46,6 +46,8 @@ pub struct Node {
     pub max_pages: u32,
     /// Identities whose registration is remembered at once; newcomers beyond it are not.
     pub max_registrations: u32,
+    /// How far a thread may be behind before it sends new requests away.
+    pub max_lag: Duration,
 }
 
 /// `[sip]`
@@ -398,6 +400,12 @@ fn read_node(r: &mut Reader) -> Result<Node, ConfigError> {
         threads: r.take_within("node.threads", 0u8, 0, 64)?,
         max_pages: r.take_within("node.max_pages", 10_000u32, 1, 10_000_000)?,
         max_registrations: r.take_within("node.max_registrations", 200_000u32, 1, 100_000_000)?,
+        max_lag: r.take_within(
+            "node.max_lag",
+            Duration::from_millis(200),
+            Duration::from_millis(1),
+            Duration::from_secs(60),
+        )?,
     })
 }
 

@@ -219,6 +219,8 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             asserted_service: isc.asserted_service,
             reg_grace: isc.reg_grace,
             response_source: isc.response_source.clone(),
+            relay: isc.relay,
+            relay_lifetime: isc.relay_lifetime,
         },
         ul: Ul {
             max_entries: usize::from(ul.max_entries),
@@ -537,6 +539,7 @@ mod tests {
             "isc.many_served_users" => "\"first\"",
             "isc.send_psu" => "\"never\"",
             "isc.response_source" => "\"urn:3gpp:fe:as.im\"",
+            "isc.relay" => "\"b2bua\"",
             "msrp.attribution" => "\"never\"",
             "msrp.sr_policy" => "\"first_delivery\"",
             "msrp.connect_allow" => "[\"10.0.0.0/8\"]",

@@ -44,6 +44,29 @@ pub enum Effect {
     Event(Event),
 }
 
+impl Effect {
+    /// The page it is about; events are about what came before them.
+    pub fn page(&self) -> Option<PageId> {
+        match self {
+            Self::Resolve { page, .. }
+            | Self::Progress { page, .. }
+            | Self::Answer { page }
+            | Self::Refuse { page, .. }
+            | Self::EndOriginator { page, .. }
+            | Self::Report { page, .. }
+            | Self::ReleaseOriginator { page }
+            | Self::Forget { page } => Some(*page),
+            Self::Invite { leg, .. }
+            | Self::Cancel { leg, .. }
+            | Self::Join { leg }
+            | Self::Abort { leg }
+            | Self::EndLeg { leg, .. }
+            | Self::ReleaseLeg { leg } => Some(leg.page),
+            Self::Event(_) => None,
+        }
+    }
+}
+
 /// Why something ended, in the protocol's own terms. Goes into `Reason` headers, the API and events.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cause {

@@ -226,6 +226,11 @@ impl Fanout {
         self.failures().count().try_into().expect("legs are numbered by u16")
     }
 
+    /// Whoever has no result yet.
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = LegId> {
+        self.legs.iter().filter(|leg| leg.outcome.is_none()).map(|leg| leg.id)
+    }
+
     /// Why those failed who failed, in the order of inviting.
     pub(super) fn failures(&self) -> impl Iterator<Item = &Cause> {
         self.legs.iter().filter_map(|leg| match &leg.outcome {

@@ -26,6 +26,21 @@ pub enum Input {
     Reachable { user: Arc<str> },
 }
 
+impl Input {
+    /// The page it is about, if it is about one.
+    pub fn page(&self) -> Option<PageId> {
+        Some(match self {
+            Self::Reachable { .. } => return None,
+            Self::Arrived(arrival) => arrival.page,
+            Self::Resolved { page, .. }
+            | Self::Originator { page, .. }
+            | Self::OriginatorMedia { page, .. }
+            | Self::End { page } => *page,
+            Self::Leg { leg, .. } | Self::LegMedia { leg, .. } => leg.page,
+        })
+    }
+}
+
 /// A page that wants to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
@@ -41,6 +56,8 @@ pub struct Arrival {
     pub size: Option<u64>,
     /// The originator can take reliable provisional responses: decides how often 183 is repeated (IM-020).
     pub reliable: bool,
+    /// The core asks for precedence: taken although the node is full, as far as that goes (ISC-069).
+    pub urgent: bool,
 }
 
 /// What the originator's dialog did.

@@ -134,7 +134,16 @@ impl Engine {
     ///
     /// IM-036: 503 with Retry-After while draining or full; the one refusal meant to be bypassed.
     pub fn admits(&self) -> Result<(), Refusal> {
-        if !self.draining && self.pages.len() < self.policy.max_pages {
+        self.admits_to(self.policy.max_pages)
+    }
+
+    /// There is no room for another page.
+    pub fn is_full(&self) -> bool {
+        self.pages.len() >= self.policy.max_pages
+    }
+
+    fn admits_to(&self, most: usize) -> Result<(), Refusal> {
+        if !self.draining && self.pages.len() < most {
             return Ok(());
         }
         let text = if self.draining { "going down" } else { "too many pages" };
@@ -173,6 +182,15 @@ impl Engine {
         self.policy = Arc::new(policy);
     }
 
+    /// Drops a page as it is, without a word to anybody: the last resort of a caller that has seen a fault in it.
+    /// Returns the final events it still owes to operators.
+    pub fn abandon(&mut self, id: PageId) -> Vec<Event> {
+        self.timers.clear(id);
+        let Some(page) = self.pages.remove(&id) else { return Vec::new() };
+        self.users.end(&page.originator().key);
+        page.abandoned()
+    }
+
     /// The caller mints the ids; a second arrival under one that is alive is passed over.
     fn on_arrival(&mut self, now: Instant, arrival: Arrival, out: &mut Vec<Effect>) {
         let id = arrival.page;
@@ -185,7 +203,10 @@ impl Engine {
             dialled: arrival.dialled.clone(),
             size: arrival.size,
         }));
-        if let Err(refusal) = self.admits().and_then(|()| self.count_in(now, &arrival)) {
+        // ISC-069: an eighth more is kept for what is urgent.
+        let most = self.policy.max_pages;
+        let most = if arrival.urgent { most + most.div_ceil(8) } else { most };
+        if let Err(refusal) = self.admits_to(most).and_then(|()| self.count_in(now, &arrival)) {
             let (status, text) = (refusal.status, refusal.text());
             out.push(Effect::Refuse { page: id, refusal });
             out.push(Effect::Event(Event::PageRefused { page: id, status, text }));

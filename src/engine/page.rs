@@ -139,6 +139,24 @@ impl Page {
         page
     }
 
+    /// The final events of a page that ends on the spot.
+    pub(super) fn abandoned(&self) -> Vec<Event> {
+        let cause = Cause::new(CauseProtocol::Policy, 0, "internal error");
+        let mut events: Vec<Event> = self
+            .legs
+            .unfinished()
+            .map(|leg| Event::Failed { leg, cause: cause.clone(), octets: 0 })
+            .collect();
+        let (page, delivered) = (self.id, self.legs.delivered());
+        let failed = self.legs.failed().saturating_add(events.len().try_into().unwrap_or(u16::MAX));
+        events.push(if self.answered {
+            Event::PageEnded { page, delivered, failed }
+        } else {
+            Event::PageRefused { page, status: 480, text: cause.text }
+        });
+        events
+    }
+
     /// Nothing is left of it.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Closed) && self.legs.all_gone()

@@ -122,6 +122,7 @@ impl Scene {
             anonymous: false,
             size: None,
             reliable: true,
+            urgent: false,
         }
     }
 

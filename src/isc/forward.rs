@@ -4,7 +4,7 @@
 //! Route minus our own entry says where a request goes (ISC-005), the Via below ours where its answers go. Legs of our
 //! own fan-outs that come back through the core are among them (IM-037). Follows RFC 3261 §16.11.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,6 +18,9 @@ use crate::sip::{Flow, Protocol, Target};
 /// How many ways back are remembered; the oldest go first, and a lost one is found by its Via.
 const MAX_WAYS: usize = 16_384;
 
+/// How many requests are kept until it is sure that they left; the oldest go first and are then only lost.
+const MAX_LEAVING: usize = 2048;
+
 /// What follows the thread's digits in branches of forwarded requests.
 const MARK: &str = "-fw-";
 
@@ -28,6 +31,16 @@ struct Way {
     arrived: Arrived,
 }
 
+/// A forwarded request on its way to the transport.
+#[derive(Debug)]
+struct Leaving {
+    asked: Message,
+    flow: Flow,
+    to: (String, u16),
+    bytes: Bytes,
+    via_at: usize,
+}
+
 /// Forwards without state but a bounded memory of the ways requests came.
 #[derive(Debug)]
 pub struct Forward {
@@ -35,12 +48,21 @@ pub struct Forward {
     thread: u8,
     ways: HashMap<u64, Way>,
     order: VecDeque<u64>,
+    leaving: BTreeMap<u64, Leaving>,
+    next: u64,
 }
 
 impl Forward {
     /// `sent_by` is `host:port` of our Via.
     pub fn new(sent_by: &str, thread: u8) -> Self {
-        Self { sent_by: sent_by.to_owned(), thread, ways: HashMap::new(), order: VecDeque::new() }
+        Self {
+            sent_by: sent_by.to_owned(),
+            thread,
+            ways: HashMap::new(),
+            order: VecDeque::new(),
+            leaving: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     /// The request as it goes on: our Via on top, our Route entry gone, one hop less.
@@ -77,7 +99,45 @@ impl Forward {
         }
         out.put_slice(b"\r\n");
         out.put_slice(message.body());
-        Some(send(Target::NextHop { uri: next, attempt: 0, octets: 0 }, out.freeze(), Some(via_at)))
+        let leaving =
+            Leaving { asked: message.clone(), flow, to: (next, 0), bytes: out.freeze(), via_at };
+        Some(self.leave(leaving))
+    }
+
+    fn leave(&mut self, leaving: Leaving) -> Output {
+        let number = self.next;
+        self.next += 1;
+        let ((uri, attempt), bytes) = (leaving.to.clone(), leaving.bytes.clone());
+        let via_at = Some(leaving.via_at);
+        self.leaving.insert(number, leaving);
+        while self.leaving.len() > MAX_LEAVING {
+            self.leaving.pop_first();
+        }
+        let to = Target::NextHop { uri, attempt, octets: 0 };
+        Output::Send { key: SendKey::outside(number), to, bytes, via_at, call: None }
+    }
+
+    /// The transport has it; a datagram cannot fail any more.
+    pub fn sent(&mut self, number: u64, protocol: Protocol) {
+        if !protocol.is_reliable() {
+            self.leaving.remove(&number);
+        }
+    }
+
+    /// The transport could not send it: it goes to the next alternate (RFC 3263 §4.3), or somebody has to tell who
+    /// asked.
+    pub fn send_failed(&mut self, number: u64, more: bool) -> Option<Unsent> {
+        let mut leaving = self.leaving.remove(&number)?;
+        if more {
+            leaving.to.1 = leaving.to.1.saturating_add(1);
+            return Some(Unsent::Again(self.leave(leaving)));
+        }
+        Some(Unsent::Lost(leaving.asked, leaving.flow))
+    }
+
+    /// Whether this very request was forwarded before.
+    pub fn knows(&self, message: &Message) -> bool {
+        self.ways.contains_key(&id(message))
     }
 
     /// The response to a forwarded request on its way back; `None` where it is none, or nobody waits for it.
@@ -137,6 +197,14 @@ impl Forward {
         let digits = rest.strip_prefix(MARK).filter(|digits| digits.len() == 16)?;
         u64::from_str_radix(digits, 16).ok()
     }
+}
+
+/// What becomes of a request that did not leave.
+#[derive(Debug)]
+pub enum Unsent {
+    Again(Output),
+    /// Nothing takes it.
+    Lost(Message, Flow),
 }
 
 /// A number that retransmissions, CANCEL and ACK of one request share and other requests do not: the sender's branch is

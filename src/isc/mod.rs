@@ -2,13 +2,14 @@
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
 //! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
-//! reads what comes back, `moves` what changes later, `forward` passes on what is not ours. [`reachable`] reads what the
-//! core tells of registered users, [`registry`] holds it for all threads, `users` acts on it. [`rules`] are the pure rules
-//! on header values; [`settings`] is what operators choose.
+//! reads what comes back, `moves` what changes later. What is not ours passes by `forward` or, as a dialog on either side,
+//! by `bridge`. [`reachable`] reads what the core tells of registered users, [`registry`] holds it for all threads, `users`
+//! acts on it. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
+mod bridge;
 mod forward;
 mod inbound;
 mod legs;
@@ -39,7 +40,8 @@ use crate::sip::message::{Limits, Malformed, Message, Method, Name};
 use crate::sip::ua::{CallKey, Event, Output, RandomSource, Reply, RequestKey, SendKey, Ua};
 use crate::sip::{Flow, Protocol, Target, uri::Uri};
 
-use forward::Forward;
+use bridge::Bridges;
+use forward::{Forward, Unsent};
 use inbound::{Desk, Facts, texts};
 use legs::{Leg, Page, Plain};
 use login::Guard;
@@ -47,12 +49,13 @@ pub use moves::Move;
 use outbound::{Block, House, Stamp, Variant};
 use registry::Registry;
 use rules::boundary::{Boundary, Crossing};
+use rules::overload::{self, Shed};
 use rules::own::{Asked, BadSetting, Own};
 use rules::refusal;
 use rules::route::Arrived;
 use rules::served_user::{self, Case};
 use rules::trust::Trust;
-use settings::Settings;
+use settings::{Relay, Settings};
 use users::Users;
 pub use users::{Change, keys_of};
 
@@ -90,6 +93,18 @@ pub struct Refused {
     pub dialled: String,
 }
 
+/// Where a new request goes.
+enum Course {
+    /// To the stack: for us, or to be refused.
+    Ours,
+    /// Past us, without a trace.
+    Onward(Output),
+    /// Through us, as a dialog on either side.
+    Bridge,
+    /// It was answered.
+    Nowhere,
+}
+
 /// The SIP side of one thread's pages.
 ///
 /// Contract: what came in goes to [`Isc::receive`], [`Isc::malformed`], [`Isc::sent`], [`Isc::send_failed`] or
@@ -105,15 +120,15 @@ pub struct Isc {
     random: Box<dyn RandomSource + Send>,
     forward: Forward,
     forwarded: VecDeque<Output>,
+    bridges: Bridges,
     barred: HashSet<String>,
     draining: bool,
-    /// Retry-After in seconds while the node is overloaded.
-    overload: Option<u32>,
+    shed: Shed,
     pages: HashMap<PageId, Page>,
     trails: HashMap<CallKey, (PageId, Option<u16>)>,
     plain: Plain,
     users: Users,
-    /// What time alone made happen.
+    /// What happened without an event of the stack.
     happened: Vec<Happening>,
     guard: Guard,
 }
@@ -151,11 +166,12 @@ impl Isc {
             boundary,
             forward: Forward::new(&sent_by, thread),
             forwarded: VecDeque::new(),
+            bridges: Bridges::default(),
             ua,
             random: Box::new(random),
             barred: HashSet::new(),
             draining: false,
-            overload: None,
+            shed: Shed::default(),
             pages: HashMap::new(),
             trails: HashMap::new(),
             plain: Plain::default(),
@@ -218,9 +234,9 @@ impl Isc {
         self.draining = true;
     }
 
-    /// The node is overloaded (503 with this Retry-After for new requests), or no more.
-    pub fn overload(&mut self, retry_after: Option<u32>) {
-        self.overload = retry_after;
+    /// How much of what is new is sent away from now on (ISC-069).
+    pub fn overload(&mut self, shed: Shed) {
+        self.shed = shed;
     }
 
     /// An operator bars a user, or lets one in again.
@@ -239,45 +255,108 @@ impl Isc {
     pub fn receive(&mut self, now: Instant, message: Message, flow: Flow) {
         let believed = self.believes(&flow);
         let Some(message) = without(&self.boundary.arriving(believed), message) else { return };
-        if let Some(output) = self.pass_on(&message, flow) {
-            self.forwarded.push_back(output);
-            return;
+        if !message.is_request() {
+            // An answer may come from outside, too, where that is where requests go.
+            let awaited = self.boundary.is_outside_address(flow.peer.ip());
+            let heard = awaited || self.trust.admits(&flow);
+            match self.forward.response(&message, flow).filter(|_| heard) {
+                Some(output) => self.forwarded.push_back(output),
+                None => self.ua.receive(now, message, flow),
+            }
+        } else if self.bridges.owns(&message) {
+            self.ua.receive_through(now, message, flow);
+        } else if self.ua.knows(&message) {
+            self.ua.receive(now, message, flow);
+        } else if !self.sheds(&message, flow) {
+            match self.course(now, &message, flow) {
+                Course::Ours => self.ua.receive(now, message, flow),
+                Course::Onward(output) => self.forwarded.push_back(output),
+                Course::Bridge => self.ua.receive_through(now, message, flow),
+                Course::Nowhere => {}
+            }
         }
-        self.ua.receive(now, message, flow);
     }
 
     /// Bytes came that are no message.
-    pub fn malformed(&mut self, now: Instant, malformed: Malformed, flow: Flow) {
+    ///
+    /// ISC-066: 5xx would mean that the S-CSCF shall go on without us.
+    pub fn malformed(&mut self, now: Instant, mut malformed: Malformed, flow: Flow) {
         tracing::info!(peer = %flow.peer, status = malformed.status, what = malformed.what, "malformed message");
+        if malformed.status >= 500 && self.house.settings.profile.is_ims() {
+            malformed.status = 400;
+        }
         self.ua.malformed(now, malformed, flow);
     }
 
     /// The transport chose a protocol.
     pub fn sent(&mut self, now: Instant, key: SendKey, protocol: Protocol) {
-        self.ua.sent(now, key, protocol);
+        match key.number() {
+            Some(number) => self.forward.sent(number, protocol),
+            None => self.ua.sent(now, key, protocol),
+        }
     }
 
     /// The transport gave a message up.
     pub fn send_failed(&mut self, now: Instant, key: SendKey, more: bool) {
-        self.ua.send_failed(now, key, more);
+        let Some(number) = key.number() else {
+            self.ua.send_failed(now, key, more);
+            return;
+        };
+        match self.forward.send_failed(number, more) {
+            Some(Unsent::Again(output)) => self.forwarded.push_back(output),
+            Some(Unsent::Lost(request, flow)) => self.lost(now, &request, flow),
+            None => {}
+        }
+    }
+
+    /// A request that was only to pass finds nobody.
+    ///
+    /// Deviation from ISC-066: 503 although nothing is overloaded. It is no refusal: without us the S-CSCF may still find
+    /// a way, and silence would cost the caller half a minute. Nobody waits for the answer to an ACK or CANCEL.
+    fn lost(&mut self, now: Instant, request: &Message, flow: Flow) {
+        if matches!(request.method(), Some(Method::Ack | Method::Cancel)) {
+            return;
+        }
+        let refusal = Refusal::new(503, "ISC-066");
+        let facts = inbound::facts(&self.desk(), now, request, &flow);
+        self.happened.push(refused(None, request, &facts, &refusal, 503));
+        self.ua.refuse(request, flow, &outbound::refuse(&self.house, &facts, &refusal));
     }
 
     /// Does what is due.
     pub fn wake(&mut self, now: Instant) {
         self.ua.wake(now);
+        self.bridges.wake(now, &mut self.ua);
         let mut happened = std::mem::take(&mut self.happened);
         self.users_due(now, &mut happened);
         self.happened = happened;
     }
 
-    /// What time alone made happen, once each; to be asked for when [`Isc::poll`] is empty.
+    /// What happened without an event of the stack, by time alone or to requests it never heard of, once each; to be
+    /// asked for when [`Isc::poll`] is empty.
     pub fn happened(&mut self) -> Vec<Happening> {
         std::mem::take(&mut self.happened)
     }
 
     /// When to call [`Isc::wake`] at the latest.
     pub fn next_wake(&self) -> Option<Instant> {
-        [self.ua.next_wake(), self.users.next_wake()].into_iter().flatten().min()
+        let wakes = [self.ua.next_wake(), self.users.next_wake(), self.bridges.next_wake()];
+        wakes.into_iter().flatten().min()
+    }
+
+    /// How many calls pass through us as dialogs.
+    pub fn relayed(&self) -> usize {
+        self.bridges.len()
+    }
+
+    /// Everything that is kept for them, for leak tests.
+    pub fn relay_held(&self) -> usize {
+        self.bridges.held()
+    }
+
+    /// Ends them all, with BYE to both ends: the node stops.
+    pub fn end_relayed(&mut self, now: Instant) {
+        self.bridges.release_all(now, &mut self.ua);
     }
 
     /// The next thing to send or to hear of.
@@ -339,18 +418,78 @@ impl Isc {
         self.pages.len()
     }
 
-    /// The request or response if it is only on its way through us.
+    /// Sends a new request away while there is too much to do.
     ///
-    /// IM-023, IM-037, ISC-005, ISC-021: for a user or a foreign group, and with more Route behind our entry. A leg of
-    /// our own is never expanded again, whoever it is for.
-    fn pass_on(&mut self, message: &Message, flow: Flow) -> Option<Output> {
-        // An answer may come from outside, too, where that is where requests go.
-        let awaited = !message.is_request() && self.boundary.is_outside_address(flow.peer.ip());
-        if !awaited && !self.trust.admits(&flow) {
-            return None;
+    /// ISC-069, IM-036: before any work, and only what was not taken before.
+    fn sheds(&mut self, message: &Message, flow: Flow) -> bool {
+        let trusted = self.trust.admits(&flow);
+        let Shed { pressure, retry_after } = self.shed;
+        if !pressure.sheds(message, trusted) || self.forward.knows(message) {
+            return false;
         }
-        if !message.is_request() {
-            return self.forward.response(message, flow);
+        let refusal = Refusal {
+            retry_after: Some(retry_after.clamp(1, 30)),
+            ..Refusal::new(503, "ISC-069").key("node.max_lag")
+        };
+        let reply = outbound::refuse(&self.house, &Facts::default(), &refusal);
+        self.ua.refuse(message, flow, &reply);
+        self.happened.push(Happening::Refused(Refused {
+            page: None,
+            method: message.method().map_or_else(String::new, |method| method.as_str().to_owned()),
+            status: 503,
+            text: String::new(),
+            rule: refusal.rule,
+            key: refusal.key,
+            originator: None,
+            dialled: message.uri().to_owned(),
+        }));
+        true
+    }
+
+    /// Which way a new request takes.
+    ///
+    /// IM-023, IM-037, ISC-005, ISC-021: for a user or a foreign group, and with more Route behind our entry, it is only
+    /// on its way through us. A leg of our own is never expanded again, whoever it is for. ISC-079: an emergency always
+    /// takes the way that touches least, and so does everything once we are about to stop.
+    fn course(&mut self, now: Instant, message: &Message, flow: Flow) -> Course {
+        let Some(arrived) = self.passes(message, flow) else { return Course::Ours };
+        let companion = matches!(message.method(), Some(Method::Ack | Method::Cancel));
+        let dialog = message.to_tag().is_some();
+        if self.house.settings.isc.relay == Relay::B2bua {
+            if companion && self.forward.route_of(message).is_none() {
+                return Course::Ours;
+            }
+            let plain = companion
+                || dialog
+                || self.draining
+                || message.method() == Some(Method::Register)
+                || overload::is_emergency(message)
+                || self.forward.knows(message);
+            if !plain {
+                return Course::Bridge;
+            }
+        }
+        // RFC 3261 §16.3 step 5: who passes a request on has to know what is required of him.
+        let unknown: Vec<&str> = texts(message, Name::ProxyRequire)
+            .filter(|tag| !companion && !tag.eq_ignore_ascii_case("privacy"))
+            .collect();
+        if !unknown.is_empty() {
+            let refusal = refusal::unsupported(&unknown, "ISC-052");
+            let facts = inbound::facts(&self.desk(), now, message, &flow);
+            self.happened.push(refused(None, message, &facts, &refusal, 420));
+            self.ua.refuse(message, flow, &outbound::refuse(&self.house, &facts, &refusal));
+            return Course::Nowhere;
+        }
+        match self.forward.request(message, flow, &arrived) {
+            Some(output) => Course::Onward(output),
+            None => Course::Ours,
+        }
+    }
+
+    /// The Route of a request that is not for us.
+    fn passes(&self, message: &Message, flow: Flow) -> Option<Arrived> {
+        if !self.trust.admits(&flow) {
+            return None;
         }
         let mut arrived = Arrived::read(texts(message, Name::Route), |uri| self.own.is_us(uri));
         let companion = matches!(message.method(), Some(Method::Ack | Method::Cancel));
@@ -368,15 +507,7 @@ impl Isc {
             }
             Asked::Server | Asked::Session => false,
         };
-        if !passes {
-            return None;
-        }
-        let output = self.forward.request(message, flow, &arrived)?;
-        if message.method() == Some(Method::Invite) {
-            let own = inbound::is_own_call(message.call_id(), &self.house.host);
-            tracing::debug!(uri = message.uri(), own, "INVITE passed on with its Route");
-        }
-        Some(output)
+        passes.then_some(arrived)
     }
 
     /// Something happened in the stack; what the engine or operators have to hear is added to `out`.
@@ -426,6 +557,13 @@ impl Isc {
                 }
             }
             Event::Notified { request, .. } => self.ua.respond(now, request, Reply::new(481)),
+            Event::Through(through) => {
+                let own = &self.own;
+                let route = |message: &Message| {
+                    Arrived::read(texts(message, Name::Route), |uri| own.is_us(uri)).rest
+                };
+                self.bridges.on(now, &mut self.ua, &self.house, through, route);
+            }
             Event::Subscribed { .. } | Event::Response { .. } | Event::Stray { .. } => {}
         }
     }
@@ -443,7 +581,7 @@ impl Isc {
             trust: &self.trust,
             boundary: &self.boundary,
             barred: &self.barred,
-            closed: if self.draining { Some(DRAIN_RETRY) } else { self.overload },
+            closed: self.draining.then_some(DRAIN_RETRY),
             host: &self.house.host,
             guard: &self.guard,
         }
@@ -473,6 +611,7 @@ impl Isc {
                     anonymous: origin.anonymous,
                     size: origin.chosen.size,
                     reliable: origin.reliable,
+                    urgent: overload::is_urgent(message),
                 })));
                 self.trails.insert(call, (id, None));
                 let page = Page {

@@ -11,7 +11,7 @@ use super::inbound::{Facts, Origin};
 use super::legs::Leg;
 use super::rules::charging::{self, ChargingVector};
 use super::rules::own::domain;
-use super::rules::refusal::{self, ALLOW};
+use super::rules::refusal::{self, ALLOW, ALLOW_LEGS};
 use super::rules::route::{self, Fanout, Kind, Way};
 use super::rules::{identity, served_user, service};
 use super::settings::{AnonReject, CoreProfile, PsiRoute, Refresher, Settings, Source};
@@ -158,7 +158,7 @@ impl Block {
             put("Referred-By", &referrer);
         }
         put("User-Agent", &house.product);
-        put("Allow", ALLOW);
+        put("Allow", ALLOW_LEGS);
         put("Accept", ACCEPT);
         let mut replaceable = Vec::new();
         for (name, value) in &origin.copied {
@@ -376,6 +376,12 @@ fn in_dialog(house: &House, charging: Option<String>) -> Bytes {
     }
     let _ = write!(lines, "User-Agent: {}\r\n", house.product);
     Bytes::from(lines)
+}
+
+/// Lines of requests we send in a dialog that passes through us (ISC-027).
+pub fn own_lines(house: &House, charging: Option<&ChargingVector>) -> Bytes {
+    let ioi = house.ioi(charging);
+    in_dialog(house, charging.filter(|_| house.is_ims()).map(|vector| vector.in_dialog(&ioi)))
 }
 
 /// IM-005…IM-009.

@@ -1,7 +1,7 @@
 //! Requests outside of dialogs other than INVITE.
 //!
 //! Start at [`answer`]. OPTIONS says what we are, a third-party REGISTER is taken as said, everything else is not served
-//! here. Follows IM-096, ISC-039, ISC-040, ISC-046, ISC-072, UL-001.
+//! here: 481 to what lives in dialogs, 404 for nobody we know, 405 to methods and 489 to events. Follows IM-096, ISC-039, ISC-040, ISC-046, ISC-072, UL-001.
 
 use std::fmt::Write as _;
 
@@ -53,8 +53,13 @@ fn served(
     }
     match method {
         Some(Method::Options) => options(house, desk, message, facts),
-        Some(Method::Subscribe) => Err(subscribe(message)),
         Some(Method::Notify) => Err(Refusal::new(481, "ISC-048")),
+        // RFC 6086 §4.2.2: it lives in a dialog only.
+        Some(Method::Info) => Err(Refusal::new(481, "IM-066")),
+        _ if desk.own.classify(message.uri()) == Asked::Other => {
+            Err(refusal::nobody(message.uri()))
+        }
+        Some(Method::Subscribe) => Err(subscribe(message)),
         Some(Method::Other(_)) if !desk.settings.profile.is_ims() => {
             Err(Refusal::new(501, "IM-046"))
         }
@@ -79,11 +84,18 @@ fn options(
     message: &Message,
     facts: &Facts,
 ) -> Result<Reply, Refusal> {
-    let lists = match desk.own.classify(message.uri()) {
+    let asked = desk.own.classify(message.uri());
+    let lists = match asked {
         Asked::Factory(_) | Asked::Server => true,
         Asked::Group(_) | Asked::Session => false,
         Asked::Other => return Err(refusal::nobody(message.uri())),
     };
+    // IM-026 (RFC 3261 §8.2.2.3): of every method.
+    let required = texts(message, Name::Require);
+    let missing = service::missing_options(required, lists, desk.settings.isc.preconditions);
+    if !missing.is_empty() {
+        return Err(refusal::unsupported(&missing, "IM-026"));
+    }
     let tags = if lists { "100rel, timer, recipient-list-invite" } else { "100rel, timer" };
     let uri = format!("sip:{}", house.contact);
     let mut lines = format!(

@@ -358,6 +358,17 @@ pub enum SendPsu {
     Never,
 }
 
+/// How a request that is only on its way through us passes (TS 24.229 5.7.4, 5.7.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relay {
+    /// As through a stateless proxy.
+    #[default]
+    Proxy,
+    /// As a new dialog derived from the one that came.
+    B2bua,
+}
+
 /// `isc.*`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -380,6 +391,10 @@ pub struct IscKeys {
     pub reg_grace: Duration,
     /// `fe` of Response-Source in our refusals; empty: none (ISC-076).
     pub response_source: String,
+    /// How what is not for us passes (ISC-053).
+    pub relay: Relay,
+    /// A relayed call without messages for so long is ended.
+    pub relay_lifetime: Duration,
 }
 
 impl Default for IscKeys {
@@ -396,6 +411,8 @@ impl Default for IscKeys {
             asserted_service: true,
             reg_grace: Duration::from_secs(60),
             response_source: String::new(),
+            relay: Relay::Proxy,
+            relay_lifetime: Duration::from_secs(86_400),
         }
     }
 }

@@ -123,10 +123,11 @@ impl Controls {
             (_, None) => {}
         }
         self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
+        let max_lag = fresh.config.node.max_lag;
         for shard in &self.shards {
             let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
             // A thread that is gone obeys nothing.
-            let _ = shard.send(ToShard::Settings { isc, policy });
+            let _ = shard.send(ToShard::Settings { isc, policy, max_lag });
         }
         Ok(())
     }

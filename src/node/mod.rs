@@ -5,6 +5,7 @@
 
 pub mod control;
 mod doorless;
+mod load;
 mod media;
 mod shard;
 mod watch;
@@ -24,7 +25,8 @@ use tokio::task::JoinSet;
 
 pub use control::Controls;
 pub use doorless::Doorless;
-pub use shard::{Left, Shard, ToShard};
+pub use load::Load;
+pub use shard::{Agenda, Left, Shard, ToShard};
 pub use watch::{Clock, Gauges, Ladder, Watch};
 
 use crate::config::node::{NodeSettings, Ports};
@@ -362,6 +364,11 @@ impl Parts {
             pages: HashMap::new(),
             ladder: Ladder::default(),
             over: Vec::new(),
+            load: Load::new(self.settings.config.node.max_lag),
+            due: Agenda::default(),
+            about: None,
+            message: None,
+            watched: None,
         })
     }
 }

@@ -1,14 +1,17 @@
 //! One thread of the node: its sockets, its SIP stack, its engine, and the loop that joins them.
 //!
 //! Start at [`Shard::run`]: something arrives, [`Shard::turn`] carries it through until nothing is left to do. There is
-//! one arm for each effect and no rule here: rules live in `engine` and `isc`.
+//! one arm for each effect and no rule here: rules live in `engine` and `isc`. A panic ends at the edge of one turn: see
+//! [`Shard::guarded`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::load::Load;
 use super::media;
 use super::watch::{Clock, Ladder, Watch, wall_clock};
 use crate::engine::Engine;
@@ -52,6 +55,7 @@ pub enum ToShard {
     Settings {
         isc: Box<isc::settings::Settings>,
         policy: Box<Policy>,
+        max_lag: Duration,
     },
     Stop,
 }
@@ -78,6 +82,22 @@ pub struct Shard {
     pub ladder: Ladder,
     /// Pages that came to their end in this turn, and whether with a failure.
     pub over: Vec<(PageId, bool)>,
+    pub load: Load,
+    /// What is still to be done: here and not on the stack, so that a panic in one page's turn loses nobody else's.
+    pub due: Agenda,
+    /// The page this turn is about, as far as it is known.
+    pub about: Option<PageId>,
+    /// The SIP message this turn began with.
+    pub message: Option<Message>,
+    /// Asked before the engine hears of an input; for tests, which break things here.
+    pub watched: Option<Box<dyn FnMut(&Input) + Send>>,
+}
+
+/// Effects to perform and inputs that followed from them, in order.
+#[derive(Default)]
+pub struct Agenda {
+    effects: VecDeque<Effect>,
+    inputs: VecDeque<Input>,
 }
 
 /// What the node itself keeps of a page.
@@ -102,24 +122,104 @@ impl Shard {
     pub async fn run(mut self) -> Self {
         loop {
             let wake = self.next_wake();
-            tokio::select! {
+            let mut idle = false;
+            let turn = tokio::select! {
                 biased;
                 told = self.inbox.recv() => match told {
                     None | Some(ToShard::Stop) => break,
-                    Some(told) => self.told(told),
+                    Some(told) => Turn::Told(told),
                 },
-                inbound = self.transport.recv() => self.arrived(inbound),
-                () = sleep_until(wake) => {}
+                inbound = self.transport.recv() => Turn::Arrived(inbound),
+                () = nothing_waits(&mut idle) => Turn::Woken,
+                () = sleep_until(wake) => Turn::Woken,
+            };
+            if idle && let Some(pressure) = self.load.idle() {
+                tracing::info!(?pressure, rule = "ISC-069", "no longer behind");
             }
+            self.guarded(|shard| match turn {
+                Turn::Told(told) => shard.told(told),
+                Turn::Arrived(inbound) => shard.arrived(inbound),
+                Turn::Woken => {}
+            });
             // Asked here and not by the select: whoever always has something to read would starve the timers.
             if self.next_wake().is_some_and(|at| at <= now()) {
-                self.woken();
+                self.guarded(Self::woken);
             }
-            if *self.left.borrow() == Left::Draining && self.engine.is_idle() {
+            if *self.left.borrow() == Left::Draining
+                && self.engine.is_idle()
+                && self.isc.relayed() == 0
+            {
                 self.left.send_replace(Left::Nothing);
             }
         }
+        let now = now();
+        self.guarded(|shard| {
+            shard.isc.end_relayed(now);
+            shard.turn(now);
+        });
         self
+    }
+
+    /// Does one turn; a panic in it ends the page it was about, and nothing else.
+    ///
+    /// What a panic may leave half changed: the page in the engine, its dialogs in `isc` and its sessions at the switch,
+    /// which are all dropped; the transaction or call being handled in the SIP stack, which its own timers end, or which
+    /// nothing finds any more and is lost memory; the call flow of this turn. Tables that all pages share change by single
+    /// insertions and removals, so what they hold is whole. What was still to be done for other pages is in `due` and in
+    /// the stack's queue, and is done next. A panic while the page is being ended costs the rest of its goodbyes.
+    fn guarded(&mut self, turn: impl FnOnce(&mut Self)) {
+        (self.about, self.message) = (None, None);
+        if catch_unwind(AssertUnwindSafe(|| turn(self))).is_ok() {
+            return;
+        }
+        let mut ended = Vec::new();
+        // Each round that panics again has taken something off a queue.
+        for _ in 0..MOST_ROUNDS {
+            let page = self.struck();
+            self.watch.metrics.panics.inc();
+            tracing::error!(
+                page = page.map(tracing::field::display),
+                "a panic in one turn was caught; the page it was about is ended"
+            );
+            let again = page.is_some_and(|page| ended.contains(&page));
+            ended.extend(page);
+            let now = now();
+            let rest = catch_unwind(AssertUnwindSafe(|| {
+                match page {
+                    Some(page) if again => self.dropped(now, page),
+                    Some(page) => self.happened(now, Input::End { page }),
+                    None => {}
+                }
+                self.perform(now, Vec::new());
+                self.turn(now);
+            }));
+            if rest.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Whose turn it was.
+    fn struck(&mut self) -> Option<PageId> {
+        let message = self.message.take();
+        self.about.take().or_else(|| {
+            let of = |message: Message| {
+                let call = self.isc.ua().call_of(&message)?;
+                Some(self.isc.trail_of(call)?.0)
+            };
+            catch_unwind(AssertUnwindSafe(|| message.and_then(of))).ok().flatten()
+        })
+    }
+
+    /// Drops a page that did not end when it was told to.
+    fn dropped(&mut self, now: Instant, page: PageId) {
+        tracing::error!(%page, "it does not end by itself: it is dropped");
+        self.due.effects.retain(|effect| effect.page() != Some(page));
+        self.due.inputs.retain(|input| input.page() != Some(page));
+        for event in self.engine.abandon(page) {
+            self.shown(&event);
+        }
+        self.forget(now, page);
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -129,12 +229,17 @@ impl Shard {
     /// Something came in on a SIP socket.
     fn arrived(&mut self, inbound: Inbound<SendKey>) {
         let now = now();
-        self.isc.overload(self.engine.admits().err().and_then(|refusal| refusal.retry_after));
+        if let Some(pressure) = self.load.handled(now) {
+            let lag = self.load.lag();
+            tracing::warn!(?pressure, ?lag, rule = "ISC-069", key = "node.max_lag", "behind");
+        }
+        self.isc.overload(self.load.shed(self.engine.is_full()));
         match inbound {
             Inbound::Message { bytes, flow } => match Message::parse(bytes, &self.limits) {
                 Ok(message) => {
                     self.watch.received(&message);
                     self.ladder.received(&message, &flow);
+                    self.message = Some(message.clone());
                     self.isc.receive(now, message, flow);
                 }
                 Err(malformed) => self.malformed(now, malformed, flow),
@@ -156,9 +261,6 @@ impl Shard {
     fn woken(&mut self) {
         let now = now();
         self.isc.wake(now);
-        for happening in self.isc.happened() {
-            self.follows(now, happening);
-        }
         let mut effects = Vec::new();
         self.engine.wake(now, &mut effects);
         self.perform(now, effects);
@@ -191,7 +293,8 @@ impl Shard {
                 self.isc.drain();
                 self.left.send_replace(Left::Draining);
             }
-            ToShard::Settings { isc, policy } => {
+            ToShard::Settings { isc, policy, max_lag } => {
+                self.load.set_limit(max_lag);
                 if let Err(error) = self.isc.reload(*isc) {
                     tracing::error!(%error, "new settings not taken");
                 } else {
@@ -205,31 +308,44 @@ impl Shard {
 
     /// Carries on until the SIP stack has nothing more to say.
     fn turn(&mut self, now: Instant) {
-        while let Some(output) = self.isc.poll() {
-            match output {
-                Output::Send { key, to, bytes, via_at, call } => {
-                    self.watch.sent(&bytes);
-                    let sent = self.transport.send(key, &to, bytes.clone(), via_at);
-                    let protocol = match sent {
-                        Sent::Now(protocol) => {
-                            self.isc.sent(now, key, protocol);
-                            Some(protocol)
+        loop {
+            while let Some(output) = self.isc.poll() {
+                match output {
+                    Output::Send { key, to, bytes, via_at, call } => {
+                        self.watch.sent(&bytes);
+                        let sent = self.transport.send(key, &to, bytes.clone(), via_at);
+                        let protocol = match sent {
+                            Sent::Now(protocol) => {
+                                self.isc.sent(now, key, protocol);
+                                Some(protocol)
+                            }
+                            Sent::Later => None,
+                            Sent::Failed { more } => {
+                                self.failed(now, key, more);
+                                continue;
+                            }
+                        };
+                        self.ladder.sent(&bytes, &to, protocol, call);
+                    }
+                    Output::Event(event) => {
+                        self.about = event
+                            .call()
+                            .and_then(|call| self.isc.trail_of(call))
+                            .map(|(page, _)| page);
+                        let mut happenings = Vec::new();
+                        self.isc.on_event(now, event, &mut happenings);
+                        for happening in happenings {
+                            self.follows(now, happening);
                         }
-                        Sent::Later => None,
-                        Sent::Failed { more } => {
-                            self.failed(now, key, more);
-                            continue;
-                        }
-                    };
-                    self.ladder.sent(&bytes, &to, protocol, call);
-                }
-                Output::Event(event) => {
-                    let mut happenings = Vec::new();
-                    self.isc.on_event(now, event, &mut happenings);
-                    for happening in happenings {
-                        self.follows(now, happening);
                     }
                 }
+            }
+            let happened = self.isc.happened();
+            if happened.is_empty() {
+                break;
+            }
+            for happening in happened {
+                self.follows(now, happening);
             }
         }
         self.ladder.settle(&self.watch, |call| self.isc.trail_of(call));
@@ -282,6 +398,10 @@ impl Shard {
     }
 
     fn happened(&mut self, now: Instant, input: Input) {
+        self.about = input.page();
+        if let Some(watched) = &mut self.watched {
+            watched(&input);
+        }
         if let Input::Arrived(arrival) = &input {
             let (page, arrival) = (arrival.page, arrival.clone());
             self.pages.insert(page, Originator { arrival, path: None });
@@ -301,8 +421,9 @@ impl Shard {
 
     /// Performs effects in order; an effect that fails is an input of its own.
     fn perform(&mut self, now: Instant, effects: Vec<Effect>) {
-        let mut later = Vec::new();
-        for effect in effects {
+        self.due.effects.extend(effects);
+        while let Some(effect) = self.due.effects.pop_front() {
+            self.about = effect.page().or(self.about);
             match effect {
                 Effect::Resolve { page, target } => self.resolve(now, page, target),
                 Effect::Invite { leg, recipient, audience } => {
@@ -310,7 +431,7 @@ impl Shard {
                         Ok(path) => self.isc.invite(now, leg, &recipient, &path, &audience),
                         Err(_full) => {
                             let event = LegEvent::Unreachable { timeout: false };
-                            later.push(Input::Leg { leg, event });
+                            self.due.inputs.push_back(Input::Leg { leg, event });
                         }
                     }
                 }
@@ -321,7 +442,7 @@ impl Shard {
                 }
                 Effect::Answer { page } => match self.originator_path(page) {
                     Some(path) => self.isc.answer(now, page, &path),
-                    None => later.push(Input::End { page }),
+                    None => self.due.inputs.push_back(Input::End { page }),
                 },
                 Effect::Refuse { page, refusal } => self.isc.refuse(now, page, &refusal),
                 Effect::Cancel { leg, cause } => self.isc.cancel(now, leg, &cause),
@@ -329,7 +450,7 @@ impl Shard {
                     Some(peer) => self.switch.join(leg, media::peer(peer)),
                     None => {
                         let event = LegMedia::Failed { cause: MediaFailure::Connection };
-                        later.push(Input::LegMedia { leg, event });
+                        self.due.inputs.push_back(Input::LegMedia { leg, event });
                     }
                 },
                 Effect::Abort { leg } => self.switch.abort(Side::Leg(leg)),
@@ -344,7 +465,7 @@ impl Shard {
                 Effect::Event(event) => self.shown(&event),
             }
         }
-        for input in later {
+        while let Some(input) = self.due.inputs.pop_front() {
             self.happened(now, input);
         }
     }
@@ -427,6 +548,25 @@ fn ends_short(input: &Input) -> Option<LegId> {
         | Input::Leg { leg, event: LegEvent::Bye | LegEvent::Expired } => Some(*leg),
         _ => None,
     }
+}
+
+/// What one turn begins with.
+enum Turn {
+    Told(ToShard),
+    Arrived(Inbound<SendKey>),
+    Woken,
+}
+
+/// How often a turn is taken up again that panics again and again.
+const MOST_ROUNDS: u32 = 64;
+
+/// Never done; notes that the queues before it are empty. One that only waits for the runtime's next turn is not.
+async fn nothing_waits(idle: &mut bool) {
+    std::future::poll_fn(|_| {
+        *idle = tokio::task::coop::has_budget_remaining();
+        std::task::Poll::<()>::Pending
+    })
+    .await;
 }
 
 pub(super) fn now() -> Instant {

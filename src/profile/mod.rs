@@ -16,7 +16,7 @@ use crate::content::resource_lists::BccMode;
 use crate::engine::policy::{FailMap, OriginatorAnswer, SrPolicy};
 use crate::isc::settings::{
     AnonReject, Attribution, CoreProfile, DefaultMode, FanoutRoute, ManyServedUsers, PsiRoute,
-    Refresher, SendPsu, Source,
+    Refresher, Relay, SendPsu, Source,
 };
 use crate::xdms::Consent;
 
@@ -40,6 +40,7 @@ choice!(FanoutRoute {
     TermIcscf = "term_icscf",
 });
 choice!(ManyServedUsers { Reject = "reject", First = "first" });
+choice!(Relay { Proxy = "proxy", B2bua = "b2bua" });
 choice!(SendPsu { Always = "always", IfDiffers = "if_differs", Never = "never" });
 choice!(Attribution { Many = "many", Group = "group", Never = "never" });
 choice!(AbsentRuleset { Deny = "deny", Members = "members" });
@@ -161,6 +162,10 @@ section! {
         reg_grace: Duration = "isc.reg_grace", secs(60), secs(0) => secs(86_400);
         /// ISC-076: `fe` of Response-Source in our refusals; empty: none.
         response_source: String = "isc.response_source", String::new();
+        /// ISC-053: how what is not for us passes.
+        relay: Relay = "isc.relay", Relay::Proxy;
+        /// ISC-053: a relayed call without messages for so long is ended.
+        relay_lifetime: Duration = "isc.relay_lifetime", DAY, secs(60) => secs(7 * 86_400);
     }
 }
 

@@ -81,7 +81,7 @@ fn the_200_line_by_line() {
         Require: timer
         P-Asserted-Identity: <sip:im-exploder@im.home1.example>
         P-Charging-Vector: icid-value="pc1-20240101-00042";icid-generated-at=pcscf1.home1.example;orig-ioi="Type 3home1.example";term-ioi="Type 3home1.example"
-        Allow: INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS
+        Allow: INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS
         Supported: 100rel, timer
         Content-Type: application/sdp
         Content-Length: …

@@ -1,6 +1,7 @@
 //! The checks of an initial INVITE: what is refused, with what, and in which order.
 
 use pagecast::engine::party::{Copy, Target};
+use pagecast::isc::rules::overload::{Pressure, Shed};
 use pagecast::isc::settings::{CoreProfile, DefaultMode, ManyServedUsers, Settings};
 
 use crate::world::{INVITE, World, group_invite, header, home};
@@ -526,15 +527,16 @@ fn the_checks_come_in_their_order() {
     assert!(header(world.answer(), "Retry-After").is_some());
 }
 
-/// Proves IM-036, ISC-072.
+/// Proves IM-036.
 #[test]
 fn overload_is_said_and_ends() {
     let mut world = World::new(home());
-    world.isc.overload(Some(30));
+    world.isc.overload(Shed { pressure: Pressure::Busy, retry_after: 30 });
     world.receive(INVITE);
-    assert_eq!(world.statuses(), [100, 503]);
+    assert_eq!(world.statuses(), [503], "before any work");
+    assert_eq!(world.refused().rule, "ISC-069");
     assert_eq!(header(world.answer(), "Retry-After"), Some("30"));
-    world.isc.overload(None);
+    world.isc.overload(Shed::default());
     world.receive(&INVITE.replace("5f0c-1", "5f0c-2").replace("z9hG4bK-sc-71a", "z9hG4bK-sc-72"));
     assert!(world.has_arrived());
 }

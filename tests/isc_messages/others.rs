@@ -34,7 +34,7 @@ fn options_say_what_we_are() {
         assert_eq!(header(answer, "Supported"), Some(supported), "{uri}");
         assert_eq!(
             header(answer, "Allow"),
-            Some("INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS")
+            Some("INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS")
         );
         assert!(header(answer, "Accept").is_some_and(|types| types.contains("application/sdp")));
         assert!(
@@ -133,7 +133,7 @@ fn what_is_not_served_is_said_so() {
             "Refer-To: <sip:x@y>",
             405,
             "Allow",
-            "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS",
+            "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS",
         ),
         ("PUBLISH", "Event: presence", 405, "", ""),
         (
@@ -141,9 +141,9 @@ fn what_is_not_served_is_said_so() {
             "Content-Type: text/plain\n\nhi",
             405,
             "Allow",
-            "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS",
+            "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS",
         ),
-        ("INFO", "", 405, "", ""),
+        ("INFO", "", 481, "", ""),
         ("NOTIFY", "Event: reg\nSubscription-State: active", 481, "", ""),
         ("WHATEVER", "", 405, "", ""),
         ("BYE", "", 481, "", ""),

@@ -255,3 +255,92 @@ fn an_emergency_is_not_ours_to_serve() {
         );
     }
 }
+
+/// Line by line: what a proxy may change is what changed.
+///
+/// Proves ISC-052, ISC-077, ISC-078.
+#[test]
+fn nothing_but_via_route_and_hops_changes() {
+    let more = "History-Info: <sip:b@h?Reason=SIP%3Bcause%3D302>;index=1, <sip:bob@home1.example>;index=1.1;rc=1\n\
+        Session-ID: ab30317f1a784dc48ff824d0d3715d86;remote=00000000000000000000000000000000\n\
+        P-Charging-Vector: icid-value=x;transit-ioi=\"a.1\"\nFeature-Caps: *;+g.3gpp.x\nSome-New-3GPP-Header: x;y=z\n";
+    let came = TO_BOB.replace("X-Odd:", &format!("{more}X-Odd:"));
+    let mut world = World::new(home());
+    world.receive(&came);
+    let [sent] = world.sent.as_slice() else { panic!("one message") };
+    let touched = |line: &&str| {
+        let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+        !["via", "v", "route", "max-forwards"].contains(&name.as_str())
+    };
+    let strip = |text: &str| {
+        let spaces = |line: &str| match line.split_once(':') {
+            Some((name, value)) if !line.starts_with("INVITE") => {
+                format!("{name}:{}", value.trim())
+            }
+            _ => line.to_owned(),
+        };
+        text.replace("\r\n", "\n").lines().filter(touched).map(spaces).collect::<Vec<_>>()
+    };
+    let mut want = strip(&came);
+    want.insert(want.len() - 2, "Content-Length:5".to_owned());
+    assert_eq!(strip(&sent.text), want);
+}
+
+/// ISC-066: silence would cost the caller half a minute. The next alternate is asked first (ISC-071).
+///
+/// Proves ISC-071.
+#[test]
+fn a_next_hop_that_cannot_be_reached_is_told() {
+    let mut world = World::new(home());
+    world.receive(TO_BOB);
+    world.fails(true);
+    let [first, second] = world.sent.as_slice() else { panic!("two messages") };
+    assert_eq!(first.text, second.text, "the same, elsewhere");
+    assert!(matches!(second.to, Hop::NextHop { attempt: 1, .. }), "{:?}", second.to);
+    world.fails(false);
+    assert_eq!(world.statuses(), [503]);
+    assert_eq!(header(world.answer(), "Retry-After"), None, "nobody is overloaded");
+    assert!(world.answer().message.to_tag().is_some());
+    assert_eq!(world.refused().rule, "ISC-066");
+    // Of a MESSAGE likewise; ACK and CANCEL are never answered.
+    for (method, statuses) in [("MESSAGE", &[503][..]), ("ACK", &[]), ("CANCEL", &[])] {
+        let mut world = World::new(home());
+        let head = TO_BOB.split("Content-Type").next().unwrap_or_default();
+        let other = head.replacen("INVITE", method, 1).replace("1 INVITE", &format!("1 {method}"));
+        world.receive(&other);
+        world.fails(false);
+        assert_eq!(world.statuses(), statuses, "{method}");
+    }
+    // An answer of somebody else that cannot be passed back is nobody's.
+    let mut world = World::new(home());
+    world.receive(TO_BOB);
+    let answer = back(&world.sent[0], 200);
+    world.receive(&answer);
+    world.fails(false);
+    assert_eq!(world.sent.len(), 2);
+}
+
+/// RFC 3261 §16.3 step 5.
+#[test]
+fn a_proxy_does_what_is_required_of_it_or_says_so() {
+    for (tags, status) in [("privacy", None), ("foo, privacy", Some(420))] {
+        let mut world = World::new(home());
+        world.receive(&TO_BOB.replace("X-Odd:", &format!("Proxy-Require: {tags}\nX-Odd:")));
+        assert_eq!(world.statuses(), status.into_iter().collect::<Vec<_>>(), "{tags}");
+        if status.is_some() {
+            assert_eq!(header(world.answer(), "Unsupported"), Some("foo"));
+        }
+    }
+}
+
+/// Proves ISC-013: later requests need not come by us, and a MESSAGE never records a route.
+#[test]
+fn a_proxy_that_keeps_nothing_records_no_route() {
+    for method in ["INVITE", "MESSAGE", "SUBSCRIBE", "REFER"] {
+        let mut world = World::new(home());
+        world.receive(
+            &TO_BOB.replacen("INVITE", method, 1).replace("1 INVITE", &format!("1 {method}")),
+        );
+        assert!(headers(&world.sent[0], "Record-Route").is_empty(), "{method}");
+    }
+}

@@ -10,7 +10,7 @@ use pagecast::engine::party::{Audience, Copy, Party, Recipient, Target};
 use pagecast::isc::settings::Settings;
 use pagecast::isc::{Happening, Isc, Refused};
 use pagecast::sip::message::{Limits, Message, Name};
-use pagecast::sip::ua::{self, Output, Ua};
+use pagecast::sip::ua::{self, Output, SendKey, Ua};
 use pagecast::sip::uri::Uri;
 use pagecast::sip::{Flow, Protocol, Target as Hop};
 
@@ -24,6 +24,7 @@ pub struct Sent {
     pub message: Message,
     pub text: String,
     pub to: Hop,
+    pub key: SendKey,
 }
 
 pub struct World {
@@ -96,10 +97,10 @@ impl World {
     pub fn drive(&mut self) {
         while let Some(output) = self.isc.poll() {
             match output {
-                Output::Send { to, bytes, .. } => {
+                Output::Send { key, to, bytes, .. } => {
                     let text = String::from_utf8_lossy(&bytes).into_owned();
                     match Message::parse(bytes, &Limits::default()) {
-                        Ok(message) => self.sent.push(Sent { message, text, to }),
+                        Ok(message) => self.sent.push(Sent { message, text, to, key }),
                         // The refusal of a request that lacks what every response repeats.
                         Err(_) if text.starts_with("SIP/2.0 ") => {}
                         Err(malformed) => panic!("we wrote {malformed}:\n{text}"),
@@ -108,6 +109,14 @@ impl World {
                 Output::Event(event) => self.isc.on_event(self.now, event, &mut self.happened),
             }
         }
+        self.happened.extend(self.isc.happened());
+    }
+
+    /// The transport gives the last message up.
+    pub fn fails(&mut self, more: bool) {
+        let key = self.sent.last().expect("something was sent").key;
+        self.isc.send_failed(self.now, key, more);
+        self.drive();
     }
 
     /// The page that arrived; fails if the INVITE was refused.

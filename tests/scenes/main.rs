@@ -4,7 +4,7 @@
 //! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
 //! `registering` (somebody comes back), `changing` (refreshes, relays,
-//! limits, operators) and `leaks`; in `chaos`
+//! limits, operators), `faults` (of our own) and `leaks`; in `chaos`
 //! everybody does what a die says. `keys` walks the profile: each key, two values, two outcomes. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
@@ -13,6 +13,7 @@ mod callee;
 mod caller;
 mod changing;
 mod chaos;
+mod faults;
 mod inviting;
 mod keys;
 mod leaks;

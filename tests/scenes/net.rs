@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pagecast::config::Loaded;
 use pagecast::config::node::NodeSettings;
+use pagecast::engine::input::Input;
 use pagecast::node::{Controls, Doorless, Shard};
 use pagecast::ops::Control as _;
 use pagecast::ops::board::Query;
@@ -83,7 +84,12 @@ impl Net {
 
     /// A node with these settings besides the shipped ones. Nothing touches the disk.
     pub async fn with(set: &[&str]) -> Self {
-        Self::start(set, None).await
+        Self::start(set, None, None).await
+    }
+
+    /// A node that does this before the engine hears of an input: where a scene breaks things.
+    pub async fn watched(by: impl FnMut(&Input) + Send + 'static) -> Self {
+        Self::start(&[], None, Some(Box::new(by))).await
     }
 
     /// A node that may spool to disk, and the folder, which goes with the scene.
@@ -92,10 +98,14 @@ impl Net {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pagecast-scenes-{}-{n}", std::process::id());
         let folder = Folder(std::env::temp_dir().join(name));
-        (Self::start(&[], Some(folder.0.clone())).await, folder)
+        (Self::start(&[], Some(folder.0.clone()), None).await, folder)
     }
 
-    async fn start(set: &[&str], spool: Option<PathBuf>) -> Self {
+    async fn start(
+        set: &[&str],
+        spool: Option<PathBuf>,
+        watched: Option<Box<dyn FnMut(&Input) + Send>>,
+    ) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
         let mut all = vec!["node.threads=1", "ops.flow_keep=none"];
         all.extend(set);
@@ -106,7 +116,7 @@ impl Net {
         settings.flow.folder = None;
         let shelf = Arc::new(Shelf::default());
         let documents = Arc::clone(&shelf) as Arc<dyn Source>;
-        let Doorless { shards, control, wire } =
+        let Doorless { mut shards, control, wire } =
             Doorless::new(settings, documents, &Dns::Zone(Zone::default())).expect("a node");
         let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
         let core = Arc::new(Scscf {
@@ -133,6 +143,7 @@ impl Net {
                 }
             }
         });
+        shards[0].watched = watched;
         let threads = shards.into_iter().map(|shard| tokio::spawn(shard.run())).collect();
         Self { core, shelf, threads, pump }
     }
@@ -174,6 +185,11 @@ impl Net {
             }
         };
         page["recipients"].as_array().expect("recipients").iter().map(of).collect()
+    }
+
+    /// The sum of a counter over its labels.
+    pub fn counted(&self, name: &str) -> usize {
+        counts(&self.core.control.watch().metrics.text(), name)
     }
 
     /// What the switch holds now.

@@ -12,8 +12,14 @@ use crate::sip::uri::{Scheme, Uri};
 /// Body types we take in an INVITE (IM-027).
 pub const ACCEPT: &str = "application/sdp, application/resource-lists+xml, multipart/mixed";
 
-/// Methods we serve outside dialogs and inside large-message dialogs (IM-046).
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS";
+/// Methods we serve outside dialogs and inside large-message dialogs: what every answer of ours says.
+///
+/// Deviation: IM-046 has MESSAGE too. It is refused until short messages are served, and an answer that offers what the
+/// next one refuses helps nobody.
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS";
+
+/// What the recipients' INVITEs say, as IM-046 spells it.
+pub const ALLOW_LEGS: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS";
 
 /// Warning texts, with their OMA number where the profile sends numbers.
 #[derive(Debug, Clone, Copy)]

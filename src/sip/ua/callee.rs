@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::call::{Call, Callee, Leg, Phase, Provisional, Side, Unacknowledged};
 use super::table::Key;
 use super::transactions::ServerUser;
-use super::types::{CallKey, Event, Reply};
+use super::types::{CallKey, Event, Reply, RequestKey, Through};
 use super::{CallTimer, Due, SendKey, Ua, wire};
 use crate::sip::dialog::Dialog;
 use crate::sip::dialog::reliable::Sender;
@@ -329,7 +329,7 @@ impl Ua {
             Some(call) => call.local_tag.clone(),
             None => self.fresh_token(),
         };
-        let transaction = self.open_server(now, message, flow, key, tag, ServerUser::Own);
+        let transaction = self.open_server(now, message.clone(), flow, key, tag, ServerUser::Own);
         if let Some(server) = self.server_mut(transaction) {
             server.call = call;
         }
@@ -344,6 +344,10 @@ impl Ua {
                 self.call_event(call, Event::Cancelled { call: CallKey(call) });
             }
             Some(ServerUser::Offer(call)) => self.refuse_offer(now, call),
+            Some(ServerUser::Through) => {
+                let request = RequestKey(invite);
+                self.event(Event::Through(Through::Cancel { request, message }));
+            }
             _ => {}
         }
     }

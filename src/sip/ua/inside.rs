@@ -299,7 +299,7 @@ impl Ua {
             return;
         }
         match server.user {
-            ServerUser::Requested => {
+            ServerUser::Requested | ServerUser::Through => {
                 let contact = reply.contact.clone().unwrap_or_default();
                 self.reply(now, transaction, &reply, &contact_line(&contact));
             }

@@ -7,6 +7,7 @@
 //! * `transactions` moves the machines of [`crate::sip::transaction`] and does what they say.
 //! * `caller` is an INVITE of ours, `callee` one of the peer, `inside` a request in a dialog, `refresh` the session timer.
 //! * `subscribe` is a subscription of ours.
+//! * `through` is what passes as a transaction on either side, its dialogs left to the layer above.
 //! * `wire` writes messages, [`types`] are the words of the interface.
 //!
 //! Follows RFC 3261 §8 and §12 to §17, RFC 3262, RFC 3311, RFC 3581, RFC 4028, RFC 4320, RFC 6026, RFC 6665.
@@ -20,6 +21,7 @@ mod subscribe;
 mod table;
 #[cfg(test)]
 mod tests;
+mod through;
 mod timers;
 mod transactions;
 pub mod types;
@@ -40,6 +42,7 @@ use subscribe::Subscription;
 pub use subscribe::SubscriptionKey;
 use table::{Key, Table};
 use transactions::{ClientUser, ServerUser, Transaction};
+use types::Whose;
 pub use types::*;
 
 /// All SIP state of one thread.
@@ -155,11 +158,18 @@ impl Ua {
         self.answer_statelessly(&request, flow, &reply);
     }
 
+    /// Refuses a request nobody else takes, without keeping anything. ACK is never answered.
+    pub fn refuse(&mut self, request: &Message, flow: Flow, reply: &Reply) {
+        if request.method() != Some(Method::Ack) {
+            self.answer_statelessly(request, flow, reply);
+        }
+    }
+
     /// The transport chose a protocol for a request.
     pub fn sent(&mut self, now: Instant, send: SendKey, protocol: Protocol) {
         self.latest = Some(now);
         if protocol.is_reliable()
-            && let SendKey(Some(key)) = send
+            && let SendKey(Whose::Transaction(key)) = send
         {
             self.went_reliably(now, key);
         }
@@ -171,7 +181,7 @@ impl Ua {
     pub fn send_failed(&mut self, now: Instant, send: SendKey, more: bool) {
         self.latest = Some(now);
         self.counts.send_failures += 1;
-        if let SendKey(Some(key)) = send {
+        if let SendKey(Whose::Transaction(key)) = send {
             self.client_send_failed(now, key, more);
         }
     }
@@ -389,6 +399,11 @@ impl Ua {
     fn send(&mut self, key: SendKey, to: Target, bytes: Bytes, call: Option<Key>) {
         let via_at = matches!(to, Target::NextHop { .. }).then(|| wire::via_at(&bytes));
         self.out.push_back(Output::Send { key, to, bytes, via_at, call: call.map(CallKey) });
+    }
+
+    /// A tag of ours.
+    pub fn fresh_tag(&mut self) -> String {
+        self.fresh_token()
     }
 
     fn fresh_token(&mut self) -> String {

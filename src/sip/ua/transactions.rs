@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::table::Key;
 use super::timers::Token;
-use super::types::{Event, Failure, Reply, RequestKey, SendKey};
+use super::types::{Event, Failure, Reply, RequestKey, SendKey, Through, Whose};
 use super::{Due, Ua, wire};
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::transaction::{
@@ -34,6 +34,8 @@ pub enum ClientUser {
     OutOfDialog,
     /// A subscription of ours.
     Subscribe(Key),
+    /// [`Event::Through`].
+    Through,
 }
 
 /// Next hop, alternate and size of [`Target::NextHop`].
@@ -72,6 +74,8 @@ pub enum ServerUser {
     Requested,
     /// The user agent itself.
     Own,
+    /// A request that passes through.
+    Through,
 }
 
 #[derive(Debug)]
@@ -99,6 +103,12 @@ enum ServerMachine {
 }
 
 impl ServerTransaction {
+    /// An INVITE that was refused and waits for its ACK, or has it.
+    pub fn is_refused(&self) -> bool {
+        use InviteServer::{Completed, Confirmed};
+        matches!(self.machine, ServerMachine::Invite(Completed { .. } | Confirmed))
+    }
+
     /// Nobody has given a final answer.
     pub fn is_open(&self) -> bool {
         self.request.is_some()
@@ -312,7 +322,7 @@ impl Ua {
     fn transmit(&mut self, key: Key) {
         if let Some(client) = self.client(key) {
             let (to, bytes, call) = (client.target(), client.request.clone(), client.call);
-            self.send(SendKey(Some(key)), to, bytes, call);
+            self.send(SendKey(Whose::Transaction(key)), to, bytes, call);
         }
     }
 
@@ -329,6 +339,10 @@ impl Ua {
             (ClientUser::Invite, Some(call)) => self.invite_response(now, call, status, response),
             (ClientUser::Refresh, Some(call)) => {
                 self.refresh_response(now, call, key, status, response)
+            }
+            (ClientUser::Through, _) => {
+                let (request, message) = (RequestKey(key), response.clone());
+                self.event(Event::Through(Through::Response { request, message }));
             }
             (ClientUser::OutOfDialog, _) if status >= 200 => {
                 let (request, message) = (RequestKey(key), Some(response.clone()));
@@ -353,6 +367,10 @@ impl Ua {
         match (user, call) {
             (ClientUser::Invite, Some(call)) => self.invite_failed(call, status, None, cause),
             (ClientUser::Refresh, Some(call)) => self.refresh_failed(now, call, cause),
+            (ClientUser::Through, _) => {
+                let request = RequestKey(key);
+                self.event(Event::Through(Through::Failed { request, cause }));
+            }
             (ClientUser::OutOfDialog, _) => {
                 self.event(Event::Response { request: RequestKey(key), status, message: None });
             }
@@ -372,6 +390,9 @@ impl Ua {
         self.clients.remove(&(client.branch, client.is_cancel));
         for token in client.timers {
             self.stop_timer(token);
+        }
+        if client.user == ClientUser::Through {
+            self.event(Event::Through(Through::Over { request: RequestKey(key) }));
         }
         if let Some(call) = client.call {
             if matches!(client.user, ClientUser::Invite | ClientUser::Refresh) {
@@ -471,7 +492,7 @@ impl Ua {
     }
 
     /// Answers with bytes made before.
-    fn reply_with(&mut self, now: Instant, key: Key, status: u16, bytes: Bytes) {
+    pub(super) fn reply_with(&mut self, now: Instant, key: Key, status: u16, bytes: Bytes) {
         let Some(server) = self.server_mut(key) else {
             return;
         };
@@ -582,6 +603,11 @@ impl Ua {
 }
 
 impl ClientTransaction {
+    /// An INVITE that was answered provisionally and not yet finally.
+    pub fn is_proceeding(&self) -> bool {
+        matches!(self.machine, ClientMachine::Invite(InviteClient::Proceeding))
+    }
+
     /// Where its request goes.
     pub fn target(&self) -> Target {
         let (uri, attempt, octets) = (self.next_hop.clone(), self.attempt, self.octets);

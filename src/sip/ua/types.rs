@@ -53,7 +53,7 @@ impl Default for Settings {
             sent_by: "localhost:5060".to_owned(),
             thread: 0,
             server: "pagecast".to_owned(),
-            allow: "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS, MESSAGE".to_owned(),
+            allow: "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS".to_owned(),
             max_transactions: 200_000,
             max_calls: 50_000,
             max_queued_provisionals: 16,
@@ -74,11 +74,32 @@ pub struct RequestKey(pub(super) Key);
 
 /// Names one message given to the transport, for [`super::Ua::sent`] and [`super::Ua::send_failed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SendKey(pub(super) Option<Key>);
+pub struct SendKey(pub(super) Whose);
+
+/// Who waits for the fate of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    Nobody,
+    Transaction(Key),
+    Outside(u64),
+}
 
 impl SendKey {
     /// The key of a message whose fate nobody waits for.
-    pub const NONE: Self = Self(None);
+    pub const NONE: Self = Self(Whose::Nobody);
+
+    /// The key of a message that is not the user agent's: it knows nothing of it.
+    pub fn outside(number: u64) -> Self {
+        Self(Whose::Outside(number))
+    }
+
+    /// The number given to [`SendKey::outside`].
+    pub fn number(self) -> Option<u64> {
+        match self.0 {
+            Whose::Outside(number) => Some(number),
+            Whose::Nobody | Whose::Transaction(_) => None,
+        }
+    }
 }
 
 /// The To-tag of a response to our INVITE: which phone of a forked INVITE speaks. Empty when the peer sent none.
@@ -248,6 +269,51 @@ pub enum Event {
     Notified { subscription: SubscriptionKey, request: RequestKey, message: Message, flow: Flow },
     /// A response nobody asked for.
     Stray { message: Message },
+    /// Something of [`super::Ua::receive_through`] and [`super::Ua::pass`].
+    Through(Through),
+}
+
+impl Event {
+    /// The call it is about.
+    pub fn call(&self) -> Option<CallKey> {
+        match self {
+            Self::Invited { call, .. }
+            | Self::Provisional { call, .. }
+            | Self::Answered { call, .. }
+            | Self::Rejected { call, .. }
+            | Self::Cancelled { call }
+            | Self::Acked { call }
+            | Self::AckMissing { call }
+            | Self::PrackMissing { call }
+            | Self::Bye { call, .. }
+            | Self::SessionExpired { call }
+            | Self::Offer { call, .. }
+            | Self::InDialog { call, .. } => Some(*call),
+            Self::Requested { .. }
+            | Self::Response { .. }
+            | Self::Subscribed { .. }
+            | Self::Notified { .. }
+            | Self::Stray { .. }
+            | Self::Through(_) => None,
+        }
+    }
+}
+
+/// What happened to what passes through: transactions are the user agent's, dialogs are not.
+#[derive(Debug, Clone)]
+pub enum Through {
+    /// A request. Its 100 has left if it is an INVITE. Answer by [`super::Ua::pass_back`] or [`super::Ua::respond`].
+    Request { request: RequestKey, message: Message, flow: Flow },
+    /// An ACK that acknowledges no refusal.
+    Ack { message: Message },
+    /// The CANCEL of this INVITE; its 200 has left.
+    Cancel { request: RequestKey, message: Message },
+    /// Any response to one of ours, 100 and repeated 2xx included.
+    Response { request: RequestKey, message: Message },
+    /// No answer to one of ours will come.
+    Failed { request: RequestKey, cause: Failure },
+    /// Nothing more comes of one of ours; it was answered, failed, or was abandoned.
+    Over { request: RequestKey },
 }
 
 /// What the user agent holds and has done, for metrics and leak tests.

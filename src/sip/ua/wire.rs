@@ -194,6 +194,13 @@ pub fn cancel(invite: &[u8], reason: Option<&str>) -> Bytes {
     writer.finish(None)
 }
 
+/// The CANCEL of `invite` with further lines, each ended by CRLF.
+pub fn cancel_with(invite: &[u8], lines: &[u8]) -> Bytes {
+    let mut writer = companion(invite, &Method::Cancel, None);
+    writer.lines(lines);
+    writer.finish(None)
+}
+
 /// Starts a response with what all of ours have. No tag on a 100.
 pub fn response(request: &Message, flow: &Flow, reply: &Reply, tag: &str, server: &str) -> Writer {
     let reason = reply.reason.as_deref().unwrap_or_else(|| reason_phrase(reply.status));

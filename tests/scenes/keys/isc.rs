@@ -1,11 +1,15 @@
 //! `core`, `isc.*` and `sip.*`: what the core is, and the timers towards it.
 
+use std::sync::Arc;
+
+use pagecast::sip::message::{Message, Method};
 use tokio::time::Instant;
 
 use super::{cases, leg, on_leg, outcome};
-use crate::net::{Net, millis, seconds};
+use crate::caller::Caller;
+use crate::net::{Net, SOON, millis, seconds};
 use crate::registering::registers;
-use crate::text::{header, headers, invite};
+use crate::text::{header, headers, invite, is_initial};
 
 cases! {
     "core" {
@@ -37,6 +41,14 @@ cases! {
     "isc.operator" { "''" => "\"Type 3ims.test\"", "'home1.example'" => "\"Type 3home1.example\"", } ioi;
     "isc.asserted_service" { "true" => "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg", "false" => "none", } service;
     "isc.reg_grace" { "'60s'" => "<sip:127.0.0.1:5060;lr;orig>", "'0s'" => "<sip:127.0.0.1:5060;transport=tcp;lr;orig>", } after_an_expiry;
+    "isc.relay" {
+        "'proxy'" => "the caller's Call-ID, 2 Via",
+        "'b2bua'" => "another Call-ID, 1 Via",
+    } relayed;
+    "isc.relay_lifetime" with "profile.isc.relay=b2bua" {
+        "'60s'" => "BYE to both after 60s",
+        "'24h'" => "BYE to both after 86400s",
+    } relayed_for;
     "sip.t1" { "'500ms'" => "500 1000 2000 4000 4000", "'200ms'" => "200 400 800 1600 3200", } repeated;
     "sip.t2" { "'4s'" => "500 1000 2000 4000 4000", "'1s'" => "500 1000 1000 1000 1000", } repeated;
     "sip.t4" { "'5s'" => "nothing", "'500ms'" => "another 403", } the_same_again;
@@ -97,6 +109,28 @@ async fn ioi(net: Net) -> String {
 async fn service(net: Net) -> String {
     let line = "P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg";
     on_leg(&net, invite().to(["bob"]).line(line), "P-Asserted-Service").await
+}
+
+async fn relayed(net: Net) -> String {
+    let alice = Caller::new(Arc::clone(net.scscf()), invite().group("sip:bob@ims.test").to([]));
+    let sent = net.scscf().hears_of("INVITE", SOON, is_initial).await.message;
+    let whose = if header(&sent, "Call-ID") == alice.call_id { "the caller's" } else { "another" };
+    format!("{whose} Call-ID, {} Via", headers(&sent, "Via").len())
+}
+
+async fn relayed_for(net: Net) -> String {
+    let mut alice = net.scscf().sends(invite().group("sip:bob@ims.test").to([])).await;
+    let bob = net.scscf().invites("bob").await;
+    bob.says(200, "", "");
+    alice.gets(200).await;
+    alice.acks();
+    bob.hears("ACK", SOON).await;
+    let since = Instant::now();
+    let bye = |message: &Message| message.cseq().method == Method::Bye && message.is_request();
+    let first = net.scscf().hears_of("BYE", seconds(100_000), bye).await;
+    let second = net.scscf().hears_of("BYE", SOON, bye).await;
+    assert_eq!(first.at, second.at);
+    format!("BYE to both after {}s", (first.at - since).as_secs())
 }
 
 /// The milliseconds between the 200s to an originator who does not acknowledge.

@@ -243,6 +243,7 @@ pub fn name(event: &Event) -> String {
         Event::Subscribed { status, .. } => format!("Subscribed {status}"),
         Event::Notified { .. } => "Notified".into(),
         Event::Stray { .. } => "Stray".into(),
+        Event::Through(_) => "Through".into(),
     }
 }
 
