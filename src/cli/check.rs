@@ -1,4 +1,4 @@
-//! `check`: every effective setting and where it came from; with `--probe`, whether the neighbours answer.
+//! `check`: every effective setting and where it came from, with `--explain` what it does; with `--probe`, whether the neighbours answer.
 
 use std::process::ExitCode;
 
@@ -13,6 +13,9 @@ use crate::isc::rules::own::Own;
 pub struct Arguments {
     #[command(flatten)]
     pub configuration: Configuration,
+    /// Say in one more clause what each key does
+    #[arg(long)]
+    pub explain: bool,
     /// Ask the neighbours too: OPTIONS to the S-CSCF, the groups of the XDMS, a write to the store; one line each
     #[arg(long)]
     pub probe: bool,
@@ -24,7 +27,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(wrong) => return super::wrong(wrong),
     };
-    let lines = loaded.explain();
+    let lines = loaded.explain(arguments.explain);
     let settings = NodeSettings::new(&loaded, cores());
     if let Err(wrong) = Own::new(&settings.isc) {
         return super::wrong(wrong);

@@ -122,6 +122,8 @@ impl Raw {
 pub struct Item {
     pub value: Raw,
     pub origin: Origin,
+    /// The environment variables it names.
+    pub variables: Vec<String>,
 }
 
 /// The values of one source by dotted key.
@@ -196,9 +198,10 @@ impl Layer {
                     layer.put(key, parsed.get_ref(), &|_| Origin::CommandLine, 0, environment)?;
                 }
                 Err(_) => {
-                    let value =
-                        Raw::Text(substitute(value, key, &Origin::CommandLine, environment)?);
-                    layer.items.insert(key.into(), Item { value, origin: Origin::CommandLine });
+                    let origin = Origin::CommandLine;
+                    let variables = variables(value).map(str::to_owned).collect();
+                    let value = Raw::Text(substitute(value, key, &origin, environment)?);
+                    layer.items.insert(key.into(), Item { value, origin, variables });
                 }
             }
         }
@@ -259,8 +262,10 @@ impl Layer {
             return self.flatten(key, table, at, environment);
         }
         let origin = at(offset);
+        let mut names = Vec::new();
+        named_in(value, &mut names);
         let value = raw(value, key, &origin, environment)?;
-        self.items.insert(key.into(), Item { value, origin });
+        self.items.insert(key.into(), Item { value, origin, variables: names });
         Ok(())
     }
 }
@@ -288,6 +293,21 @@ fn raw(
         ),
         DeValue::Table(_) => Raw::Table,
     })
+}
+
+/// The names in `${NAME}`.
+fn variables(text: &str) -> impl Iterator<Item = &str> {
+    text.split("${").skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
+}
+
+fn named_in(value: &DeValue<'_>, names: &mut Vec<String>) {
+    match value {
+        DeValue::String(text) => names.extend(variables(text).map(str::to_owned)),
+        DeValue::Array(elements) => {
+            elements.iter().for_each(|element| named_in(element.get_ref(), names));
+        }
+        _ => {}
+    }
 }
 
 /// Replaces each `${NAME}` by the environment variable NAME.
@@ -325,11 +345,17 @@ pub struct Setting {
     /// As TOML would write it; secrets are replaced.
     pub value: String,
     pub origin: Origin,
+    /// The environment variables the value was made of.
+    pub variables: Vec<String>,
 }
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}  # {}", self.key, self.value, self.origin)
+        write!(f, "{} = {}  # {}", self.key, self.value, self.origin)?;
+        for (n, name) in self.variables.iter().enumerate() {
+            write!(f, "{}${{{name}}}", if n == 0 { " with " } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
@@ -340,6 +366,7 @@ impl fmt::Display for Setting {
 pub struct Reader {
     items: BTreeMap<String, Item>,
     origins: BTreeMap<String, Origin>,
+    variables: BTreeMap<String, Vec<String>>,
     settings: Vec<Setting>,
     /// Put before keys in messages: `profile.` where the key came by `--set`.
     pub prefix: &'static str,
@@ -348,7 +375,13 @@ pub struct Reader {
 impl Reader {
     /// Reads from the merged layers.
     pub fn new(layer: Layer) -> Self {
-        Self { items: layer.items, origins: BTreeMap::new(), settings: Vec::new(), prefix: "" }
+        Self {
+            items: layer.items,
+            origins: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            settings: Vec::new(),
+            prefix: "",
+        }
     }
 
     /// The value of `key`, or `default`.
@@ -357,9 +390,8 @@ impl Reader {
     /// The value is not of the right form.
     pub fn take<T: Value>(&mut self, key: &str, default: T) -> Result<T, ConfigError> {
         let value = self.read(key)?;
-        let origin = self.origin(key);
         let value = value.unwrap_or(default);
-        self.settings.push(Setting { key: key.into(), value: value.show(), origin });
+        self.tell(key, value.show());
         Ok(value)
     }
 
@@ -369,9 +401,8 @@ impl Reader {
     /// The value is not of the right form.
     pub fn take_if_set<T: Value>(&mut self, key: &str) -> Result<Option<T>, ConfigError> {
         let value: Option<T> = self.read(key)?;
-        let origin = self.origin(key);
         let shown = value.as_ref().map_or_else(|| "(unset)".into(), Value::show);
-        self.settings.push(Setting { key: key.into(), value: shown, origin });
+        self.tell(key, shown);
         Ok(value)
     }
 
@@ -388,10 +419,14 @@ impl Reader {
     /// The value is no text.
     pub fn take_secret(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
         let value: Option<String> = self.read(key)?;
-        let origin = self.origin(key);
-        let shown = if value.is_some() { "(secret)" } else { "(unset)" };
-        self.settings.push(Setting { key: key.into(), value: shown.into(), origin });
+        self.tell(key, if value.is_some() { "(secret)" } else { "(unset)" }.into());
         Ok(value)
+    }
+
+    fn tell(&mut self, key: &str, value: String) {
+        let origin = self.origin(key);
+        let variables = self.variables.remove(key).unwrap_or_default();
+        self.settings.push(Setting { key: key.into(), value, origin, variables });
     }
 
     /// A value between two bounds, both allowed.
@@ -481,6 +516,7 @@ impl Reader {
     fn read<T: Value>(&mut self, key: &str) -> Result<Option<T>, ConfigError> {
         let Some(item) = self.items.remove(key) else { return Ok(None) };
         self.origins.insert(key.to_owned(), item.origin.clone());
+        self.variables.insert(key.to_owned(), item.variables);
         match T::read(&item.value, &item.origin) {
             Ok(value) => Ok(Some(value)),
             Err(wrong) => Err(self.wrong(key, wrong, T::right())),

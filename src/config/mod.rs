@@ -5,6 +5,7 @@
 //! `"500ms"`, `"30s"`, `"5m"`, `"72h"`; sizes integers or `"10MiB"`; `${NAME}` is an environment variable; paths are
 //! relative to the file that names them. A key that this version would not obey is refused, never ignored.
 
+mod about;
 pub mod layer;
 pub mod node;
 mod users;
@@ -307,11 +308,16 @@ impl Loaded {
         Ok(Self { file, config, profile, settings })
     }
 
-    /// What `check` prints: a line per setting with key, value and the file it came from.
-    pub fn explain(&self) -> String {
+    /// What `check` prints: a line per setting with key, value and the file it came from; `in_words` says in one more
+    /// clause what the key does.
+    pub fn explain(&self, in_words: bool) -> String {
         let mut text = String::new();
         for setting in &self.settings {
-            text.push_str(&format!("{setting}\n"));
+            text.push_str(&setting.to_string());
+            if let Some(about) = about::about(&setting.key).filter(|_| in_words) {
+                text.push_str(&format!("  # {about}"));
+            }
+            text.push('\n');
         }
         text
     }

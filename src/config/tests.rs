@@ -119,8 +119,10 @@ fn every_key_of_the_file_arrives() {
     assert_eq!(config.ops.flow_memory, 8 << 20);
     assert_eq!(config.ops.flow_keep, Choice::OneIn(20));
     assert_eq!(config.log, log::Settings { level: Level::Debug, format: Format::Json });
-    let explained = loaded.explain();
+    let explained = loaded.explain(false);
     assert!(!explained.contains("sesame"), "secrets are not shown: {explained}");
+    let token = explained.lines().find(|line| line.starts_with("ops.token = (secret)  # "));
+    assert!(token.is_some_and(|line| line.ends_with(" with ${OPS_TOKEN}")), "{explained}");
     assert!(!format!("{config:?}").contains("sesame"));
 }
 
@@ -313,7 +315,7 @@ fn set_wins_over_the_file() {
     assert_eq!(loaded.profile.im.leg_timeout, Duration::from_secs(3));
     assert!(!loaded.profile.im.large_isfocus);
     assert_eq!(loaded.profile.core, crate::isc::settings::CoreProfile::SipIp);
-    let explained = loaded.explain();
+    let explained = loaded.explain(false);
     let line = |key: &str| {
         explained
             .lines()
@@ -346,6 +348,33 @@ fn set_wins_over_the_file() {
         let error = load(&file, &[argument]).expect_err(argument).to_string();
         assert!(error.starts_with(expected), "{argument}: {error}");
     }
+}
+
+/// What stands behind each value, in words: for every key, and for no key that does not exist.
+#[test]
+fn every_key_is_explained() {
+    let folder = Folder::new("explained");
+    let loaded = load(&folder.write("pagecast.toml", ""), &["ops.pages=7"]).expect("all is right");
+    let told = |key: &str| {
+        about::about(key).is_some_and(|about| {
+            about.len() > 10 && about.ends_with('.') && !about.contains(['\n', '#'])
+        })
+    };
+    let keys = loaded.settings.iter().map(|setting| setting.key.as_str());
+    let untold: Vec<&str> = keys.filter(|key| !told(key)).collect();
+    assert!(untold.is_empty(), "nothing is said in config/about.rs of {untold:?}");
+    for (key, _) in about::ABOUT {
+        assert!(loaded.settings.iter().any(|setting| setting.key == *key), "{key} is no key");
+    }
+    let (plain, explained) = (loaded.explain(false), loaded.explain(true));
+    for (short, long) in plain.lines().zip(explained.lines()) {
+        assert!(long.starts_with(&format!("{short}  # ")), "{short}: {long}");
+        let mut parts = long.splitn(3, "  # ");
+        assert!(parts.next().is_some_and(|setting| setting.contains(" = ")), "{long}");
+    }
+    let pages =
+        "ops.pages = 7  # --set  # Pages that are shown; the oldest that ended leave first.";
+    assert!(explained.lines().any(|line| line == pages), "{explained}");
 }
 
 #[test]

@@ -50,18 +50,22 @@ choice!(OriginatorAnswer { First200 = "first_200", Immediate = "immediate" });
 choice!(FailMap { Safe = "safe", Plain = "plain" });
 choice!(SrPolicy { Switch = "switch", FirstDelivery = "first_delivery" });
 
-/// Declares one section: a field, its key, its default, and bounds where it has them.
+/// Declares one section: a field, its key, its default, and bounds where it has them. What stands before the field is
+/// what `check --explain` says of the key.
 macro_rules! section {
     ($(#[$about:meta])* $name:ident {
-        $($(#[$doc:meta])* $field:ident: $kind:ty = $key:literal, $default:expr $(, $least:expr => $most:expr)?;)+
+        $($(#[doc = $doc:literal])+ $field:ident: $kind:ty = $key:literal, $default:expr $(, $least:expr => $most:expr)?;)+
     }) => {
         $(#[$about])*
         #[derive(Debug, Clone, PartialEq)]
         pub struct $name {
-            $($(#[$doc])* pub $field: $kind,)+
+            $($(#[doc = $doc])+ pub $field: $kind,)+
         }
 
         impl $name {
+            /// What each key does.
+            const ABOUT: &[(&str, &str)] = &[$(($key, concat!($($doc),+))),+];
+
             fn read(r: &mut Reader) -> Result<Self, ConfigError> {
                 Ok(Self { $($field: section!(@take r, $key, $default $(, $least => $most)?),)+ })
             }
@@ -86,53 +90,53 @@ const DAY: Duration = secs(86_400);
 section! {
     /// `im.*`
     Im {
-        /// IM-044: release in the product token.
+        /// OMA release in the product token of User-Agent and Server (IM-044).
         release: String = "im.release", "1.0".to_owned();
-        /// IM-044: peers of another release are refused.
+        /// Refuse peers whose product token names another OMA release (IM-044).
         strict_release: bool = "im.strict_release", false;
-        /// IM-041.
+        /// Appended to the Accept-Contact of legs: nothing, or `require;explicit` (IM-041).
         accept_contact_params: String = "im.accept_contact_params", String::new();
-        /// IM-051.
+        /// When the originator hears 200: with the first recipient that joined, or at once (IM-051).
         originator_answer: OriginatorAnswer = "im.originator_answer", OriginatorAnswer::First200;
-        /// IM-039.
+        /// Whose identity legs assert: the originator's, or that of the PSI or group (IM-039).
         pai_source: Source = "im.pai_source", Source::Originator;
-        /// IM-038.
+        /// Who stands in From of legs: the originator, or the PSI or group (IM-038).
         from_source: Source = "im.from_source", Source::Originator;
-        /// IM-042: `isfocus` in the Contact of large-message legs.
+        /// `isfocus` in the Contact of large-message sessions (IM-042).
         large_isfocus: bool = "im.large.isfocus", true;
-        /// IM-030: octets of a complete message; with `msrp.max_message` the smaller counts.
+        /// Largest complete page in octets; with `msrp.max_message` the smaller counts (IM-030).
         large_max_size: Size = "im.large.max_size", Size::mib(10), Size(1) => Size::mib(65_536);
-        /// IM-049, ISC-036: the service identifier; empty: none.
+        /// Service identifier that counts as the large-message tag and is asserted on legs; empty: none (IM-049, ISC-036).
         icsi: String = "im.icsi", String::new();
-        /// IM-048: header fields copied to every leg besides the fixed ones.
+        /// Header fields copied to every leg besides the fixed ones (IM-048).
         pass_through: Vec<String> = "im.pass_through", vec!["Conversation-ID".to_owned(), "Contribution-ID".to_owned()];
-        /// IM-045: Session-Expires on large messages.
+        /// Ask for a session timer on large messages (IM-045).
         large_session_timer: bool = "im.large.session_timer", true;
-        /// IM-025.
+        /// What an INVITE without a messaging feature tag is: refused, or a large message (IM-025).
         default_mode: DefaultMode = "im.default_mode", DefaultMode::Reject;
-        /// IM-032: entries of one list; with `ul.max_entries` the smaller counts.
+        /// Most recipients of one list; with `ul.max_entries` the smaller counts (IM-032).
         max_recipients: u16 = "im.max_recipients", 50, 1 => 10_000;
-        /// XD-026: members of one group after flattening.
+        /// Most members of one group after flattening (XD-026).
         max_members: u16 = "im.max_members", 1000, 1 => 10_000;
-        /// IM-061: no final answer from a recipient.
+        /// A recipient without a final answer is given up after this time (IM-061).
         leg_timeout: Duration = "im.leg_timeout", secs(120), secs(1) => secs(3600);
-        /// IM-022.
+        /// How a refused anonymous page is answered: 403 with a Warning, or 433 (IM-022).
         anon_reject: AnonReject = "im.anon_reject", AnonReject::Oma;
-        /// IM-057.
+        /// What the originator hears when nobody took the page: never 408 or 5xx, or the recipient's own code (IM-057).
         fail_map: FailMap = "im.fail_map", FailMap::Safe;
-        /// IM-045.
+        /// Who refreshes the session, in the Session-Expires we send; `omit` leaves it open (IM-045).
         refresher: Refresher = "im.refresher", Refresher::Omit;
-        /// IM-045: Session-Expires we send; RFC 4028 allows no less than 90 s.
+        /// Session-Expires we ask for; RFC 4028 allows no less than 90 s (IM-045).
         session_expires: Duration = "im.session_expires", secs(1800), secs(90) => DAY;
-        /// The three-digit OMA number inside the warning text.
+        /// The three-digit OMA number inside Warning texts (UL-036).
         warning_numbers: bool = "im.warning_numbers", true;
-        /// IM-064: how long the originator's own BYE is awaited.
+        /// How long the originator's own BYE is awaited after the page is whole (IM-064).
         originator_bye_timeout: Duration = "im.originator_bye_timeout", secs(30), secs(0) => secs(3600);
-        /// IM-020: first 183 at the latest.
+        /// First 183 at the latest, while the recipients are still being found out (IM-020).
         progress_after: Duration = "im.progress_after", millis(500), secs(0) => millis(1500);
-        /// IM-036: pages one user may have running.
+        /// Pages one user may have running (IM-036).
         max_parallel_per_user: u32 = "im.max_parallel_per_user", 20, 1 => 1_000_000;
-        /// IM-036: pages one user may start.
+        /// Pages one user may start in a second (IM-036).
         max_rate_per_user: Rate = "im.max_rate_per_user", Rate::per_second(10);
     }
 }
@@ -140,31 +144,31 @@ section! {
 section! {
     /// `isc.*`
     Isc {
-        /// ISC-010.
+        /// Where requests in the name of a PSI go: to the I-CSCF, or to the S-CSCF with `orig` (ISC-010).
         psi_route: PsiRoute = "isc.psi_route", PsiRoute::Icscf;
-        /// ISC-012.
+        /// Which way legs leave: by the originator's S-CSCF, by the received Route, as the PSI, or to the I-CSCF (ISC-012).
         fanout_route: FanoutRoute = "isc.fanout_route", FanoutRoute::OrigScscf;
-        /// ISC-019.
+        /// Two P-Served-User values in one request: refused, or the topmost counts (ISC-019).
         many_served_users: ManyServedUsers = "isc.many_served_users", ManyServedUsers::Reject;
-        /// ISC-022.
+        /// When legs carry P-Served-User; `never` does not read it either (ISC-022).
         send_psu: SendPsu = "isc.send_psu", SendPsu::Always;
-        /// ISC-028.
+        /// Legs name the icid of the originator's INVITE (ISC-028).
         related_icid: bool = "isc.related_icid", false;
-        /// ISC-063.
+        /// `Require: precondition` is accepted (ISC-063).
         preconditions: bool = "isc.preconditions", false;
-        /// ISC-029: what stands before the operator in an IOI.
+        /// What stands before the operator in an IOI (ISC-029).
         ioi_prefix: String = "isc.ioi_prefix", "Type 3".to_owned();
-        /// ISC-029: our operator in IOI values; empty: as the core names it, else the domain of our URI.
+        /// Our operator in IOI values; empty: as the core names it, else the domain of our URI (ISC-029).
         operator: String = "isc.operator", String::new();
-        /// ISC-034: P-Asserted-Service is read and sent.
+        /// P-Asserted-Service is read and sent (ISC-034).
         asserted_service: bool = "isc.asserted_service", true;
-        /// ISC-045: a registration lasts this much longer than its expiry.
+        /// A registration lasts this much longer than its expiry (ISC-045).
         reg_grace: Duration = "isc.reg_grace", secs(60), secs(0) => secs(86_400);
-        /// ISC-076: `fe` of Response-Source in our refusals; empty: none.
+        /// `fe` of Response-Source in our refusals; empty: none (ISC-076).
         response_source: String = "isc.response_source", String::new();
-        /// ISC-053: how what is not for us passes.
+        /// How what is for a single user passes: as through a proxy, or as a new dialog (ISC-053).
         relay: Relay = "isc.relay", Relay::Proxy;
-        /// ISC-053: a relayed call without messages for so long is ended.
+        /// A relayed call without any message for so long is ended (ISC-053).
         relay_lifetime: Duration = "isc.relay_lifetime", DAY, secs(60) => secs(7 * 86_400);
     }
 }
@@ -172,8 +176,11 @@ section! {
 section! {
     /// `sip.*`: the timers of RFC 3261 §17 (ISC-065).
     SipTimers {
+        /// T1 of RFC 3261: estimated round trip, first interval of retransmissions (ISC-065).
         t1: Duration = "sip.t1", millis(500), millis(10) => secs(10);
+        /// T2 of RFC 3261: longest interval of retransmissions (ISC-065).
         t2: Duration = "sip.t2", secs(4), millis(10) => secs(60);
+        /// T4 of RFC 3261: how long a finished exchange over UDP is remembered (ISC-065).
         t4: Duration = "sip.t4", secs(5), millis(10) => secs(60);
     }
 }
@@ -181,35 +188,35 @@ section! {
 section! {
     /// `msrp.*`
     Msrp {
-        /// MS-077: from the last octet of a SEND to its response.
+        /// From the last octet of a SEND to its response (MS-077).
         tx_timeout: Duration = "msrp.tx_timeout", secs(30), millis(100) => secs(600);
-        /// MS-035.
+        /// Until a session is bound to a connection (MS-035).
         bind_timeout: Duration = "msrp.bind_timeout", secs(30), millis(100) => secs(600);
-        /// MS-064.
+        /// Longest silence of a sender in the middle of a page (MS-064).
         chunk_gap_timeout: Duration = "msrp.chunk_gap_timeout", secs(540), millis(100) => DAY;
-        /// MS-017.
+        /// Largest page that is taken, in octets; with `im.large.max_size` the smaller counts (MS-017).
         max_message: Size = "msrp.max_message", Size::mib(10), Size(1) => Size::mib(65_536);
-        /// MS-113.
+        /// Largest header section of an MSRP request, in octets (MS-113).
         max_header_section: Size = "msrp.max_header_section", Size::kib(16), Size::kib(1) => Size::mib(1);
-        /// MS-091.
+        /// A recipient that takes no octet for this time is given up (MS-091).
         leg_stall_timeout: Duration = "msrp.leg_stall_timeout", secs(120), millis(100) => DAY;
-        /// MS-110: from the first octet of the page to forced clean-up.
+        /// From the first octet of a page to forced clean-up (MS-110).
         page_deadline: Duration = "msrp.page_deadline", secs(600), millis(100) => DAY;
-        /// MS-108: between the last response and BYE.
+        /// Between the last MSRP response of a leg and its BYE (MS-108).
         drain_after_end: Duration = "msrp.drain_after_end", secs(5), secs(0) => secs(600);
-        /// MS-038.
+        /// How long a connection without a session stays open (MS-038).
         conn_linger: Duration = "msrp.conn_linger", secs(10), secs(0) => secs(3600);
-        /// MS-020.
+        /// Which pages name their sender in CPIM: to groups and to more than one, to groups, or none (MS-020).
         attribution: Attribution = "msrp.attribution", Attribution::Many;
-        /// MS-086: recipients get nothing before the page is whole.
+        /// Recipients get nothing before the page is whole (MS-086).
         store_and_forward: bool = "msrp.store_and_forward", false;
-        /// When the originator's success REPORT is due.
+        /// When the originator's success REPORT is due: when the page is here, or when one recipient has it (MS-089).
         sr_policy: SrPolicy = "msrp.sr_policy", SrPolicy::Switch;
-        /// MS-115: connections of the node.
+        /// Incoming MSRP connections of the node (MS-115).
         max_connections: u32 = "msrp.max_connections", 20_000, 1 => 1_000_000;
-        /// MS-115: connections of one peer address; 0: no limit.
+        /// Incoming MSRP connections of one peer address; 0: no limit (MS-115).
         max_connections_per_ip: u32 = "msrp.max_connections_per_ip", 0;
-        /// MS-115: connections nothing is bound to yet.
+        /// Incoming MSRP connections nothing is bound to yet (MS-115).
         max_unbound: u32 = "msrp.max_unbound", 1000, 1 => 1_000_000;
     }
 }
@@ -217,17 +224,17 @@ section! {
 section! {
     /// `xdm.*` and what else decides who is meant.
     Xdm {
-        /// XD-033: a group without rules lets its members send.
+        /// Who may send to a group without rules: nobody, or its members (XD-033).
         absent_ruleset: AbsentRuleset = "xdm.absent_ruleset", AbsentRuleset::Deny;
-        /// XD-035.
+        /// Of the rules of a group those that match most closely decide alone (XD-035).
         oma_precedence: bool = "xdm.oma_precedence", true;
-        /// XD-024: a list with references that cannot be followed counts as far as it is known.
+        /// A group whose references cannot all be followed counts as far as it is known (XD-024).
         partial_lists: bool = "xdm.partial_lists", false;
-        /// XD-024.
+        /// References followed for one group (XD-024).
         max_refs: u16 = "xdm.max_refs", 20, 0 => 1000;
-        /// Enablers that `supported-services` of a group may name; empty: any.
+        /// Enablers that `supported-services` of a group may name; empty: any (XD-029).
         im_enabler_ids: Vec<String> = "xdm.im_enabler_ids", Vec::new();
-        /// Whether a group of chat rooms takes pages.
+        /// A group of chat rooms takes pages (IM-033).
         pager_to_chat_group: bool = "im.pager_to_chat_group", false;
     }
 }
@@ -235,31 +242,31 @@ section! {
 section! {
     /// `ul.*`
     Ul {
-        /// UL-020: after removal of duplicates.
+        /// Most distinct entries of one list, and INVITEs of one page unanswered at a time (UL-020, UL-034).
         max_entries: u16 = "ul.max_entries", 50, 1 => 10_000;
-        /// UL-017, UL-020.
+        /// Largest list in octets (UL-017, UL-020).
         max_bytes: Size = "ul.max_bytes", Size::kib(64), Size(256) => Size::mib(16);
-        /// UL-002, UL-007.
+        /// A list needs its option tag in Require, its disposition and its namespaces (UL-002, UL-007).
         require_strict: bool = "ul.require_strict", false;
-        /// UL-023.
+        /// Whether a blind-copy recipient sees itself in the list it gets (UL-023).
         bcc_mode: BccMode = "ul.bcc_mode", BccMode::Remove;
-        /// UL-011: `tel:+N` and `sip:+N@home;user=phone` are one recipient.
+        /// `tel:+N` and `sip:+N@home;user=phone` are one recipient (UL-011).
         normalise_tel: bool = "ul.normalise_tel", true;
-        /// UL-035: lists from outside the trusted core only over TLS.
+        /// Lists from outside the trusted core only over TLS (UL-035).
         require_tls: bool = "ul.require_tls", true;
-        /// UL-014: `im:` URIs are taken as SIP URIs.
+        /// `im:` URIs are taken as SIP URIs (UL-014).
         map_im: bool = "ul.map_im", false;
-        /// UL-014: context of local numbers; empty: none.
+        /// Context of local numbers in lists; empty: none (UL-014).
         phone_context: String = "ul.phone_context", String::new();
-        /// UL-032.
+        /// Whose consent a list needs: by domains and subscription, nobody's (tests), or each recipient's (UL-032).
         consent: Consent = "ul.consent", Consent::Static;
-        /// UL-032: with static consent only these domains; empty: all.
+        /// With static consent only recipients of these domains; empty: all (UL-032).
         allowed_domains: Vec<String> = "ul.allowed_domains", Vec::new();
-        /// UL-033: new legs per second of one page, 0 for all at once.
+        /// New legs of one page in a second; 0: all at once (UL-033).
         send_rate: u32 = "ul.send_rate", 0;
-        /// UL-033: outgoing requests of one originator.
+        /// Outgoing requests of one originator in a minute (UL-033).
         budget_per_minute: u32 = "ul.budget_per_minute", 6000, 1 => 100_000_000;
-        /// UL-033: distinct foreign hosts in one list.
+        /// Distinct hosts beyond our domains in one list (UL-033).
         foreign_hosts: u32 = "ul.foreign_hosts", 20, 0 => 10_000;
     }
 }
@@ -319,6 +326,29 @@ fn is_function(text: &str) -> bool {
     })
 }
 
+/// Keys that stand in no section, or whose default depends on something else.
+const ABOUT: &[(&str, &str)] = &[
+    ("core", "Which core the server stands behind: its header rules and its routes (IM-018)."),
+    (
+        "msrp.connect_allow",
+        "Networks we may open MSRP connections to; unset: all but loopback (unless we listen there), link-local, \
+         multicast and unspecified (MS-022).",
+    ),
+    (
+        "ul.allow_loopback_targets",
+        "Lists may name loopback addresses; unset: where we listen on loopback ourselves (UL-033).",
+    ),
+];
+
+/// What a key does, in one clause.
+pub fn about(key: &str) -> Option<&'static str> {
+    [Im::ABOUT, Isc::ABOUT, SipTimers::ABOUT, Msrp::ABOUT, Xdm::ABOUT, Ul::ABOUT, ABOUT]
+        .into_iter()
+        .flatten()
+        .find(|(known, _)| *known == key)
+        .map(|(_, about)| about.trim())
+}
+
 /// Longest chain of `extends`.
 const MOST_STEPS: usize = 16;
 
@@ -359,6 +389,13 @@ impl Profile {
             xdm: Xdm::read(r)?,
             allow_loopback_targets: r.take("ul.allow_loopback_targets", local)?,
         };
+        if profile.connect_allow.as_ref().is_some_and(Vec::is_empty) {
+            return Err(r.wrong(
+                "msrp.connect_allow",
+                "names no network",
+                "name one, or leave the key out",
+            ));
+        }
         if profile.sip.t2 < profile.sip.t1 {
             return Err(r.wrong("sip.t2", "is smaller than sip.t1", "write at least sip.t1"));
         }

@@ -32,10 +32,11 @@ fn every_shipped_profile_loads_and_differs_in_what_it_means_to() {
         ["msrp.connect_allow", "ul.allow_loopback_targets"],
         "3gpp.toml names every key but those whose default depends on the addresses"
     );
-    let expected: [(&str, &[&str]); 3] = [
+    let expected: [(&str, &[&str]); 4] = [
         ("3gpp2.toml", &["core", "isc.send_psu", "isc.ioi_prefix", "isc.asserted_service"]),
         ("sipip.toml", &["core", "im.default_mode"]),
         ("kamailio.toml", &["isc.many_served_users"]),
+        ("rcs-cpm.toml", &["im.icsi", "im.pass_through"]),
     ];
     for (name, keys) in expected {
         let (_, settings) = shipped(name);

@@ -3,8 +3,8 @@
 //! `net` is the node and its core, `caller` the originator, `callee` a recipient, `line` their MSRP connections, `text`
 //! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
-//! `registering` (somebody comes back), `changing` (refreshes, relays,
-//! limits, operators), `faults` (of our own) and `leaks`; in `chaos`
+//! `registering` (somebody comes back), `changing` (refreshes, relays, limits, operators), `faults` (of our own),
+//! `rcs` (a core of another kind) and `leaks`; in `chaos`
 //! everybody does what a die says. `keys` walks the profile: each key, two values, two outcomes. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
@@ -21,6 +21,7 @@ mod leaving;
 mod line;
 mod moving;
 mod net;
+mod rcs;
 mod registering;
 mod sending;
 mod text;

@@ -49,6 +49,10 @@ cases! {
         "'60s'" => "BYE to both after 60s",
         "'24h'" => "BYE to both after 86400s",
     } relayed_for;
+    "isc.response_source" with "service.barred=['sip:alice@ims.test']" {
+        "''" => "none",
+        "'urn:3gpp:fe:as.im'" => "fe=<urn:3gpp:fe:as.im>",
+    } refused_by;
     "sip.t1" { "'500ms'" => "500 1000 2000 4000 4000", "'200ms'" => "200 400 800 1600 3200", } repeated;
     "sip.t2" { "'4s'" => "500 1000 2000 4000 4000", "'1s'" => "500 1000 1000 1000 1000", } repeated;
     "sip.t4" { "'5s'" => "nothing", "'500ms'" => "another 403", } the_same_again;
@@ -131,6 +135,13 @@ async fn relayed_for(net: Net) -> String {
     let second = net.scscf().hears_of("BYE", SOON, bye).await;
     assert_eq!(first.at, second.at);
     format!("BYE to both after {}s", (first.at - since).as_secs())
+}
+
+async fn refused_by(net: Net) -> String {
+    let mut alice = net.scscf().sends(invite().to(["bob"])).await;
+    let refusal = alice.gets(403).await;
+    let source = headers(&refusal.message, "Response-Source").pop();
+    source.unwrap_or_else(|| "none".to_owned())
 }
 
 /// The milliseconds between the 200s to an originator who does not acknowledge.

@@ -1,9 +1,11 @@
 //! `ul.*` and `xdm.*`: who is meant, and who may be meant.
 
+use pagecast::sip::digest::{Challenge, Client};
+
 use super::{TEAM, cases, outcome};
 use crate::inviting::TEAM as DOCUMENT;
 use crate::net::{Net, seconds};
-use crate::text::{self, invite};
+use crate::text::{self, headers, invite};
 
 cases! {
     "ul.max_entries" {
@@ -17,6 +19,11 @@ cases! {
         "true" => "invites tel:+15551230002",
         "false" => "invites tel:+15551230002 sip:+15551230002@ims.test;user=phone",
     } one_number_twice;
+    "ul.require_tls" with "profile.core=sipip", "sip.trusted_peers=['192.0.2.1']", "auth.realm=ims.test",
+        "auth.users=config/users.example.toml" {
+        "true" => "refused 403",
+        "false" => "invites sip:bob@ims.test",
+    } with_a_password;
     "ul.map_im" { "false" => "refused 403 No destinations", "true" => "invites sip:bob@ims.test", } im_uri;
     "ul.phone_context" {
         "''" => "refused 403 No destinations",
@@ -90,6 +97,17 @@ async fn blind_copy(net: Net) -> String {
 async fn one_number_twice(net: Net) -> String {
     let number = ["tel:+15551230002", "sip:+15551230002@ims.test;user=phone"];
     outcome(&net, invite().listing(number)).await
+}
+
+/// Nobody vouches for Alice, who proves who she is, and whose list came without TLS.
+async fn with_a_password(net: Net) -> String {
+    let mut alice = net.scscf().sends(invite().to(["bob"])).await;
+    let asked = alice.gets(401).await;
+    let challenge = headers(&asked.message, "WWW-Authenticate");
+    let challenge = Challenge::read(challenge[0].as_bytes()).expect("a challenge");
+    let mut client = Client::new("alice@ims.test", b"alice-pw", challenge);
+    let proof = client.credentials("INVITE", "sip:pages@ims.test", "0a4f113b");
+    outcome(&net, invite().to(["bob"]).line(&format!("Authorization: {proof}"))).await
 }
 
 async fn im_uri(net: Net) -> String {
