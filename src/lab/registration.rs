@@ -21,7 +21,10 @@ use crate::sip::uri::Uri;
 /// A registration that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Challenges and corrections of one attempt; a core that wants more wants too much.
-const MOST_ROUNDS: u32 = 4;
+const MOST_ROUNDS: u32 = 5;
+/// Before credentials that were refused are made once more: a Kamailio S-CSCF sends its challenge before it has noted
+/// it, and challenges a phone again that answers within the millisecond.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// What a phone's REGISTERs have in common (RFC 3261 §10.2.4).
 #[derive(Debug)]
@@ -75,7 +78,8 @@ impl Registration {
         inbox: &mut mpsc::Receiver<Arrived>,
         leaves: bool,
     ) -> Result<Granted, Failed> {
-        let mut fresh = false;
+        // Answers to a challenge of this attempt that were refused.
+        let (mut fresh, mut refusals) = (false, 0);
         for _ in 0..MOST_ROUNDS {
             let expires = if leaves { 0 } else { self.wanted };
             let request = self.request(who, wire, expires);
@@ -88,8 +92,12 @@ impl Registration {
                 Some(401 | 407) => {
                     let stale = self.keyring.challenged(&answer).map_err(Failed::Refused)?;
                     if fresh && !stale {
-                        let why = "the core does not take the credentials".to_owned();
-                        return Err(Failed::Refused(why));
+                        refusals += 1;
+                        if refusals > 1 {
+                            let why = "the core does not take the credentials".to_owned();
+                            return Err(Failed::Refused(why));
+                        }
+                        tokio::time::sleep(BREATH).await;
                     }
                     fresh = true;
                 }

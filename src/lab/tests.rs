@@ -375,6 +375,25 @@ async fn a_phone_behind_a_core_registers_and_stays_registered() {
     stopping.await.expect("it ran").expect("deregistered");
 }
 
+/// A challenge in answer to credentials is answered once more, and no more.
+#[tokio::test]
+async fn a_phone_does_not_guess() {
+    let mut core = Registrar::new().await;
+    let settings = PhoneSettings {
+        auth: Some(Auth::password("alice@ims.test:guess").expect("a user")),
+        ..PhoneSettings::new(&format!("sip:{}", core.wire.address()), "sip:alice@ims.test")
+    };
+    let starting = tokio::spawn(Phone::start(settings));
+    for cseq in 1..=3 {
+        let asked = core.register(cseq).await;
+        let value = format!("Digest realm=\"ims.test\", nonce=\"n{cseq}\", qop=\"auth\"");
+        core.answer(&asked, 401, &[("WWW-Authenticate", &value)]).await;
+    }
+    let ended = timeout(LIMIT, starting).await.expect("in time").expect("it ran");
+    let why = ended.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(why.contains("does not take the credentials"), "{why}");
+}
+
 /// RFC 3310 with the published test set: the response is made with RES.
 #[tokio::test]
 async fn a_phone_with_a_sim_answers_aka() {
