@@ -170,6 +170,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             aliases: sip.aliases.clone(),
             trusted_peers: sip.trusted_peers.clone(),
             advertise: sip.advertise.to_string(),
+            secure: sip.listen.iter().any(|listen| listen.protocol == Protocol::Tls),
             told: doors(config, &listening(config)).told().map(str::to_owned).collect(),
         },
         core: Core {

@@ -89,6 +89,8 @@ pub struct Origin {
     pub asserted_service: Option<String>,
     /// The request had a Session-ID (RFC 7989).
     pub session_id: bool,
+    /// The dialog is a sips one: our Contact is, too.
+    pub secure: bool,
     pub reliable: bool,
     pub chosen: Chosen,
     pub target: Target,
@@ -127,6 +129,18 @@ pub fn facts(desk: &Desk<'_>, now: Instant, message: &Message, flow: &Flow) -> F
         })
         .collect();
     facts
+}
+
+/// Whether a dialog this request opens has to be a secure one: by its Request-URI, else by the Record-Route entry of the
+/// hop before us, else by the Contact (RFC 3261 §12.1.1).
+fn is_secure(message: &Message) -> bool {
+    let sips = |uri: &str| uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"));
+    let route = texts(message, Name::RecordRoute).next().and_then(Address::parse);
+    sips(message.uri())
+        || match route {
+            Some(route) => sips(route.uri),
+            None => message.contact().is_some_and(|contact| sips(contact.uri)),
+        }
 }
 
 /// The checks of an initial INVITE in their order; the first failure decides.
@@ -226,6 +240,7 @@ pub fn check(
             .map(str::to_owned),
         asserted_service,
         session_id: message.header(Name::Other("Session-ID")).is_some(),
+        secure: is_secure(message),
         reliable: message.has_token(Name::Supported, "100rel")
             || message.has_token(Name::Require, "100rel"),
         chosen,

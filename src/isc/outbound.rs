@@ -13,6 +13,7 @@ use super::rules::charging::{self, ChargingVector};
 use super::rules::own::domain;
 use super::rules::refusal::{self, ALLOW, ALLOW_LEGS};
 use super::rules::route::{self, Fanout, Kind, Way};
+use super::rules::syntax::Address;
 use super::rules::{identity, served_user, service};
 use super::settings::{AnonReject, CoreProfile, PsiRoute, Refresher, Settings, Source};
 use crate::content::msrp_uri::MsrpUri;
@@ -68,6 +69,15 @@ impl House {
         service::contact(&self.session_uri(page), self.settings.im.large.isfocus, self.icsi())
     }
 
+    /// A Contact for a dialog that is secure or not (RFC 3261 §8.1.1.8, §12.1.1).
+    fn secured(&self, contact: &str, secure: bool) -> String {
+        if secure && self.settings.sip.secure {
+            contact.replacen("<sip:", "<sips:", 1)
+        } else {
+            contact.to_owned()
+        }
+    }
+
     /// Our inter-operator identifier: the configured operator, else the one the core speaks for, else our domain.
     fn ioi(&self, charging: Option<&ChargingVector>) -> String {
         let isc = &self.settings.isc;
@@ -83,6 +93,13 @@ impl House {
     fn is_ims(&self) -> bool {
         self.settings.profile.is_ims()
     }
+}
+
+/// RFC 3261 §8.1.1.8: the Request-URI or the topmost Route is a sips URI.
+fn asks_for_tls(way: &Way, uri: &str) -> bool {
+    let sips = |uri: &str| uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"));
+    let top = way.route.first().and_then(|entry| Address::parse(entry));
+    sips(uri) || top.is_some_and(|top| sips(top.uri))
 }
 
 /// What one try of a leg does differently from the first (IM-062).
@@ -331,6 +348,8 @@ pub fn invite(
     }
     lines.put_slice(&block.lines);
     let offer = offer(settings, origin, stamp);
+    let secure = asks_for_tls(&way, &stamp.recipient.party.uri);
+    let contact = house.secured(&block.contact, secure);
     Invite {
         call_id: stamp.call_id.to_owned(),
         request_uri: stamp.recipient.party.uri.to_string(),
@@ -338,7 +357,7 @@ pub fn invite(
         from: block.from.clone(),
         max_forwards: origin.max_forwards.saturating_sub(1),
         route: way.route,
-        contact: block.contact.clone(),
+        contact,
         headers: lines.freeze(),
         in_dialog: in_dialog(house, charging.map(|(_, later)| later)),
         body: Some(body(settings, block, &offer, stamp)),
@@ -515,7 +534,7 @@ fn positive(house: &House, page: PageId, origin: &Origin, facts: &Facts, status:
     let later = facts.charging.as_ref().map(|vector| vector.in_dialog(&ioi));
     Reply {
         headers: Bytes::from(lines),
-        contact: Some(house.contact(page)),
+        contact: Some(house.secured(&house.contact(page), origin.secure)),
         in_dialog: Some(in_dialog(house, later)),
         ..Reply::new(status)
     }

@@ -137,6 +137,8 @@ pub struct Sip {
     pub trusted_peers: Vec<IpNet>,
     /// `host:port` for Contact; empty: that of `uri`.
     pub advertise: String,
+    /// We listen for TLS, so that a sips Contact leads to us.
+    pub secure: bool,
     /// `host:port` as others are told it, for each protocol and address family: all of them are us.
     pub told: Vec<String>,
 }
@@ -151,6 +153,7 @@ impl Default for Sip {
                     .expect("8 is a prefix length of IPv4"),
             )],
             advertise: String::new(),
+            secure: false,
             told: Vec::new(),
         }
     }

@@ -115,6 +115,7 @@ impl Controls {
         fresh.isc.sip.advertise.clone_from(&self.settings.isc.sip.advertise);
         fresh.isc.sip.uri.clone_from(&self.settings.isc.sip.uri);
         fresh.isc.sip.told.clone_from(&self.settings.isc.sip.told);
+        fresh.isc.sip.secure = self.settings.isc.sip.secure;
         Own::new(&fresh.isc).map_err(|error| error.to_string())?;
         // From here on nothing can go wrong any more.
         match (&self.settings.transport.security, &fresh.transport.security) {

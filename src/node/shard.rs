@@ -25,10 +25,10 @@ use crate::engine::party::{Audience, Target};
 use crate::engine::policy::Policy;
 use crate::isc::{self, Happening, Isc, Move};
 use crate::msrp::{MediaEvent, Side, Switch};
-use crate::sip::Flow;
 use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
+use crate::sip::{Flow, Protocol};
 use crate::store::{Row, Store, Table, Told};
 use crate::xdms::{Query, Resolver};
 
@@ -245,7 +245,7 @@ impl Shard {
                 Err(malformed) => self.malformed(now, malformed, flow),
             },
             Inbound::Malformed { malformed, flow } => self.malformed(now, malformed, flow),
-            Inbound::Outcome { key, sent: Ok(protocol) } => self.isc.sent(now, key, protocol),
+            Inbound::Outcome { key, sent: Ok(protocol) } => self.went(now, key, protocol),
             Inbound::Outcome { key, sent: Err(not) } => self.failed(now, key, not.more),
         }
         self.turn(now);
@@ -308,6 +308,9 @@ impl Shard {
 
     /// Carries on until the SIP stack has nothing more to say.
     fn turn(&mut self, now: Instant) {
+        while let Some(busy) = self.isc.ua().unavailable() {
+            self.transport.pause(&busy.to, busy.seconds);
+        }
         loop {
             while let Some(output) = self.isc.poll() {
                 match output {
@@ -316,7 +319,7 @@ impl Shard {
                         let sent = self.transport.send(key, &to, bytes.clone(), via_at);
                         let protocol = match sent {
                             Sent::Now(protocol) => {
-                                self.isc.sent(now, key, protocol);
+                                self.went(now, key, protocol);
                                 Some(protocol)
                             }
                             Sent::Later => None,
@@ -388,6 +391,15 @@ impl Shard {
             value: kept.value,
         });
         self.store.put(Table::Reg, change.key, row, told);
+    }
+
+    /// A message has left; where it could go instead is told while it is known.
+    fn went(&mut self, now: Instant, key: SendKey, protocol: Protocol) {
+        self.isc.sent(now, key, protocol);
+        let to = self.isc.ua().opening(key);
+        if let Some(attempt) = to.and_then(|to| self.transport.alternate(&to)) {
+            self.isc.ua().alternate(key, attempt);
+        }
     }
 
     fn failed(&mut self, now: Instant, key: SendKey, more: bool) {

@@ -666,3 +666,41 @@ fn wishes_and_services_are_read_in_all_their_lines() {
     }
     assert_eq!(header(&sent, "X-Foo"), Some("1"));
 }
+
+/// RFC 3261 §8.1.1.8, §12.1.1: a sips Request-URI, topmost Route, topmost Record-Route or, without one, Contact makes our
+/// Contact a sips URI, as long as we can be reached over TLS.
+#[test]
+fn a_secure_dialog_has_a_secure_contact() {
+    let answered = |secure: bool, invite: &str| {
+        let mut settings = home();
+        settings.sip.secure = secure;
+        let mut world = World::new(settings);
+        world.receive(invite);
+        let page = world.arrival().page;
+        world.isc.answer(world.now, page, crate::world::OWN_PATH);
+        world.drive();
+        let contact = header(world.answer(), "Contact").expect("a Contact").to_owned();
+        world.invite(1);
+        let leg = header(world.last_request("INVITE"), "Contact").expect("a Contact").to_owned();
+        [contact, leg].map(|contact| contact.starts_with("<sips:lm-07"))
+    };
+    let by_record_route = INVITE.replace("Record-Route: <sip:", "Record-Route: <sips:");
+    let by_contact = INVITE
+        .lines()
+        .filter(|line| !line.starts_with("Record-Route"))
+        .map(|line| line.replace("Contact: <sip:", "Contact: <sips:") + "\n")
+        .collect::<String>();
+    let by_recipient = INVITE.replace("\"sip:bob@", "\"sips:bob@");
+    let by_scscf = INVITE.replace("<sip:odi-8f2c51@scscf1", "<sips:odi-8f2c51@scscf1");
+    // (the INVITE, whether the answer's Contact and the first leg's are secure)
+    for (invite, want) in [
+        (INVITE, [false, false]),
+        (&by_record_route, [true, false]),
+        (&by_contact, [true, false]),
+        (&by_recipient, [false, true]),
+        (&by_scscf, [false, true]),
+    ] {
+        assert_eq!(answered(true, invite), want, "{invite}");
+        assert_eq!(answered(false, invite), [false, false], "without TLS there is no way back");
+    }
+}

@@ -3,6 +3,7 @@
 //! The S-CSCF is everybody's way in and out; whatever the node sends waits at it until somebody in the scene takes it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,6 +47,8 @@ pub const SOON: Duration = Duration::from_millis(200);
 /// What the node sent, and when.
 pub struct Heard {
     pub message: Message,
+    /// Where the node sent it.
+    pub to: SocketAddr,
     pub at: Instant,
 }
 
@@ -84,12 +87,17 @@ impl Net {
 
     /// A node with these settings besides the shipped ones. Nothing touches the disk.
     pub async fn with(set: &[&str]) -> Self {
-        Self::start(set, None, None).await
+        Self::start(set, None, Zone::default(), None).await
+    }
+
+    /// A node that finds names in this zone.
+    pub async fn with_zone(set: &[&str], zone: Zone) -> Self {
+        Self::start(set, None, zone, None).await
     }
 
     /// A node that does this before the engine hears of an input: where a scene breaks things.
     pub async fn watched(by: impl FnMut(&Input) + Send + 'static) -> Self {
-        Self::start(&[], None, Some(Box::new(by))).await
+        Self::start(&[], None, Zone::default(), Some(Box::new(by))).await
     }
 
     /// A node that may spool to disk, and the folder, which goes with the scene.
@@ -98,12 +106,13 @@ impl Net {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pagecast-scenes-{}-{n}", std::process::id());
         let folder = Folder(std::env::temp_dir().join(name));
-        (Self::start(&[], Some(folder.0.clone()), None).await, folder)
+        (Self::start(&[], Some(folder.0.clone()), Zone::default(), None).await, folder)
     }
 
     async fn start(
         set: &[&str],
         spool: Option<PathBuf>,
+        zone: Zone,
         watched: Option<Box<dyn FnMut(&Input) + Send>>,
     ) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
@@ -117,7 +126,7 @@ impl Net {
         let shelf = Arc::new(Shelf::default());
         let documents = Arc::clone(&shelf) as Arc<dyn Source>;
         let Doorless { mut shards, control, wire } =
-            Doorless::new(settings, documents, &Dns::Zone(Zone::default())).expect("a node");
+            Doorless::new(settings, documents, &Dns::Zone(zone)).expect("a node");
         let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
         let core = Arc::new(Scscf {
             unheard: Mutex::default(),
@@ -138,7 +147,7 @@ impl Net {
                     }
                     sent = wire.sent() => {
                         let Some(sent) = sent else { return };
-                        at_core.hears(sent.bytes);
+                        at_core.hears(sent.bytes, sent.to);
                     }
                 }
             }
@@ -282,9 +291,9 @@ impl Scscf {
         self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hears(&self, bytes: Bytes) {
+    fn hears(&self, bytes: Bytes, to: SocketAddr) {
         let message = Message::parse(bytes, &Limits::default()).expect("the node writes SIP");
-        self.lock().push(Heard { message, at: Instant::now() });
+        self.lock().push(Heard { message, to, at: Instant::now() });
         self.arrived.notify_waiters();
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use super::doors::Doors;
 use super::gate::Gate;
 use super::owner::owner_of;
+use super::pauses::Pauses;
 use super::{Inbound, Key, Settings, Stats};
 use crate::sip::resolve::{Hop, NoRoute};
 use crate::sip::{Flow, Protocol};
@@ -117,6 +118,8 @@ pub(super) struct Hub<K> {
     pub inboxes: Vec<mpsc::Sender<Arrival<K>>>,
     pub counters: Counters,
     pub gate: Gate,
+    /// Next hops that asked for a pause.
+    pub pauses: Pauses,
     /// Set once, before the first thread serves.
     pub doors: OnceLock<Doors>,
     table: Mutex<Table<K>>,
@@ -132,6 +135,7 @@ impl<K: Key> Hub<K> {
         };
         Self {
             gate: Gate::new(settings.max_handshakes, settings.max_handshakes_per_peer),
+            pauses: Pauses::default(),
             doors: OnceLock::new(),
             settings,
             inboxes,

@@ -15,6 +15,7 @@ mod fake;
 mod gate;
 mod hub;
 mod owner;
+mod pauses;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub write_timeout: Duration,
     /// A connection on which nothing came for so long is closed.
     pub idle_timeout: Duration,
+    /// The longest a next hop is left alone because its 503 asked for it: what comes from far behind it may be in its name.
+    pub longest_pause: Duration,
     /// How long answers may still be written after the peer ended its side.
     pub linger: Duration,
 }
@@ -117,6 +120,7 @@ impl Default for Settings {
             message_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(900),
+            longest_pause: Duration::from_secs(60),
             linger: Duration::from_secs(2),
         }
     }
@@ -615,7 +619,7 @@ impl<K: Key> Transport<K> {
         via_at: Option<usize>,
     ) -> Sent {
         let large = bytes.len().max(octets) > self.hub.settings.max_udp_request;
-        let hops = match self.route(uri) {
+        let hops = match self.route(uri, attempt) {
             Some(Ok(hops)) => hops,
             Some(Err(why)) => {
                 tracing::info!(uri, %why, "no way to send to");
@@ -631,6 +635,10 @@ impl<K: Key> Transport<K> {
         };
         let Some(hop) = hop else { return Sent::Failed { more: false } };
         let more = usize::from(attempt) + 1 < count;
+        if self.hub.pauses.holds(hop.address, Instant::now()) && opens(&bytes) {
+            tracing::debug!(uri, to = %hop.address, "the next hop has asked for a pause");
+            return Sent::Failed { more };
+        }
         if hop.protocol != Protocol::Tls && is_secure(&bytes) {
             tracing::info!(uri, "no TLS on the way to a sips URI, and nothing else will do");
             return Sent::Failed { more };
@@ -659,12 +667,51 @@ impl<K: Key> Transport<K> {
         }
     }
 
-    /// The hops of a URI if they are known; `None` if name servers must be asked.
-    fn route(&mut self, uri: &str) -> Option<Result<&[Hop], NoRoute>> {
-        let good = self
-            .routes
-            .get(uri)
-            .is_some_and(|route| route.until.is_none_or(|until| Instant::now() < until));
+    /// Which attempt leads to another address than this one and those before it.
+    ///
+    /// ISC-071 (RFC 3263 §4.3): of what is known; nobody is asked.
+    pub fn alternate(&self, to: &Target) -> Option<u16> {
+        let Target::NextHop { uri, attempt, octets } = to else { return None };
+        let hops = &self.routes.get(uri.as_str())?.hops;
+        let large;
+        let hops = if *octets > self.hub.settings.max_udp_request {
+            large = resolve::for_large(hops);
+            &large
+        } else {
+            hops
+        };
+        let now = usize::from(*attempt);
+        let tried = hops.get(..=now)?;
+        let later = hops.iter().enumerate().skip(now + 1);
+        let mut others =
+            later.filter(|(_, hop)| tried.iter().all(|other| other.address != hop.address));
+        others.next().and_then(|(at, _)| u16::try_from(at).ok())
+    }
+
+    /// The next hop of this way has answered 503 and named a time: until then it gets nothing new.
+    ///
+    /// ISC-069 (RFC 3261 §21.5.4).
+    pub fn pause(&self, to: &Target, seconds: u32) {
+        let Target::NextHop { uri, attempt, octets } = to else { return };
+        let Some(route) = self.routes.get(uri.as_str()) else { return };
+        let at = usize::from(*attempt);
+        let hop = if *octets > self.hub.settings.max_udp_request {
+            resolve::for_large(&route.hops).get(at).copied()
+        } else {
+            route.hops.get(at).copied()
+        };
+        let Some(hop) = hop else { return };
+        let length = Duration::from_secs(u64::from(seconds)).min(self.hub.settings.longest_pause);
+        let taken = self.hub.pauses.add(hop.address, Instant::now(), length);
+        tracing::info!(uri, to = %hop.address, ?length, taken, "the next hop is overloaded: 503 with Retry-After");
+    }
+
+    /// The hops of a URI if they are known; `None` if name servers must be asked. A later attempt goes by the order the
+    /// first one went by.
+    fn route(&mut self, uri: &str, attempt: u16) -> Option<Result<&[Hop], NoRoute>> {
+        let good = self.routes.get(uri).is_some_and(|route| {
+            attempt > 0 || route.until.is_none_or(|until| Instant::now() < until)
+        });
         if !good {
             let parsed = match Uri::parse(uri) {
                 Ok(parsed) => parsed,

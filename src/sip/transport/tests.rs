@@ -507,3 +507,57 @@ async fn a_cancel_never_overtakes_its_invite() {
     }
     assert!(owners.iter().all(|calls| *calls > 10), "calls spread over threads: {owners:?}");
 }
+
+/// Proves ISC-069, ISC-071.
+#[tokio::test(start_paused = true)]
+async fn a_hop_that_pauses_gets_nothing_new() {
+    let mut zone = Zone::default();
+    let both = vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
+    zone.addresses.insert("two.example".into(), both);
+    let (mut transports, mut wire) =
+        Transport::<u32>::fake(&Settings::default(), 2, &Dns::Zone(zone));
+    let (mut other, mut transport) = (transports.remove(1), transports.remove(0));
+    let to = |attempt, octets| Target::NextHop { uri: "sip:two.example".into(), attempt, octets };
+    let (bytes, via_at) = request(10);
+    for one in [&mut transport, &mut other] {
+        assert_eq!(one.send(1, &to(0, 0), bytes.clone(), Some(via_at)), Sent::Later);
+        assert_eq!(outcome(one).await, (1, Ok(Protocol::Udp)));
+        assert_eq!(wire.sent().await.unwrap().to.ip(), IpAddr::from([192, 0, 2, 1]));
+    }
+    // TCP and UDP at one address are one hop.
+    for (way, alternate) in [
+        (to(0, 0), Some(1)),
+        (to(1, 0), None),
+        (to(0, 2000), Some(2)),
+        (to(1, 2000), Some(2)),
+        (to(2, 2000), None),
+        (to(7, 0), None),
+    ] {
+        assert_eq!(transport.alternate(&way), alternate, "{way:?}");
+    }
+
+    transport.pause(&to(0, 0), 10);
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let inside =
+        Bytes::from(text.replace("To: <sip:bob@example.org>", "To: <sip:bob@example.org>;tag=1"));
+    let ack = Bytes::from(text.replace("MESSAGE", "ACK"));
+    let through =
+        Bytes::from(text.replacen("\r\nFrom", "\r\nVia: SIP/2.0/UDP x;branch=z9hG4bKx\r\nFrom", 1));
+    for one in [&mut transport, &mut other] {
+        for (bytes, attempt, want) in [
+            (&bytes, 0, Sent::Failed { more: true }),
+            (&bytes, 1, Sent::Now(Protocol::Udp)),
+            (&inside, 0, Sent::Now(Protocol::Udp)),
+            (&ack, 0, Sent::Now(Protocol::Udp)),
+            (&through, 0, Sent::Now(Protocol::Udp)),
+        ] {
+            assert_eq!(one.send(2, &to(attempt, 0), bytes.clone(), Some(via_at)), want);
+        }
+    }
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(transport.send(3, &to(0, 0), bytes.clone(), Some(via_at)), Sent::Now(Protocol::Udp));
+    // However long it is asked for.
+    transport.pause(&to(0, 0), u32::MAX);
+    tokio::time::advance(Settings::default().longest_pause).await;
+    assert_ne!(transport.send(4, &to(0, 0), bytes, Some(via_at)), Sent::Failed { more: true });
+}

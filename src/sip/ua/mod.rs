@@ -8,6 +8,7 @@
 //! * `caller` is an INVITE of ours, `callee` one of the peer, `inside` a request in a dialog, `refresh` the session timer.
 //! * `subscribe` is a subscription of ours.
 //! * `through` is what passes as a transaction on either side, its dialogs left to the layer above.
+//! * `elsewhere` says when a request goes to another next hop.
 //! * `wire` writes messages, [`types`] are the words of the interface.
 //!
 //! Follows RFC 3261 §8 and §12 to §17, RFC 3262, RFC 3311, RFC 3581, RFC 4028, RFC 4320, RFC 6026, RFC 6665.
@@ -15,6 +16,7 @@
 mod call;
 mod callee;
 mod caller;
+mod elsewhere;
 mod inside;
 mod refresh;
 mod subscribe;
@@ -38,6 +40,7 @@ use crate::sip::transaction::{Event as Move, Timer};
 use crate::sip::{Flow, Protocol, Target};
 
 use call::{Call, Phase, Side};
+pub use elsewhere::Unavailable;
 use subscribe::Subscription;
 pub use subscribe::SubscriptionKey;
 use table::{Key, Table};
@@ -70,6 +73,8 @@ pub struct Ua {
     hashers: [ahash::RandomState; 2],
     timers: timers::Queue<Due>,
     out: VecDeque<Output>,
+    /// Next hops that asked for a pause; few, and fetched at once.
+    unavailable: Vec<Unavailable>,
     /// The time of the last call, for [`Ua::close`], which is told none.
     latest: Option<Instant>,
     counts: Stats,
@@ -127,6 +132,7 @@ impl Ua {
             hashers,
             timers: timers::Queue::new(),
             out: VecDeque::new(),
+            unavailable: Vec::new(),
             latest: None,
             counts: Stats::default(),
             repeat: None,

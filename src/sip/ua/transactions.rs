@@ -55,6 +55,10 @@ pub struct ClientTransaction {
     user: ClientUser,
     call: Option<Key>,
     timers: [Option<Token>; 2],
+    /// The alternate at another address, where RFC 3263 knows one.
+    pub alternate: Option<u16>,
+    /// The 503 of the hop before this one: what is told if no other can be reached.
+    last: Option<Message>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -169,6 +173,8 @@ impl Ua {
             user,
             call,
             timers: [None, None],
+            alternate: None,
+            last: None,
         })));
         self.clients.insert((branch, is_cancel), key);
         self.counts.client_transactions += 1;
@@ -183,7 +189,7 @@ impl Ua {
         }
     }
 
-    fn client_mut(&mut self, key: Key) -> Option<&mut ClientTransaction> {
+    pub(super) fn client_mut(&mut self, key: Key) -> Option<&mut ClientTransaction> {
         match self.transactions.get_mut(key)? {
             Transaction::Client(client) => Some(client),
             Transaction::Server(_) => None,
@@ -207,6 +213,13 @@ impl Ua {
             self.event(Event::Stray { message: message.clone() });
             return;
         };
+        if status == 503 {
+            self.note_unavailable(key, message);
+            if self.leaves_busy_hop(key) {
+                self.leave_hop(now, key, Some(message));
+                return;
+            }
+        }
         self.drive_client(now, key, Move::Response(status), Some(message));
     }
 
@@ -218,21 +231,25 @@ impl Ua {
     }
 
     pub(super) fn client_send_failed(&mut self, now: Instant, key: Key, more: bool) {
+        let Some(client) = self.client(key) else {
+            return;
+        };
+        // A CANCEL has to follow its INVITE: there is no other way for it.
+        if more && client.is_unanswered() && !client.is_cancel {
+            let next = client.attempt.saturating_add(1);
+            self.start_over(now, key, next);
+        } else {
+            self.drive_client(now, key, Move::Broken, None);
+        }
+    }
+
+    /// The same request to another place, in a new branch.
+    fn start_over(&mut self, now: Instant, key: Key, attempt: u16) {
         let branch = self.random.next_u64();
         let terms = Terms { timers: self.settings.timers, reliable: false };
         let Some(client) = self.client_mut(key) else {
             return;
         };
-        let unanswered = matches!(
-            client.machine,
-            ClientMachine::Invite(InviteClient::Calling { .. })
-                | ClientMachine::Other(Client::Trying { .. })
-        );
-        // A CANCEL has to follow its INVITE: there is no other way for it.
-        if !(more && unanswered) || client.is_cancel {
-            self.drive_client(now, key, Move::Broken, None);
-            return;
-        }
         let mut actions = Actions::new();
         let old = client.branch;
         client.machine = match client.machine {
@@ -243,11 +260,62 @@ impl Ua {
         };
         client.request = wire::with_branch(&client.request, branch);
         client.branch = branch;
-        client.attempt = client.attempt.saturating_add(1);
+        client.attempt = attempt;
         client.reliable = false;
-        self.clients.remove(&(old, false));
+        client.alternate = None;
+        if self.clients.get(&(old, false)) == Some(&key) {
+            self.clients.remove(&(old, false));
+        }
         self.clients.insert((branch, false), key);
         self.act_client(now, key, actions, None, true);
+    }
+
+    /// Goes to the alternate at another address, which has to be there. What a 503 still asks for at the old one is done
+    /// by a transaction that stays behind: its ACK, and that of each repetition.
+    pub(super) fn leave_hop(&mut self, now: Instant, key: Key, busy: Option<&Message>) {
+        let Some(client) = self.client_mut(key) else {
+            return;
+        };
+        let Some(attempt) = client.alternate else {
+            return;
+        };
+        if let Some(busy) = busy {
+            client.last = Some(busy.clone());
+        }
+        let timers = std::mem::take(&mut client.timers);
+        let left =
+            busy.filter(|_| matches!(client.machine, ClientMachine::Invite(_))).map(|busy| {
+                let stays = ClientTransaction {
+                    machine: client.machine,
+                    request: client.request.clone(),
+                    branch: client.branch,
+                    is_cancel: false,
+                    next_hop: client.next_hop.clone(),
+                    attempt: client.attempt,
+                    octets: client.octets,
+                    reliable: client.reliable,
+                    user: ClientUser::Silent,
+                    call: client.call,
+                    timers: [None, None],
+                    alternate: None,
+                    last: None,
+                };
+                (stays, busy)
+            });
+        for token in timers {
+            self.stop_timer(token);
+        }
+        if let Some((stays, busy)) = left {
+            if let Some(call) = stays.call.and_then(|call| self.calls.get_mut(call)) {
+                call.holds += 1;
+            }
+            let branch = stays.branch;
+            let behind = self.transactions.insert(Transaction::Client(Box::new(stays)));
+            self.counts.client_transactions += 1;
+            self.clients.insert((branch, false), behind);
+            self.drive_client(now, behind, Move::Response(503), Some(busy));
+        }
+        self.start_over(now, key, attempt);
     }
 
     fn drive_client(&mut self, now: Instant, key: Key, event: Move, message: Option<&Message>) {
@@ -301,7 +369,12 @@ impl Ua {
                     self.deliver(now, key, user, call, response);
                 }
                 Action::TimedOut => self.no_answer(now, key, user, call, Failure::Timeout),
-                Action::Failed => self.no_answer(now, key, user, call, Failure::Transport),
+                Action::Failed => {
+                    match self.client_mut(key).and_then(|client| client.last.take()) {
+                        Some(busy) => self.deliver(now, key, user, call, &busy),
+                        None => self.no_answer(now, key, user, call, Failure::Transport),
+                    }
+                }
                 Action::Start(timer, after) => {
                     let token = self.timers.start(now + after, Due::Transaction(key, timer));
                     let old = self
@@ -591,6 +664,10 @@ impl Ua {
         match self.transactions.get_mut(key) {
             Some(Transaction::Client(client)) => {
                 client.timers[place(timer)] = None;
+                if matches!(timer, Timer::B | Timer::F) && self.leaves_silent_hop(key) {
+                    self.leave_hop(now, key, None);
+                    return;
+                }
                 self.drive_client(now, key, Move::Expired(timer), None);
             }
             Some(Transaction::Server(server)) => {
@@ -627,6 +704,30 @@ impl ClientTransaction {
 
     pub fn branch(&self) -> u64 {
         self.branch
+    }
+
+    /// Nobody has answered anything.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(
+            self.machine,
+            ClientMachine::Invite(InviteClient::Calling { .. })
+                | ClientMachine::Other(Client::Trying { .. })
+        )
+    }
+
+    /// No final answer has come.
+    pub fn is_open(&self) -> bool {
+        self.is_unanswered()
+            || matches!(
+                self.machine,
+                ClientMachine::Invite(InviteClient::Proceeding)
+                    | ClientMachine::Other(Client::Proceeding)
+            )
+    }
+
+    /// Who hears of its end.
+    pub fn user(&self) -> ClientUser {
+        self.user
     }
 }
 

@@ -561,6 +561,112 @@ fn the_next_alternate_is_tried_before_any_response_only() {
     assert_eq!(bench.ua.stats().send_failures, 4);
 }
 
+/// A 503, or silence, leads to the next address in a new branch; the ACK of the 503 stays at the old one.
+///
+/// Proves ISC-071.
+#[test]
+fn a_busy_or_silent_hop_is_left_for_the_next_one() {
+    let mut bench = Bench::new();
+    let (_, first) = call(&mut bench);
+    bench.act(|ua, _| ua.alternate(first.key, 2));
+    bench.gets(answer(&first.message, 100, "", "", None));
+    bench.gets(answer(&first.message, 503, "t", "", None));
+    let sent = bench.sends();
+    let [ack, second] = &sent[..] else { panic!("{:?}", bench.lines()) };
+    assert_eq!((ack.line().as_str(), ack.next_hop()), ("0.000 ACK", first.next_hop()));
+    assert_eq!(ack.message.via().branch, first.message.via().branch);
+    assert_eq!(second.next_hop(), first.next_hop().replace("#0", "#2"));
+    assert_ne!(second.message.via().branch, first.message.via().branch);
+    let same = |name| assert_eq!(second.one(name), first.one(name));
+    [Name::CallId, Name::CSeq, Name::From, Name::To, Name::Contact].into_iter().for_each(same);
+    assert_eq!(bench.heard(), "", "nobody above has to know");
+    // The old hop has not heard the ACK.
+    bench.gets(answer(&first.message, 503, "t", "", None));
+    assert_eq!(bench.kinds(), "ACK");
+    // Silence at the second one: 64×T1, then the third.
+    bench.act(|ua, _| ua.alternate(second.key, 3));
+    bench.after(seconds(32));
+    let third = bench.sends().pop().expect("sent");
+    assert_eq!(third.next_hop(), first.next_hop().replace("#0", "#3"));
+    assert_eq!(bench.heard(), "");
+    bench.gets(answer(&third.message, 180, "t3", PHONE, None));
+    // A dialog is there: this one is it.
+    bench.act(|ua, _| ua.alternate(third.key, 4));
+    bench.gets(answer(&third.message, 503, "t3", "", None));
+    assert_eq!(
+        (bench.kinds(), bench.heard()),
+        ("ACK".into(), "Provisional 180 t3 new, Rejected 503 Response".into())
+    );
+    bench.after(seconds(33));
+    assert_eq!(bench.ua.stats().client_transactions, 0);
+}
+
+/// Proves ISC-071.
+#[test]
+fn the_busy_hop_has_the_last_word_where_no_other_can_be_reached() {
+    let mut bench = Bench::new();
+    let (_, first) = call(&mut bench);
+    bench.act(|ua, _| ua.alternate(first.key, 1));
+    bench.gets(answer(&first.message, 503, "t", "Retry-After: 7\r\n", None));
+    let second = bench.sends().pop().expect("sent");
+    bench.act(|ua, now| ua.send_failed(now, second.key, false));
+    let events = bench.events();
+    let [Event::Rejected { status: 503, message: Some(message), cause: Failure::Response, .. }] =
+        &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(message.text(Name::RetryAfter), Some("7"));
+}
+
+/// A cancelled INVITE goes nowhere else, and neither do requests in a dialog.
+#[test]
+fn only_what_opens_something_goes_elsewhere() {
+    let mut bench = Bench::new();
+    let (key, first) = call(&mut bench);
+    bench.act(|ua, _| ua.alternate(first.key, 1));
+    bench.act(|ua, now| ua.cancel(now, key, None));
+    bench.gets(answer(&first.message, 503, "t", "", None));
+    assert_eq!((bench.kinds(), bench.heard()), ("ACK".into(), "Rejected 503 Response".into()));
+
+    let (key, first) = call(&mut bench);
+    assert!(bench.ua.opening(first.key).is_some());
+    bench.gets(answer(&first.message, 200, "t", PHONE, Some(SDP)));
+    assert!(bench.ua.opening(first.key).is_none());
+    bench.sends();
+    bench.act(|ua, now| ua.bye(now, key, b""));
+    let bye = bench.send();
+    assert!(bench.ua.opening(bye.key).is_none());
+    bench.act(|ua, _| ua.alternate(bye.key, 1));
+    bench.gets(answer(&bye.message, 503, "t", "Retry-After: 5\r\n", None));
+    assert_eq!((bench.kinds(), bench.ua.unavailable()), (String::new(), None));
+}
+
+/// Proves ISC-069.
+#[test]
+fn a_pause_is_told_as_the_503_says_it() {
+    for (line, seconds) in [
+        ("Retry-After: 5\r\n", Some(5)),
+        ("Retry-After: 120 (in a meeting)\r\n", Some(120)),
+        ("Retry-After: 18000;duration=3600\r\n", Some(18_000)),
+        ("Retry-After: 99999999999\r\n", Some(u32::MAX)),
+        ("Retry-After: 0\r\n", None),
+        ("Retry-After: soon\r\n", None),
+        ("", None),
+    ] {
+        let mut bench = Bench::new();
+        let (_, invite) = call(&mut bench);
+        bench.gets(answer(&invite.message, 503, "t", line, None));
+        let told = bench.ua.unavailable();
+        assert_eq!(told.as_ref().map(|busy| busy.seconds), seconds, "{line}");
+        let Some(told) = told else { continue };
+        let Target::NextHop { attempt: 0, .. } = told.to else { panic!("{told:?}") };
+        // Nobody else's 503 counts.
+        bench.gets(answer(&invite.message, 503, "t", line, None));
+        assert_eq!(bench.ua.unavailable(), None);
+    }
+}
+
 /// Proves ISC-016.
 #[test]
 fn names_of_ours_carry_the_thread() {

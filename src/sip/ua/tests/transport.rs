@@ -117,6 +117,33 @@ fn a_request_follows_its_alternates_and_reports_the_last() {
     assert!(bench.is_empty(), "{:?}", bench.ua.stats());
 }
 
+/// Proves ISC-071.
+#[test]
+fn a_request_leaves_a_busy_or_silent_hop_once() {
+    let mut bench = Bench::new();
+    let request = bench.act(|ua, now| ua.request(now, options()));
+    let first = bench.send();
+    bench.act(|ua, _| ua.alternate(first.key, 1));
+    bench.gets(answer(&first.message, 503, "t", "", None));
+    let second = bench.send();
+    assert_eq!(second.next_hop(), "sip:peer.example #1");
+    assert_ne!(second.message.via().branch, first.message.via().branch);
+    bench.gets(answer(&first.message, 503, "t", "", None));
+    assert_eq!(bench.heard(), "Stray", "what comes late is nobody's");
+    bench.act(|ua, _| ua.alternate(second.key, 2));
+    bench.after(seconds(32));
+    let third = bench.sends().pop().expect("sent");
+    assert_eq!(third.next_hop(), "sip:peer.example #2");
+    bench.gets(answer(&third.message, 200, "t", "", None));
+    let events = bench.events();
+    let [Event::Response { request: done, status: 200, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(*done, request);
+    bench.after(seconds(33));
+    assert!(bench.is_empty(), "{:?}", bench.ua.stats());
+}
+
 /// RFC 4320: over UDP the answer is repeated for each repetition during 64×T1, over TCP nothing is kept.
 ///
 /// Proves ISC-068.
