@@ -219,6 +219,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             operator: isc.operator.clone(),
             asserted_service: isc.asserted_service,
             reg_grace: isc.reg_grace,
+            reg_event: isc.reg_event,
             response_source: isc.response_source.clone(),
             relay: isc.relay,
             relay_lifetime: isc.relay_lifetime,

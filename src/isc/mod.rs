@@ -4,7 +4,7 @@
 //! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
 //! reads what comes back, `moves` what changes later. What is not ours passes by `forward` or, as a dialog on either side,
 //! by `bridge`. [`reachable`] reads what the core tells of registered users, [`registry`] holds it for all threads, `users`
-//! acts on it. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
+//! acts on it, `watching` subscribes to it. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
@@ -22,6 +22,7 @@ mod requests;
 pub mod rules;
 pub mod settings;
 mod users;
+mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
@@ -58,6 +59,7 @@ use rules::trust::Trust;
 use settings::{Relay, Settings};
 use users::Users;
 pub use users::{Change, keys_of};
+use watching::Watching;
 
 /// What follows from an event of the SIP stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +130,7 @@ pub struct Isc {
     trails: HashMap<CallKey, (PageId, Option<u16>)>,
     plain: Plain,
     users: Users,
+    watching: Watching,
     /// What happened without an event of the stack.
     happened: Vec<Happening>,
     guard: Guard,
@@ -176,6 +179,7 @@ impl Isc {
             trails: HashMap::new(),
             plain: Plain::default(),
             users: Users::new(Arc::new(registry)),
+            watching: Watching::default(),
             happened: Vec::new(),
             guard,
         };
@@ -329,6 +333,7 @@ impl Isc {
         self.bridges.wake(now, &mut self.ua);
         let mut happened = std::mem::take(&mut self.happened);
         self.users_due(now, &mut happened);
+        self.watching_due(now);
         self.happened = happened;
     }
 
@@ -340,8 +345,8 @@ impl Isc {
 
     /// When to call [`Isc::wake`] at the latest.
     pub fn next_wake(&self) -> Option<Instant> {
-        let wakes = [self.ua.next_wake(), self.users.next_wake(), self.bridges.next_wake()];
-        wakes.into_iter().flatten().min()
+        let own = [self.users.next_wake(), self.watching.next_wake(), self.bridges.next_wake()];
+        own.into_iter().chain([self.ua.next_wake()]).flatten().min()
     }
 
     /// How many calls pass through us as dialogs.
@@ -556,7 +561,6 @@ impl Isc {
                     self.in_dialog(now, request, &refusal::method("IM-046"));
                 }
             }
-            Event::Notified { request, .. } => self.ua.respond(now, request, Reply::new(481)),
             Event::Through(through) => {
                 let own = &self.own;
                 let route = |message: &Message| {
@@ -564,7 +568,13 @@ impl Isc {
                 };
                 self.bridges.on(now, &mut self.ua, &self.house, through, route);
             }
-            Event::Subscribed { .. } | Event::Response { .. } | Event::Stray { .. } => {}
+            Event::Subscribed { subscription, status, message } => {
+                self.subscribed(now, subscription, status, message.as_ref());
+            }
+            Event::Notified { subscription, request, message, flow } => {
+                self.notified(now, (subscription, request), &message, &flow, out);
+            }
+            Event::Response { .. } | Event::Stray { .. } => {}
         }
     }
 

@@ -79,7 +79,7 @@ impl House {
     }
 
     /// Our inter-operator identifier: the configured operator, else the one the core speaks for, else our domain.
-    fn ioi(&self, charging: Option<&ChargingVector>) -> String {
+    pub fn ioi(&self, charging: Option<&ChargingVector>) -> String {
         let isc = &self.settings.isc;
         let operator = if isc.operator.is_empty() {
             let named = charging.and_then(ChargingVector::orig_operator);

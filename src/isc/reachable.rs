@@ -378,3 +378,66 @@ impl<'a> Head<'a> {
         self.all(name).next()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves ISC-042, ISC-043.
+    #[test]
+    fn identities_are_found_in_whatever_brackets() {
+        for (lines, want) in [
+            (&["<sip:alice@h>, <tel:+1555>"][..], &["sip:alice@h", "tel:+1555"][..]),
+            (&["<sip:alice@h>", "tel:+1555;x=y"], &["sip:alice@h", "tel:+1555"]),
+            (&["<sip:alice@ims.test, tel:+15550001>"], &["sip:alice@ims.test", "tel:+15550001"]),
+            (&["\"A, B\" <sip:a@h>, <sip:a@h>"], &["sip:a@h"]),
+            (&["nobody", "<>", ""], &[]),
+        ] {
+            assert_eq!(identities(lines.iter().copied()), want, "{lines:?}");
+        }
+        let many: Vec<String> = (0..100).map(|n| format!("<sip:u{n}@h>")).collect();
+        assert_eq!(identities([many.join(", ").as_str()]).len(), MAX_IDENTITIES);
+    }
+
+    /// Proves ISC-032.
+    #[test]
+    fn what_the_network_says_of_the_access_comes_first() {
+        for (values, want) in [
+            (&["3GPP-GERAN;cgi-3gpp=1"][..], Some("3GPP-GERAN;cgi-3gpp=1")),
+            (
+                &["3GPP-GERAN;cgi-3gpp=1", "3GPP-GERAN;network-provided;cgi-3gpp=2"],
+                Some("3GPP-GERAN;network-provided;cgi-3gpp=2"),
+            ),
+            (&[], None),
+        ] {
+            assert_eq!(access(values.iter().copied()).as_deref(), want);
+        }
+    }
+
+    /// Proves ISC-048.
+    #[test]
+    fn only_known_tags_without_ours_say_no() {
+        const SERVICE: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg";
+        let encoded = "\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.largemsg\"";
+        for (tags, told, takes) in [
+            (&[][..], false, true),
+            (&[], true, false),
+            (&[("audio", None)], true, false),
+            (&[("audio", None)], false, true),
+            (&[("+g.oma.sip-im", None)], true, true),
+            (&[("+G.OMA.SIP-IM.large-message", Some("\"true\""))], true, true),
+            (&[("+g.oma.sip-im", Some("\"FALSE\""))], true, false),
+            (&[("+g.3gpp.icsi-ref", Some(encoded))], true, true),
+            (&[("+g.3gpp.icsi-ref", Some("\"urn%3Aother\""))], true, false),
+        ] {
+            let tags: Vec<(String, Option<String>)> = tags
+                .iter()
+                .map(|(name, value): &(&str, Option<&str>)| {
+                    ((*name).to_owned(), value.map(str::to_owned))
+                })
+                .collect();
+            let contact = Contact { tags, told, ..Contact::default() };
+            assert_eq!(contact.takes_pages(SERVICE), takes, "{contact:?}");
+        }
+    }
+}

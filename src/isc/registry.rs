@@ -276,28 +276,29 @@ impl Registry {
         }
     }
 
-    /// Takes what the registrar told a subscriber: the contacts of `key` that take pages, all of them.
+    /// Takes what the registrar told a subscriber: all active contacts of `key`, and how long those of them that take
+    /// pages have, in seconds; `None` if there is no such contact.
     ///
-    /// ISC-044, ISC-048: more exact than the last REGISTER. `lasts` is how long they have, in seconds.
+    /// ISC-044, ISC-048: more exact than the last REGISTER.
     pub fn reported(
         &self,
         now: Instant,
         key: &Arc<str>,
         contacts: Vec<Contact>,
-        lasts: u32,
+        lasts: Option<u32>,
     ) -> Option<Taken> {
         let grace = self.grace();
         let mut part = self.part(key);
         let known = part.get_mut(key)?.own.as_mut()?;
         let before = known.is_registered(now, grace);
-        if contacts.is_empty() {
-            known.registration.expires = 0;
-        } else {
-            let age = now.saturating_duration_since(known.since).as_secs();
-            let age = u32::try_from(age).unwrap_or(u32::MAX);
-            let until = age.saturating_add(lasts.max(1));
-            known.registration.expires = known.registration.expires.max(until);
-        }
+        known.registration.expires = match lasts {
+            None => 0,
+            Some(lasts) => {
+                let age = now.saturating_duration_since(known.since).as_secs();
+                let age = u32::try_from(age).unwrap_or(u32::MAX);
+                known.registration.expires.max(age.saturating_add(lasts.max(1)))
+            }
+        };
         known.registration.contacts = contacts;
         let after = known.is_registered(now, grace);
         self.recount(known, after);
@@ -347,6 +348,9 @@ impl Registry {
         value: &[u8],
     ) -> Option<Taken> {
         let mut registration: Registration = serde_json::from_slice(value).ok()?;
+        if registration.identity.is_empty() {
+            return None;
+        }
         let keys = keys(&registration);
         // How long ago it was, where the clock began before.
         let since = now.checked_sub(age).unwrap_or_else(|| {
@@ -382,5 +386,174 @@ impl Registry {
         if let Some(known) = known.filter(|known| known.watcher == Some(thread)) {
             known.watcher = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made of nothing")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn keys(names: &[&str]) -> Vec<Arc<str>> {
+        names.iter().map(|name| Arc::from(*name)).collect()
+    }
+
+    fn told(call_id: &str, expires: u32) -> Registration {
+        Registration {
+            identity: "sip:alice@h".to_owned(),
+            scscf: "sip:scscf.h".to_owned(),
+            call_id: call_id.to_owned(),
+            cseq: 1,
+            expires,
+            ..Registration::default()
+        }
+    }
+
+    fn taken(outcome: Outcome) -> Taken {
+        match outcome {
+            Outcome::Taken(taken) => *taken,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_registered(registry: &Registry, now: Instant, key: &str) -> Option<bool> {
+        registry.view(now, key).map(|view| view.registered)
+    }
+
+    #[test]
+    fn a_user_is_known_by_every_name_of_its_implicit_set_and_by_no_other() {
+        let registry = Registry::new(10, GRACE);
+        let now = start();
+        registry.register(now, keys(&["alice", "tel", "alias"]), told("1", 600));
+        registry.register(now, keys(&["bob"]), told("2", 600));
+        for key in ["alice", "tel", "alias"] {
+            assert_eq!(is_registered(&registry, now, key), Some(true), "{key}");
+        }
+        assert_eq!((registry.registered(), registry.len()), (2, 2));
+        // The set gets smaller, and an identity of it registers on its own.
+        registry.register(now, keys(&["alice", "tel"]), told("3", 600));
+        assert_eq!(is_registered(&registry, now, "alias"), None);
+        registry.register(now, keys(&["tel"]), told("4", 0));
+        assert_eq!(is_registered(&registry, now, "tel"), Some(false));
+        assert_eq!(is_registered(&registry, now, "alice"), Some(true));
+        assert_eq!((registry.registered(), registry.len()), (2, 3));
+        // In the end nothing is left of anybody.
+        let later = now + seconds(600 + 60 + 3600);
+        for key in ["alice", "bob", "tel"] {
+            assert!(matches!(
+                registry.due(now + seconds(661), &key.into()),
+                Due::Lapsed(_) | Due::Later(_)
+            ));
+            assert_eq!(registry.due(later, &key.into()), Due::Forgotten, "{key}");
+            assert_eq!(registry.due(later, &key.into()), Due::Unknown, "{key}");
+        }
+        assert_eq!((registry.registered(), registry.len()), (0, 0));
+        assert!(registry.parts.iter().all(|part| part.lock().expect("no panic").is_empty()));
+    }
+
+    #[test]
+    fn a_full_table_takes_no_newcomers_but_goes_on_for_those_it_knows() {
+        let registry = Registry::new(2, GRACE);
+        let now = start();
+        for (key, call) in [("alice", "1"), ("bob", "2")] {
+            taken(registry.register(now, keys(&[key]), told(call, 600)));
+        }
+        assert_eq!(registry.register(now, keys(&["carol"]), told("3", 600)), Outcome::Full);
+        assert_eq!(is_registered(&registry, now, "carol"), None);
+        let again = taken(registry.register(now, keys(&["alice"]), told("4", 0)));
+        assert_eq!((again.before, again.after), (true, false));
+        // Room is made by time.
+        assert_eq!(registry.due(now + seconds(3660), &"alice".into()), Due::Forgotten);
+        taken(registry.register(now, keys(&["carol"]), told("5", 600)));
+    }
+
+    /// Proves ISC-045.
+    #[test]
+    fn one_registration_after_the_other() {
+        let registry = Registry::new(10, GRACE);
+        let now = start();
+        let first = taken(registry.register(now, keys(&["alice"]), told("1", 600)));
+        assert_eq!((first.before, first.after, first.look), (false, true, now + seconds(660)));
+        // The same once more is no news.
+        assert_eq!(registry.register(now, keys(&["alice"]), told("1", 600)), Outcome::Old);
+        let second = taken(registry.register(now + seconds(599), keys(&["alice"]), told("2", 600)));
+        assert_eq!((second.before, second.after), (true, true));
+        assert_eq!(registry.due(now + seconds(660), &"alice".into()), Due::Later(second.look));
+        assert_eq!(is_registered(&registry, second.look - seconds(1), "alice"), Some(true));
+        assert_eq!(is_registered(&registry, second.look, "alice"), Some(false));
+        assert_eq!(
+            registry.due(second.look, &"alice".into()),
+            Due::Lapsed(second.look + REMEMBERED)
+        );
+        registry.set_grace(Duration::ZERO);
+        let third = taken(registry.register(second.look, keys(&["alice"]), told("3", 10)));
+        assert_eq!((third.before, third.look), (false, second.look + seconds(10)));
+        // Longer than any clock: still some time that can be told.
+        let ever = taken(registry.register(second.look, keys(&["alice"]), told("4", u32::MAX)));
+        assert!(ever.look > second.look + seconds(86_400 * 3650));
+    }
+
+    #[test]
+    fn what_was_kept_comes_back_with_its_age() {
+        let registry = Registry::new(10, GRACE);
+        let now = start() + seconds(10_000);
+        let kept = taken(registry.register(now, keys(&["alice", "tel"]), told("1", 600))).kept;
+        let other = Registry::new(10, GRACE);
+        let of = |_: &Registration| keys(&["alice", "tel"]);
+        other.restore(now, of, seconds(100), &kept.value).expect("it reads back");
+        assert_eq!(is_registered(&other, now + seconds(559), "tel"), Some(true));
+        assert_eq!(is_registered(&other, now + seconds(560), "tel"), Some(false));
+        for broken in [&b"{"[..], b"[]", b"{\"expires\":\"x\"}"] {
+            assert!(other.restore(now, of, seconds(0), broken).is_none());
+        }
+    }
+
+    #[test]
+    fn one_thread_watches_a_user() {
+        let registry = Registry::new(10, GRACE);
+        let now = start();
+        assert!(!registry.claim("alice", 1), "nobody knows her");
+        registry.register(now, keys(&["alice"]), told("1", 600));
+        assert!(registry.claim("alice", 1) && registry.claim("alice", 1));
+        assert!(!registry.claim("alice", 2));
+        registry.unclaim("alice", 2);
+        registry.register(now, keys(&["alice"]), told("2", 600));
+        assert!(!registry.claim("alice", 2), "a REGISTER changes nothing about that");
+        registry.unclaim("alice", 1);
+        assert!(registry.claim("alice", 2));
+    }
+
+    #[test]
+    fn many_threads_at_once_leave_it_whole() {
+        let registry = Registry::new(1000, GRACE);
+        let now = start();
+        std::thread::scope(|scope| {
+            for thread in 0..4_u32 {
+                let registry = &registry;
+                scope.spawn(move || {
+                    for n in 0..500_u32 {
+                        let (user, other) = (format!("u{}", n % 20), format!("u{}", (n + 1) % 20));
+                        let expires = if (n + thread) % 3 == 0 { 0 } else { 600 };
+                        let call = format!("{thread}-{n}");
+                        registry.register(now, keys(&[&user, &other]), told(&call, expires));
+                        registry.view(now, &other);
+                        registry.due(now, &user.as_str().into());
+                    }
+                });
+            }
+        });
+        let all = (0..20).filter(|n| is_registered(&registry, now, &format!("u{n}")) == Some(true));
+        assert_eq!(registry.registered(), all.count());
+        assert_eq!(registry.len(), 20);
     }
 }

@@ -392,6 +392,8 @@ pub struct IscKeys {
     pub asserted_service: bool,
     /// A registration lasts this much longer than its expiry (ISC-045).
     pub reg_grace: Duration,
+    /// Subscribe to the registration state of users whose third-party REGISTER comes here (ISC-047).
+    pub reg_event: bool,
     /// `fe` of Response-Source in our refusals; empty: none (ISC-076).
     pub response_source: String,
     /// How what is not for us passes (ISC-053).
@@ -413,6 +415,7 @@ impl Default for IscKeys {
             operator: String::new(),
             asserted_service: true,
             reg_grace: Duration::from_secs(60),
+            reg_event: false,
             response_source: String::new(),
             relay: Relay::Proxy,
             relay_lifetime: Duration::from_secs(86_400),

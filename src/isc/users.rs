@@ -161,22 +161,31 @@ impl Isc {
                 }
                 let ticket = self.wait_for_store(now, request, &reply);
                 let waits = ticket.is_some();
-                self.changed(*taken, ticket, out);
-                if waits {
-                    return;
+                let (key, after) = (Arc::clone(&taken.kept.key), taken.after);
+                self.changed(*taken, ticket, after, out);
+                if !waits {
+                    self.ua.respond(now, request, reply);
                 }
+                self.watch(now, &key, after);
+                return;
             }
         }
         self.ua.respond(now, request, reply);
     }
 
-    /// What follows from an entry that was written.
-    pub(super) fn changed(&mut self, taken: Taken, ticket: Option<u64>, out: &mut Vec<Happening>) {
-        let Taken { after, look, kept, keys, .. } = taken;
+    /// What follows from an entry that was written; `reachable` if whoever could not be found can be found now.
+    pub(super) fn changed(
+        &mut self,
+        taken: Taken,
+        ticket: Option<u64>,
+        reachable: bool,
+        out: &mut Vec<Happening>,
+    ) {
+        let Taken { look, kept, keys, .. } = taken;
         self.users.look(&kept.key, look);
         let key = Arc::clone(&kept.key);
         out.push(Happening::Kept(Box::new(Change { key, kept: Some(kept), ticket })));
-        if after {
+        if reachable {
             out.push(Happening::Reachable(keys.into()));
         }
     }

@@ -164,6 +164,8 @@ section! {
         asserted_service: bool = "isc.asserted_service", true;
         /// A registration lasts this much longer than its expiry (ISC-045).
         reg_grace: Duration = "isc.reg_grace", secs(60), secs(0) => secs(86_400);
+        /// Subscribe to the registration state of users whose third-party REGISTER comes here (ISC-047).
+        reg_event: bool = "isc.reg_event", false;
         /// `fe` of Response-Source in our refusals; empty: none (ISC-076).
         response_source: String = "isc.response_source", String::new();
         /// How what is for a single user passes: as through a proxy, or as a new dialog (ISC-053).

@@ -3,7 +3,8 @@
 //! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
 //! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `login` requests nobody vouches for, `moves` new
 //! paths under way, `others` every other
-//! request, `registering` what the core tells of its users, `surface` every method in every place, `passing` what only
+//! request, `registering` what the core tells of its users, `watching` what it is asked of
+//! them, `surface` every method in every place, `passing` what only
 //! passes through, `relaying` the same as a B2BUA, `pressure` what is sent away first, `noise` what nobody should send.
 
 mod answers;
@@ -20,4 +21,5 @@ mod pressure;
 mod registering;
 mod relaying;
 mod surface;
+mod watching;
 mod world;

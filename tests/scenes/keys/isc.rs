@@ -9,7 +9,7 @@ use super::{cases, leg, on_leg, outcome};
 use crate::caller::Caller;
 use crate::net::{Net, SOON, millis, seconds};
 use crate::registering::registers;
-use crate::text::{header, headers, invite, is_initial};
+use crate::text::{self, header, headers, invite, is_initial};
 
 cases! {
     "core" {
@@ -49,6 +49,7 @@ cases! {
         "'60s'" => "BYE to both after 60s",
         "'24h'" => "BYE to both after 86400s",
     } relayed_for;
+    "isc.reg_event" { "false" => "none", "true" => "SUBSCRIBE sip:alice@ims.test", } asked_for_the_state;
     "isc.response_source" with "service.barred=['sip:alice@ims.test']" {
         "''" => "none",
         "'urn:3gpp:fe:as.im'" => "fe=<urn:3gpp:fe:as.im>",
@@ -184,4 +185,14 @@ async fn after_an_expiry(net: Net) -> String {
     registers(&net, "alice", 600).await;
     net.after(seconds(630)).await;
     on_leg(&net, invite().to(["bob"]), "Route").await
+}
+
+/// What Alice's registration is followed by.
+async fn asked_for_the_state(net: Net) -> String {
+    registers(&net, "alice", 600).await;
+    net.after(millis(5)).await;
+    let subscribe = net.scscf().takes(&|message| message.is_request());
+    subscribe.map_or("none".to_owned(), |heard| {
+        format!("{} {}", text::method(&heard.message), heard.message.uri())
+    })
 }

@@ -9,6 +9,7 @@ mod chaos;
 mod inside;
 mod pair;
 mod refresh;
+mod subscribe;
 mod transport;
 
 use std::time::{Duration, Instant};
