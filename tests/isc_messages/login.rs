@@ -241,7 +241,7 @@ fn a_user_speaks_as_one_of_the_own_identities() {
 
 /// Which requests are asked at all: by whom they come, in which profile, with which method.
 ///
-/// Proves IM-021, ISC-001, ISC-039, ISC-072.
+/// Proves IM-021, ISC-001.
 #[test]
 fn who_is_asked_for_credentials() {
     let ims: fn(&mut Settings) = |settings| settings.profile = CoreProfile::Gpp;

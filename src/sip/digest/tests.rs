@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// One published computation.
@@ -195,5 +197,30 @@ fn the_realm_is_read_of_any_scheme() {
         ("x", None),
     ] {
         assert_eq!(realm_of(value.as_bytes()).as_deref(), realm, "{value}");
+    }
+}
+
+proptest! {
+    /// Whatever a peer writes is read or not; what was read can be written and read again.
+    #[test]
+    fn any_value_is_read_or_refused(
+        noise in proptest::collection::vec(any::<u8>(), 0..200),
+        text in "(Digest|digest|Basic)?[ \t]{0,2}((realm|nonce|uri|response|username|qop|nc|cnonce|algorithm|opaque|stale|x)[ ]?=[ ]?(\"[^\"]{0,6}(\\\\.)?\"|[^,]{0,6})[, ]{0,2}){0,9}",
+    ) {
+        for value in [noise.as_slice(), text.as_bytes()] {
+            let _ = realm_of(value);
+            if let Some(credentials) = Credentials::read(value) {
+                let ha1 = Ha1::of(Algorithm::Sha256, &credentials.user, &credentials.realm, b"");
+                prop_assert!(!credentials.answers(Algorithm::Sha256, &ha1, "INVITE"));
+            }
+            if let Some(challenge) = Challenge::read(value) {
+                // A value without its quotes may hold one; between quotes it cannot be told from the end.
+                let plain = |text: &str| !text.contains('"') && !text.ends_with('\\');
+                let opaque = challenge.opaque.as_deref().unwrap_or_default();
+                if [&challenge.realm, &challenge.nonce].iter().all(|text| plain(text)) && plain(opaque) {
+                    prop_assert_eq!(Challenge::read(challenge.write().as_bytes()), Some(challenge));
+                }
+            }
+        }
     }
 }
