@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::inbound::{Facts, Origin};
 use super::legs::Leg;
 use super::rules::charging::{self, ChargingVector};
-use super::rules::own::domain;
+use super::rules::own::own_domain;
 use super::rules::refusal::{self, ALLOW, ALLOW_LEGS};
 use super::rules::route::{self, Fanout, Kind, Way};
 use super::rules::syntax::Address;
@@ -83,7 +83,7 @@ impl House {
         let isc = &self.settings.isc;
         let operator = if isc.operator.is_empty() {
             let named = charging.and_then(ChargingVector::orig_operator);
-            named.unwrap_or_else(|| domain(&self.host).to_owned())
+            named.unwrap_or_else(|| own_domain(&self.settings.sip.uri, &self.host))
         } else {
             isc.operator.clone()
         };

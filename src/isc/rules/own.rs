@@ -159,6 +159,12 @@ pub fn domain(host: &str) -> &str {
     }
 }
 
+/// The domain of our own URI; that of `host` where the URI names none.
+pub fn own_domain(uri: &str, host: &str) -> String {
+    let own = Uri::parse(uri).ok().map(|uri| uri.host().to_owned()).filter(|own| !own.is_empty());
+    domain(&own.unwrap_or_else(|| host.to_owned())).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +181,12 @@ mod tests {
         ] {
             assert_eq!(domain(host), want);
         }
+    }
+
+    #[test]
+    fn our_domain_is_that_of_our_uri_whatever_address_we_listen_on() {
+        assert_eq!(own_domain("sip:as1.ims.test:5090", "127.0.0.50"), "ims.test");
+        assert_eq!(own_domain("", "im-as1.home1.example"), "home1.example");
     }
 
     fn own() -> Own {
