@@ -219,6 +219,8 @@ pub struct Chosen {
     pub attributed: bool,
     line: usize,
     copied: Vec<Attribute>,
+    /// The originator's `curr` and `des`, where they are answered.
+    conditions: Vec<Attribute>,
     offer: sdp_types::Session,
 }
 
@@ -296,7 +298,8 @@ fn usable(
         copied.push(Attribute { attribute: peer.direction.name().to_owned(), value: None });
     }
     let attributed = wants.attributed;
-    Ok(Chosen { peer, accept, member, size, attributed, line, copied, offer: session.clone() })
+    let (conditions, offer) = (Vec::new(), session.clone());
+    Ok(Chosen { peer, accept, member, size, attributed, line, copied, conditions, offer })
 }
 
 /// IM-007, MS-018, MS-020: the types for the answer and for the recipients' offers; `None` when nothing is left.
@@ -375,6 +378,18 @@ pub struct Own<'a> {
 }
 
 impl Chosen {
+    /// Preconditions are answered here and asked of nobody else.
+    ///
+    /// ISC-063 (RFC 3312): they are about the originator's own access, so recipients hear nothing of them.
+    #[must_use]
+    pub fn with_preconditions(mut self) -> Self {
+        let (conditions, copied) = std::mem::take(&mut self.copied)
+            .into_iter()
+            .partition(|a| ["curr", "des", "conf"].contains(&a.attribute.as_str()));
+        (self.conditions, self.copied) = (conditions, copied);
+        self
+    }
+
     /// The answer to the originator: every media line in its place, all but one refused (IM-009, IM-052).
     ///
     /// IM-029, IM-068, MS-007, MS-014, MS-020, MS-023, MS-025.
@@ -400,6 +415,7 @@ impl Chosen {
                     attribute(&mut out, a);
                 }
             }
+            conditions(&mut out, &self.conditions);
             line(&mut out, format_args!("a=recvonly"));
             line(&mut out, format_args!("a=path:{}", own.path.as_str()));
         }
@@ -485,6 +501,53 @@ fn types(out: &mut String, accept: &AcceptTypes) {
     line(out, format_args!("a=accept-types:{}", accept.types.join(" ")));
     if !accept.wrapped.is_empty() {
         line(out, format_args!("a=accept-wrapped-types:{}", accept.wrapped.join(" ")));
+    }
+}
+
+/// The answer to preconditions: our segment is met, we want to hear when the peer's is.
+///
+/// ISC-063 (RFC 3312 §5): what is local to the peer is remote to us, and what it sends we receive.
+fn conditions(out: &mut String, theirs: &[Attribute]) {
+    let words = |a: &Attribute| -> Vec<String> {
+        let value = a.value.as_deref().unwrap_or_default();
+        value.split_ascii_whitespace().map(str::to_owned).collect()
+    };
+    let of = |name: &str| {
+        let named = theirs.iter().filter(move |a| a.attribute == name);
+        named.map(words).collect::<Vec<_>>()
+    };
+    let mut kinds: Vec<String> = Vec::new();
+    for current in of("curr") {
+        let [kind, status, direction] = &current[..] else { continue };
+        match status.as_str() {
+            "local" if !kinds.contains(kind) => {
+                kinds.push(kind.clone());
+                line(out, format_args!("a=curr:{kind} local sendrecv"));
+                line(out, format_args!("a=curr:{kind} remote {}", turned(direction)));
+                if direction != "sendrecv" {
+                    line(out, format_args!("a=conf:{kind} remote sendrecv"));
+                }
+            }
+            "e2e" => line(out, format_args!("a=curr:{kind} e2e {}", turned(direction))),
+            _ => {}
+        }
+    }
+    for desired in of("des") {
+        let [kind, strength, status, direction] = &desired[..] else { continue };
+        let status = match status.as_str() {
+            "local" => "remote",
+            "remote" => "local",
+            other => other,
+        };
+        line(out, format_args!("a=des:{kind} {strength} {status} {}", turned(direction)));
+    }
+}
+
+fn turned(direction: &str) -> &str {
+    match direction {
+        "send" => "recv",
+        "recv" => "send",
+        other => other,
     }
 }
 

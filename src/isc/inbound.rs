@@ -416,7 +416,7 @@ fn sends_only(desk: &Desk<'_>, message: &Message) -> bool {
     chosen.is_none_or(|chosen| chosen.peer.direction == Direction::SendOnly)
 }
 
-/// IM-028, IM-029, IM-030, MS-020.
+/// IM-028, IM-029, IM-030, ISC-063, MS-020.
 fn media(
     desk: &Desk<'_>,
     body: &RequestBody,
@@ -425,7 +425,7 @@ fn media(
 ) -> Result<Chosen, Refusal> {
     let settings = desk.settings;
     let Some(sdp) = &body.sdp else {
-        return Err(Refusal::new(488, "IM-028").warn("No SDP offer").key("im.late_offer"));
+        return Err(Refusal::new(488, "IM-028").warn("No SDP offer"));
     };
     let session =
         Session::parse(sdp).map_err(|error| Refusal::new(400, "IM-028").warn(error.to_string()))?;
@@ -439,7 +439,7 @@ fn media(
         max_size: settings.im.large.max_size,
         tls: settings.media.tls,
     };
-    sdp::choose(&session, &wants).map_err(|error| {
+    let chosen = sdp::choose(&session, &wants).map_err(|error| {
         let refusal = Refusal {
             warning: Some((error.code, error.text.to_owned())),
             ..Refusal::new(error.status, error.rule)
@@ -449,7 +449,8 @@ fn media(
             "MS-020" => refusal.key("msrp.attribution"),
             _ => refusal,
         }
-    })
+    })?;
+    Ok(if settings.isc.preconditions { chosen.with_preconditions() } else { chosen })
 }
 
 /// The distinct entries of the request's lists.

@@ -142,5 +142,109 @@ fn wrong_profiles_are_refused_at_their_line() {
         assert_eq!(error.lines().count(), 1, "{error}");
         assert!(error.contains(expected), "{text}: {error}, expected {expected}");
     }
+    let rcs = Path::new(env!("CARGO_MANIFEST_DIR")).join("ims-profiles/rcs-cpm.toml");
+    let on_rcs = |text: &str| format!("extends = {:?}\n{text}", rcs.display().to_string());
+    write("bad.toml", "[msrp]\nmax_unbound = 0\n");
+    for n in 0..20 {
+        write(&format!("deep{n}.toml"), &format!("extends = \"deep{}.toml\"", n + 1));
+    }
+    write("deep20.toml", "");
+    // One mistake of each kind: the form of a value, its bounds, its name, where it is, what it is made of.
+    let more: &[(String, &str)] = &[
+        (on_rcs("[im]\nicsi = 7"), "x.toml:3: im.icsi: 7 is no text; write"),
+        (
+            on_rcs("[im]\npass_through = \"X-Foo\""),
+            "x.toml:3: im.pass_through: \"X-Foo\" is no list",
+        ),
+        (
+            on_rcs("[im]\npass_through = [\"X Foo\"]"),
+            "x.toml:3: im.pass_through: \"X Foo\" is no header",
+        ),
+        (on_rcs("[im]\npass_through = [7]"), "x.toml:3: im.pass_through: 7 is no text"),
+        (on_rcs("[im]\nicsy = \"x\""), "x.toml:3: im.icsy: no such key; did you mean im.icsi?"),
+        (
+            "[im]\nstrict_release = \"yes\"".into(),
+            "x.toml:2: im.strict_release: \"yes\" is no switch; write true",
+        ),
+        (
+            "[im]\nmax_members = \"many\"".into(),
+            "x.toml:2: im.max_members: \"many\" is no number; write",
+        ),
+        ("[im]\nmax_members = 1.5".into(), "x.toml:2: im.max_members: 1.5 is no number"),
+        (
+            "[im]\nmax_members = 0".into(),
+            "x.toml:2: im.max_members: 0 is out of bounds; write 1 to 10000",
+        ),
+        (
+            "[im]\nsession_expires = \"89s\"".into(),
+            "x.toml:2: im.session_expires: \"89s\" is out of bounds",
+        ),
+        (
+            "[im]\nrelease = \"3.0\"".into(),
+            "x.toml:2: im.release: \"3.0\" is no OMA release; write",
+        ),
+        (
+            "[im]\naccept_contact_params = \"x\"".into(),
+            "x.toml:2: im.accept_contact_params: \"x\" is none",
+        ),
+        (
+            "[im.large]\nmax_size = \"10MB\"".into(),
+            "x.toml:2: im.large.max_size: \"10MB\" is no size; write",
+        ),
+        (
+            "[isc]\nfanout_route = \"scenic\"".into(),
+            "x.toml:2: isc.fanout_route: \"scenic\" is none of",
+        ),
+        (
+            "[isc]\nfanout_route = true".into(),
+            "x.toml:2: isc.fanout_route: true is none of the choices",
+        ),
+        (
+            "[msrp]\nconnect_allow = []".into(),
+            "x.toml:2: msrp.connect_allow: names no network; name one",
+        ),
+        (
+            "[msrp]\nconnect_allow = [\"10/8\"]".into(),
+            "x.toml:2: msrp.connect_allow: \"10/8\" is no",
+        ),
+        ("[sip]\nt1 = \"5ms\"".into(), "x.toml:2: sip.t1: \"5ms\" is out of bounds; write"),
+        ("[ul]\nsend_rate = -1".into(), "x.toml:2: ul.send_rate: -1 is out of bounds"),
+        (
+            "[ul]\nphone_context = \"${NOT_SET}\"".into(),
+            "x.toml:2: ul.phone_context: the environment variable",
+        ),
+        ("ul = 7".into(), "x.toml:1: ul: no such key"),
+        ("[[ul]]\nmax_entries = 7".into(), "ul: no such key"),
+        (
+            "[im]\nlate_offer = \"accept\"".into(),
+            "x.toml:2: im.late_offer: is not supported by this version",
+        ),
+        ("[im\n".into(), "x.toml:1: "),
+        ("extends = \"bad.toml\"".into(), "bad.toml:2: msrp.max_unbound: 0 is out of bounds"),
+        ("extends = \"\"".into(), "x.toml:1: extends: \"\" is no path"),
+        ("extends = \".\"".into(), "x.toml:1: extends: "),
+        (
+            "extends = \"${NOT_SET}.toml\"".into(),
+            "x.toml:1: extends: the environment variable \"NOT_SET\"",
+        ),
+        ("extends = \"deep0.toml\"".into(), "extends: more than 16 profiles extend each other"),
+    ];
+    for (text, expected) in more {
+        let file = write("x.toml", text);
+        let error = Profile::load(Some(&file), Layer::default(), false, &nothing)
+            .expect_err(text)
+            .to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains(expected), "{text}: {error}, expected {expected}");
+    }
+    // What is right, from the environment.
+    let environment = |name: &str| (name == "BASE").then(|| rcs.display().to_string());
+    let file = write("x.toml", "extends = \"${BASE}\"\n[im]\nleg_timeout = \"9s\"");
+    let (profile, _) =
+        Profile::load(Some(&file), Layer::default(), false, &environment).expect("right");
+    assert_eq!(
+        (profile.im.leg_timeout, profile.im.icsi.is_empty()),
+        (Duration::from_secs(9), false)
+    );
     let _ = std::fs::remove_dir_all(&folder);
 }

@@ -78,7 +78,22 @@ async fn wrong_configuration_is_one_line() {
     let folder = Folder::new();
     let file = folder.join("bad.toml");
     let file = file.to_str().expect("a path of ours");
-    let cases: [(&str, &[&str], &[&str]); 12] = [
+    let rcs = concat!(env!("CARGO_MANIFEST_DIR"), "/ims-profiles/rcs-cpm.toml");
+    for (name, text) in [
+        ("circle.toml", "[im]\nleg_timeout = \"9s\"\n".to_owned()),
+        ("typo.toml", format!("extends = \"{rcs}\"\n[im]\nicsy = \"x\"\n")),
+        ("kind.toml", format!("extends = \"{rcs}\"\n[im]\nicsi = 7\n")),
+        ("env.toml", "[ul]\nphone_context = \"${NO_SUCH_VARIABLE}\"\n".to_owned()),
+    ] {
+        let head = if name == "circle.toml" { "extends = \"circle.toml\"\n" } else { "" };
+        std::fs::write(folder.join(name), format!("{head}{text}")).expect("written");
+    }
+    let cases: [(&str, &[&str], &[&str]); 17] = [
+        ("profile = \"circle.toml\"\n", &[], &["circle.toml:1", "extends", "in a circle"]),
+        ("profile = \"typo.toml\"\n", &[], &["typo.toml:3", "im.icsy", "did you mean im.icsi?"]),
+        ("profile = \"kind.toml\"\n", &[], &["kind.toml:3", "im.icsi", "7 is no text"]),
+        ("profile = \"env.toml\"\n", &[], &["env.toml:2", "ul.phone_context", "NO_SUCH_VARIABLE"]),
+        ("", &["profile.extends=3gpp.toml"], &["--set: profile.extends"]),
         ("[node]\nnmae = \"x\"\n", &[], &["bad.toml:2", "node.nmae"]),
         ("[node\n", &[], &["bad.toml:1"]),
         ("[log]\nlevel = \"loud\"\n", &[], &["bad.toml:2", "log.level", "loud"]),

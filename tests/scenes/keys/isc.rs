@@ -36,7 +36,11 @@ cases! {
         "'never'" => "the same: no, another: no",
     } served_user;
     "isc.related_icid" { "true" => "named", "false" => "not named", } related;
-    "isc.preconditions" { "true" => "invites sip:bob@ims.test", "false" => "refused 420", } preconditions;
+    "isc.preconditions" {
+        "true" => "curr:qos local sendrecv, curr:qos remote none, conf:qos remote sendrecv, \
+                   des:qos mandatory remote sendrecv, des:qos optional local sendrecv",
+        "false" => "refused 420",
+    } preconditions;
     "isc.ioi_prefix" { "'Type 3'" => "\"Type 3ims.test\"", "''" => "\"ims.test\"", } ioi;
     "isc.operator" { "''" => "\"Type 3ims.test\"", "'home1.example'" => "\"Type 3home1.example\"", } ioi;
     "isc.asserted_service" { "true" => "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg", "false" => "none", } service;
@@ -102,8 +106,28 @@ async fn related(net: Net) -> String {
     }
 }
 
+/// What the answer says of the preconditions of the offer, of which the recipient hears nothing.
 async fn preconditions(net: Net) -> String {
-    outcome(&net, invite().to(["bob"]).line("Require: precondition")).await
+    let wanted = "a=curr:qos local none\na=curr:qos remote none\na=des:qos mandatory local sendrecv\n\
+                  a=des:qos optional remote sendrecv\na=sendonly\n";
+    let offer = invite().to(["bob"]).line("Require: precondition").instead("a=sendonly\n", wanted);
+    let mut alice = net.scscf().sends(offer).await;
+    net.after(millis(5)).await;
+    let refused = |message: &Message| alice.is_mine(message) && message.status() == Some(420);
+    if net.scscf().takes(&refused).is_some() {
+        return "refused 420".to_owned();
+    }
+    let mut bob = net.scscf().invites("bob").await;
+    let about = |body: &[u8]| {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("a="));
+        let named = |line: &&str| ["curr:", "des:", "conf:"].iter().any(|a| line.starts_with(a));
+        lines.filter(named).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(about(bob.invite.body()).is_empty(), "they are the originator's alone");
+    bob.answers().await;
+    let answer = alice.gets(200).await;
+    about(answer.message.body()).join(", ")
 }
 
 async fn ioi(net: Net) -> String {

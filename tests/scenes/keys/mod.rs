@@ -258,6 +258,34 @@ fn every_choice_of_every_key_is_walked() {
     assert_eq!(missing, ["core = 3gpp2"]);
 }
 
+/// Whatever a refusal names for the log is a key that can be set.
+#[test]
+fn refusals_name_keys_that_exist() {
+    let known = keys();
+    let own: BTreeSet<String> =
+        loaded(&ship("3gpp.toml")).settings.into_iter().map(|setting| setting.key).collect();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let (mut named, mut strange) = (0, Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of ours") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = std::fs::read_to_string(&path).expect("readable");
+                for part in text.split(".key(\"").skip(1) {
+                    let key = part.split('"').next().unwrap_or_default();
+                    named += 1;
+                    if !known.contains(key) && !own.contains(key) {
+                        strange.push(format!("{}: {key}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(named > 20 && strange.is_empty(), "{named} keys are named, not known: {strange:?}");
+}
+
 /// What a shipped profile says on top of the one it extends has its effect there, too.
 #[test]
 fn every_key_of_every_shipped_profile_does_something_there() {
