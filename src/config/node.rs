@@ -206,6 +206,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             icsi: im.icsi.clone(),
             session_expires: seconds,
             pass_through: im.pass_through.clone(),
+            recurse_3xx: im.recurse_3xx,
             ..Im::default()
         },
         isc: IscKeys {

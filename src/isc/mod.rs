@@ -2,7 +2,7 @@
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
 //! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
-//! reads what comes back, `moves` what changes later. What is not ours passes by `forward` or, as a dialog on either side,
+//! reads what comes back, `redirect` where a recipient went, `moves` what changes later. What is not ours passes by `forward` or, as a dialog on either side,
 //! by `bridge`. [`reachable`] reads what the core tells of registered users, [`registry`] holds it for all threads, `users`
 //! acts on it, `watching` subscribes to it. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
 //!
@@ -17,6 +17,7 @@ pub mod login;
 mod moves;
 mod outbound;
 pub mod reachable;
+mod redirect;
 pub mod registry;
 mod requests;
 pub mod rules;
@@ -48,6 +49,7 @@ use legs::{Leg, Page, Plain};
 use login::Guard;
 pub use moves::Move;
 use outbound::{Block, House, Stamp, Variant};
+pub use redirect::{Place, Redirect};
 use registry::Registry;
 use rules::boundary::{Boundary, Crossing};
 use rules::overload::{self, Shed};
@@ -70,6 +72,8 @@ pub enum Happening {
     Refused(Refused),
     /// A side of an agreed session has another path: give it to the switch, then call [`Isc::moved`].
     Moved(Box<Move>),
+    /// A recipient is elsewhere: give [`Isc::redirected`] the place that may be tried, if any.
+    Redirected(Box<Redirect>),
     /// The table of registrations changed: have it kept, then call [`Isc::kept`] with the ticket, if there is one.
     Kept(Box<Change>),
     /// A user with these keys can be reached now: tell every thread's engine, once.
@@ -531,7 +535,10 @@ impl Isc {
             Event::Rejected { call, status, message, cause } => {
                 if !self.tried_again(now, call, status, message.as_ref()) {
                     let event = legs::rejected(status, message.as_ref(), cause);
-                    self.on_leg(call, out, |_, _| Some(event));
+                    match self.elsewhere(call, status, message.as_ref(), &event) {
+                        Some(redirect) => out.push(Happening::Redirected(Box::new(redirect))),
+                        None => self.on_leg(call, out, |_, _| Some(event)),
+                    }
                 }
             }
             Event::Bye { call, .. } => {
@@ -729,6 +736,26 @@ impl Isc {
         tracing::info!(leg = %LegId { page, n }, status, rule = "IM-062", "INVITE tried again");
         self.ua.invite_again(now, call, invite);
         true
+    }
+
+    /// ISC-070: where a 3xx says the recipient is, if anybody wants to know.
+    fn elsewhere(
+        &self,
+        call: CallKey,
+        status: u16,
+        message: Option<&Message>,
+        refused: &LegEvent,
+    ) -> Option<Redirect> {
+        let message = message.filter(|_| (300..400).contains(&status))?;
+        let (page, n) = *self.trails.get(&call)?;
+        let n = n?;
+        if !self.house.settings.im.recurse_3xx {
+            let leg = LegId { page, n };
+            tracing::info!(%leg, status, rule = "ISC-070", key = "im.recurse_3xx", "redirection refused");
+            return None;
+        }
+        let leg = self.pages.get(&page)?.legs.get(&n)?;
+        Redirect::of(LegId { page, n }, leg, status, message, refused)
     }
 
     // --- what the engine wants ---

@@ -111,6 +111,8 @@ pub struct Variant {
     pub min_se: Option<u32>,
     /// Option tags not to offer.
     pub without: Vec<String>,
+    /// Another Request-URI, and the History-Info that says so (ISC-070).
+    pub elsewhere: Option<(String, String)>,
 }
 
 /// The lines all legs of one page share, printed once.
@@ -297,6 +299,10 @@ pub fn invite(
     if let Some((first, _)) = &charging {
         put("P-Charging-Vector", first);
     }
+    // ISC-077: the fan-out itself retargets nobody.
+    if let Some((_, history)) = &stamp.variant.elsewhere {
+        put("History-Info", history);
+    }
     let asked = |name: &'static str| {
         let headers = &stamp.recipient.headers;
         headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name))
@@ -352,7 +358,10 @@ pub fn invite(
     let contact = house.secured(&block.contact, secure);
     Invite {
         call_id: stamp.call_id.to_owned(),
-        request_uri: stamp.recipient.party.uri.to_string(),
+        request_uri: match &stamp.variant.elsewhere {
+            Some((uri, _)) => uri.clone(),
+            None => stamp.recipient.party.uri.to_string(),
+        },
         to: format!("<{}>", stamp.recipient.party.uri),
         from: block.from.clone(),
         max_forwards: origin.max_forwards.saturating_sub(1),

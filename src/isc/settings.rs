@@ -273,6 +273,8 @@ pub struct Im {
     pub pass_through: Vec<String>,
     /// Try a leg once more where a changed request may succeed (IM-062).
     pub retry: bool,
+    /// Follow one redirection of a leg (ISC-070).
+    pub recurse_3xx: bool,
 }
 
 impl Default for Im {
@@ -294,6 +296,7 @@ impl Default for Im {
             session_expires: 1800,
             pass_through: vec!["Conversation-ID".to_owned(), "Contribution-ID".to_owned()],
             retry: true,
+            recurse_3xx: false,
         }
     }
 }

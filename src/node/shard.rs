@@ -23,7 +23,7 @@ use crate::engine::input::{
 };
 use crate::engine::party::{Audience, Target};
 use crate::engine::policy::Policy;
-use crate::isc::{self, Happening, Isc, Move};
+use crate::isc::{self, Happening, Isc, Move, Redirect};
 use crate::msrp::{MediaEvent, Side, Switch};
 use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
@@ -364,6 +364,7 @@ impl Shard {
             Happening::Input(input) => self.happened(now, input),
             Happening::Refused(refused) => self.watch.refused(&refused),
             Happening::Moved(change) => self.moved(now, *change),
+            Happening::Redirected(redirect) => self.redirected(now, *redirect),
             Happening::Kept(change) => self.keep(now, *change),
             Happening::Reachable(users) => {
                 for shard in &self.all {
@@ -479,6 +480,24 @@ impl Shard {
         }
         while let Some(input) = self.due.inputs.pop_front() {
             self.happened(now, input);
+        }
+    }
+
+    /// A recipient is elsewhere: where it may be tried, if anywhere (ISC-070).
+    fn redirected(&mut self, now: Instant, redirect: Redirect) {
+        let leg = redirect.leg;
+        let Some(Originator { arrival, .. }) = self.pages.get(&leg.page) else { return };
+        let query = Query {
+            target: Target::List(Vec::new()),
+            identities: arrival.identities.clone(),
+            anonymous: arrival.anonymous,
+            now,
+            time: wall_clock(),
+        };
+        let uris = redirect.places.iter().map(|place| place.uri.as_str());
+        let place = self.resolver.redirect(uris, &query);
+        if let Some(event) = self.isc.redirected(now, redirect, place) {
+            self.happened(now, Input::Leg { leg, event });
         }
     }
 

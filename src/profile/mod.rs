@@ -122,6 +122,8 @@ section! {
         leg_timeout: Duration = "im.leg_timeout", secs(120), secs(1) => secs(3600);
         /// How a refused anonymous page is answered: 403 with a Warning, or 433 (IM-022).
         anon_reject: AnonReject = "im.anon_reject", AnonReject::Oma;
+        /// Try a recipient that is elsewhere (3xx) there, once, where a list might name it (ISC-070).
+        recurse_3xx: bool = "im.recurse_3xx", false;
         /// What the originator hears when nobody took the page: never 408 or 5xx, or the recipient's own code (IM-057).
         fail_map: FailMap = "im.fail_map", FailMap::Safe;
         /// Who refreshes the session, in the Session-Expires we send; `omit` leaves it open (IM-045).
@@ -310,7 +312,6 @@ const LATER: &[(&str, &str)] = &[
     ("msrp.listen_port", "it stands in the configuration: msrp.listen"),
     ("im.apply_member_policy", "policies of recipients"),
     ("im.late_offer", "INVITE without SDP"),
-    ("im.recurse_3xx", "redirection"),
     ("im.tls_downgrade", "TLS"),
     ("im.check_registration", "Sh"),
     ("msrp.cema", "CEMA"),

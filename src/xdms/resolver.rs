@@ -20,7 +20,7 @@ use super::selector;
 use super::store::{Document, Store};
 use super::{AnonReject, Consent, Settings};
 use crate::engine::input::Refusal;
-use crate::engine::party::{Audience, Party, Recipient, Target};
+use crate::engine::party::{Audience, Copy, Party, Recipient, Target};
 use crate::sip::uri::Uri;
 
 /// The question.
@@ -84,17 +84,53 @@ impl Resolver {
     /// # Errors
     /// The refusal the originator gets. It is final and nobody is invited.
     pub async fn resolve(&self, query: Query) -> Result<Audience, Refusal> {
-        let originator: HashSet<String> = query
-            .identities
-            .iter()
-            .flat_map(|party| [party.key.to_string(), self.settings.key_of(&party.uri)])
-            .collect();
+        let originator = self.keys_of(&query.identities);
         let audience = match &query.target {
             Target::List(entries) => self.list(entries, &originator)?,
             Target::Group(group) => self.group(group, &query, &originator).await?,
         };
         self.spend(&query, audience.recipients.len())?;
         Ok(audience)
+    }
+
+    /// The first of the URIs that may be asked in a recipient's place, as it would be requested, and which one it is.
+    ///
+    /// ISC-070: by the rules for an entry of a list, and never a number: nobody vouches for what it costs.
+    pub fn redirect<'a>(
+        &self,
+        uris: impl IntoIterator<Item = &'a str>,
+        query: &Query,
+    ) -> Option<(usize, Party)> {
+        let originator = self.keys_of(&query.identities);
+        let barred = self.barred();
+        let sieve = self.sieve(&originator, &barred, None);
+        let settings = &self.settings;
+        let (at, party) = uris.into_iter().enumerate().find_map(|(at, text)| {
+            let uri = Uri::parse(text).ok()?;
+            if !uri.is_sip() || is_number(&uri) || settings.consent == Consent::Rfc5360 {
+                return None;
+            }
+            let entry = Recipient {
+                party: Party { uri: text.into(), key: text.into(), display: None },
+                copy: Copy::To,
+                anonymize: false,
+                headers: Vec::new(),
+            };
+            let recipients = sieve.list(&[entry]).recipients;
+            if sieve.foreign_hosts(&recipients) > settings.foreign_hosts {
+                return None;
+            }
+            recipients.into_iter().next().map(|recipient| (at, recipient.party))
+        })?;
+        self.spend(query, 1).ok()?;
+        Some((at, party))
+    }
+
+    fn keys_of(&self, identities: &[Party]) -> HashSet<String> {
+        identities
+            .iter()
+            .flat_map(|party| [party.key.to_string(), self.settings.key_of(&party.uri)])
+            .collect()
     }
 
     fn sieve<'a>(
@@ -488,6 +524,15 @@ impl Resolver {
 /// IM-031, XD-026: with the key that would let somebody in, where there is one.
 fn nobody_left(rule: &'static str, key: Option<&'static str>) -> Refusal {
     Refusal { key, ..Refusal::new(403, rule).warn("No destinations") }
+}
+
+/// Whether a SIP URI is a telephone number in disguise.
+fn is_number(uri: &Uri) -> bool {
+    let user = uri.user().unwrap_or_default();
+    let digits = user.bytes().filter(u8::is_ascii_digit).count();
+    let dialled = |b: u8| b.is_ascii_digit() || b"+-.()".contains(&b);
+    uri.param("user").is_some_and(|user| user.eq_ignore_ascii_case("phone"))
+        || (user.bytes().all(dialled) && (user.starts_with('+') || digits >= 5))
 }
 
 fn too_many(rule: &'static str) -> Refusal {

@@ -204,6 +204,84 @@ async fn a_redirection_is_not_followed() {
     net.ends().await;
 }
 
+/// Where the operator wants it: the best place that a list might name, once.
+///
+/// Proves ISC-070, ISC-077.
+#[tokio::test(start_paused = true)]
+async fn a_redirection_is_followed_once_where_policy_permits() {
+    let net = Net::with(&["profile.im.recurse_3xx=true"]).await;
+    let mut alice = net.scscf().sends(invite().to(["bob", "carol"])).await;
+    let [bob, carol] = net.scscf().gets_invites().await;
+    let places = "Contact: <sip:bobby@home2.example>;q=0.5, <sip:bob@10.0.0.7>;q=0.9, <tel:+19005550123>\n\
+                  Contact: <sip:last@home2.example>;q=0.1\n";
+    bob.says(302, places, "");
+    bob.hears("ACK", SOON).await;
+    let mut bobby = bob.is_invited_again().await;
+    let again = &bobby.invite;
+    assert_eq!(again.uri(), "sip:bobby@home2.example");
+    assert_eq!(header(again, "To"), "<sip:bob@ims.test>");
+    assert_eq!(header(again, "CSeq"), "2 INVITE");
+    for same in ["Call-ID", "From", "Route", "P-Asserted-Identity"] {
+        assert_eq!(header(again, same), header(&bob.invite, same), "{same}");
+    }
+    assert_eq!(
+        header(again, "History-Info"),
+        "<sip:bob@ims.test?Reason=SIP%3Bcause%3D302>;index=1, <sip:bobby@home2.example>;index=1.1;mp=1"
+    );
+    assert!(headers(&bob.invite, "History-Info").is_empty());
+    // Carol is somewhere else, and there somewhere else again.
+    carol.says(300, "Contact: <sip:carla@ims.test>\n", "");
+    carol.hears("ACK", SOON).await;
+    let carla = carol.is_invited_again().await;
+    carla.says(301, "Contact: <sip:carmen@ims.test>\n", "");
+    carla.hears("ACK", SOON).await;
+    net.scscf().gets_no_invite().await;
+    bobby.answers().await;
+    alice.is_answered().await;
+    let page = page("found");
+    alice.sends_page(&page).await;
+    assert_eq!(bobby.got().await.octets, page.octets);
+    alice.hangs_up().await;
+    bobby.is_told_bye(seconds(6)).await;
+    assert_eq!(net.results(), ["bob delivered", "carol failed SIP 301"]);
+    net.ends().await;
+}
+
+/// Proves ISC-070.
+#[tokio::test(start_paused = true)]
+async fn a_redirection_to_where_no_list_may_go_is_not_followed() {
+    for (place, set) in [
+        ("sip:+19005550123@premium.example", ""),
+        ("sip:19005550123@ims.test", ""),
+        ("sip:x@ims.test;user=phone", ""),
+        ("tel:+19005550123", ""),
+        ("mailto:bob@ims.test", ""),
+        ("sip:pages@ims.test", ""),
+        ("sip:team@groups.ims.test", ""),
+        ("sip:alice@ims.test", ""),
+        ("sip:carol@ims.test", ""),
+        ("sip:ims.test", ""),
+        ("sip:bob@192.0.2.9", ""),
+        ("sip:mallory@ims.test", "service.barred=['sip:mallory@ims.test']"),
+        ("sip:bob@home2.example", "profile.ul.allowed_domains=['ims.test']"),
+        ("sip:bob@home2.example", "profile.ul.foreign_hosts=0"),
+        ("sip:bobby@ims.test", "profile.ul.budget_per_minute=2"),
+    ] {
+        let set: Vec<&str> =
+            ["profile.im.recurse_3xx=true", set].into_iter().filter(|s| !s.is_empty()).collect();
+        let net = Net::with(&set).await;
+        let mut alice = net.scscf().sends(invite().to(["bob", "carol"])).await;
+        let [bob, carol] = net.scscf().gets_invites().await;
+        bob.says(302, &format!("Contact: <{place}>\n"), "");
+        bob.hears("ACK", SOON).await;
+        net.scscf().gets_no_invite().await;
+        carol.refuses(486).await;
+        alice.gets(480).await;
+        assert_eq!(net.results(), ["bob failed SIP 302", "carol failed SIP 486"], "{place}");
+        net.ends().await;
+    }
+}
+
 /// Proves IM-024.
 #[tokio::test(start_paused = true)]
 async fn who_is_barred_gets_nowhere() {

@@ -47,6 +47,7 @@ cases! {
     } two_of_a_group;
     "im.leg_timeout" { "'5s'" => "CANCEL after 5s", "'2m'" => "CANCEL after 120s", } nobody_answers;
     "im.anon_reject" { "'oma'" => "refused 403 Anonymity not allowed", "'rfc'" => "refused 433", } anonymous_to_a_group;
+    "im.recurse_3xx" { "true" => "invites sip:bobby@ims.test", "false" => "refused 480", } a_recipient_is_elsewhere;
     "im.fail_map" { "'safe'" => "refused 480", "'plain'" => "refused 500", } a_recipient_breaks;
     "im.refresher" { "'omit'" => "1800", "'uac'" => "1800;refresher=uac", "'uas'" => "1800;refresher=uas", } session_expires;
     "im.session_expires" { "'30m'" => "1800", "'90s'" => "90", } session_expires;
@@ -167,6 +168,21 @@ async fn a_recipient_breaks(net: Net) -> String {
     };
     let heard = net.scscf().hears_of("a final answer", seconds(1), wanted).await;
     format!("refused {}", heard.message.status().expect("a response"))
+}
+
+async fn a_recipient_is_elsewhere(net: Net) -> String {
+    let (alice, bob) = leg(&net, invite().to(["bob"])).await;
+    bob.says(302, "Contact: <sip:bobby@ims.test>\n", "");
+    bob.hears("ACK", seconds(1)).await;
+    let wanted = |message: &pagecast::sip::message::Message| {
+        crate::text::is_initial(message)
+            || (alice.is_mine(message) && message.status().is_some_and(|status| status >= 200))
+    };
+    let heard = net.scscf().hears_of("what follows", seconds(1), wanted).await.message;
+    match heard.status() {
+        Some(status) => format!("refused {status}"),
+        None => format!("invites {}", heard.uri()),
+    }
 }
 
 async fn warnings(net: Net) -> String {
