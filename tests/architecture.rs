@@ -76,6 +76,8 @@ const PURE: &[&str] = &[
     "sip::dialog",
     "sip::digest",
     "sip::ua",
+    "isc::reachable",
+    "isc::registry",
     "isc::rules",
     "msrp::codec",
     "msrp::session",

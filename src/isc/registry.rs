@@ -26,7 +26,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 /// All registrations of a node.
 #[derive(Debug)]
 pub struct Registry {
-    parts: Box<[Mutex<HashMap<Arc<str>, Slot>>]>,
+    parts: Box<[Mutex<Part>]>,
     hasher: ahash::RandomState,
     /// Most identities that are remembered.
     most: usize,
@@ -35,6 +35,9 @@ pub struct Registry {
     entries: AtomicUsize,
     registered: AtomicUsize,
 }
+
+/// What is locked as one.
+type Part = HashMap<Arc<str>, Slot>;
 
 /// What one identity is to us.
 #[derive(Debug, Default)]
@@ -171,7 +174,7 @@ impl Registry {
         self.len() == 0
     }
 
-    fn part(&self, key: &str) -> MutexGuard<'_, HashMap<Arc<str>, Slot>> {
+    fn part(&self, key: &str) -> MutexGuard<'_, Part> {
         let at = self.hasher.hash_one(key) as usize % self.parts.len();
         self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
     }

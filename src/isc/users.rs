@@ -1,7 +1,8 @@
 //! What one thread does about registrations: takes the core's word, has it kept, and looks again when it ends.
 //!
 //! Start at [`Isc::registered`]. The table itself is [`super::registry`], shared by all threads; who wrote an entry here
-//! last looks after it here. The answer to a REGISTER waits for the store, but never long. ISC-039 to ISC-046.
+//! last looks after it here. The answer to a REGISTER waits for the store, but never long. A plain SIP core may tell of
+//! its users in the same way; what is learnt there releases who waits, and changes no header. ISC-039 to ISC-046.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -491,3 +491,16 @@ fn what_the_registration_told_is_used_and_what_is_private_is_not() {
         }
     }
 }
+
+/// The same REGISTER by another way, because the first way looked lost: answered as before, and no news.
+///
+/// Proves ISC-045, ISC-046.
+#[test]
+fn a_register_that_comes_twice_is_answered_twice() {
+    let mut world = World::new(home());
+    world.receive(&register(1, 600));
+    world.receive(&register(1, 600).replace("z9hG4bK-reg-n1", "z9hG4bK-another"));
+    assert_eq!(world.statuses(), [200, 200]);
+    assert_eq!(header(world.answer(), "Expires"), Some("600"));
+    assert_eq!(reached(&world), 1);
+}

@@ -330,7 +330,8 @@ impl Ua {
         key: u128,
     ) {
         let arrival = self.arrival_key(&message);
-        let merged = self.arrivals.contains_key(&arrival);
+        // A REGISTER that comes twice says nothing else the second time, and a refusal could end what it began.
+        let merged = *method != Method::Register && self.arrivals.contains_key(&arrival);
         // These live in a dialog only.
         let homeless = matches!(method, Method::Bye | Method::Prack | Method::Update);
         let refusal = match () {
