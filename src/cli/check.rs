@@ -33,6 +33,12 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return super::wrong(wrong);
     }
     print!("{lines}");
+    if let Some(material) = &loaded.config.sip.tls {
+        let until = time::OffsetDateTime::from_unix_timestamp(material.until());
+        let until =
+            until.map_or_else(|_| "for ever".to_owned(), |at| format!("until {}", at.date()));
+        println!("# sip.tls.certificate is for {}, {until}", material.names());
+    }
     if arguments.probe {
         return super::client(async {
             let all = probe(&settings).await;

@@ -1,16 +1,20 @@
 //! `check --probe`: asks each neighbour one harmless question.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::config::node::NodeSettings;
+use crate::sip::Protocol;
 use crate::sip::message::{Limits, Message, Method, Writer};
+use crate::sip::resolve::Dns;
+use crate::sip::transport::tls::{Tls, server_name};
 use crate::sip::uri::Uri;
 use crate::xdms::client::Client;
 use crate::xdms::server::OPERATOR;
@@ -24,7 +28,7 @@ const TRIES: u32 = 3;
 pub async fn probe(settings: &NodeSettings) -> bool {
     let scscf = &settings.config.core.scscf;
     let answers = [
-        ("S-CSCF", scscf.as_str(), options(scscf).await),
+        ("S-CSCF", scscf.as_str(), options(scscf, settings.transport.security.as_ref()).await),
         ("XDMS", settings.resolver.root.as_str(), groups(&settings.resolver.root).await),
         ("HSS", "-", Ok("off (sh.enabled)".to_owned())),
         (
@@ -42,14 +46,27 @@ pub async fn probe(settings: &NodeSettings) -> bool {
     answers.iter().all(|(_, _, answer)| answer.is_ok())
 }
 
-/// OPTIONS; any response shows that somebody speaks SIP there.
-async fn options(uri: &str) -> Result<String, String> {
+/// OPTIONS; any response shows that somebody speaks SIP there. The first place that RFC 3263 knows is asked.
+async fn options(uri: &str, security: Option<&Tls>) -> Result<String, String> {
     let parsed = Uri::parse(uri).map_err(|error| error.to_string())?;
-    let (host, port) = (parsed.host().trim_matches(['[', ']']), parsed.port().unwrap_or(5060));
-    let mut addresses = tokio::net::lookup_host((host, port)).await.map_err(|e| e.to_string())?;
-    let to = addresses.next().ok_or("its name has no address")?;
-    let tcp = parsed.param("transport").is_some_and(|it| it.eq_ignore_ascii_case("tcp"));
-    let answer = if tcp { over_tcp(uri, to).await } else { over_udp(uri, to).await }?;
+    let mut supported = vec![Protocol::Udp, Protocol::Tcp];
+    supported.extend(security.map(|_| Protocol::Tls));
+    let dns = Dns::system().map_err(|error| error.to_string())?;
+    let mut first = || 0;
+    let asked = dns.hops(&parsed, &supported, &mut first);
+    let hops = timeout(PATIENCE, asked).await.map_err(|_| "name servers do not answer")?;
+    let hops = hops.map_err(|error| error.to_string())?;
+    let hop = hops.first().ok_or("its name has no address")?;
+    let answer = match hop.protocol {
+        Protocol::Udp => over_udp(uri, hop.address).await,
+        Protocol::Tcp => over_stream(uri, hop.address, "TCP", |stream| async { Ok(stream) }).await,
+        Protocol::Tls => {
+            let connector = security.and_then(Tls::connector).ok_or("sip.tls.ca is not set")?;
+            let name = server_name(parsed.host()).ok_or("its host is no name to verify")?;
+            let wrap = |stream| async move { connector.connect(name, stream).await };
+            over_stream(uri, hop.address, "TLS", wrap).await
+        }
+    }?;
     let message = Message::parse(answer, &Limits::default())
         .map_err(|malformed| format!("no SIP message: {}", malformed.what))?;
     let status = message.status().ok_or("a request instead of an answer")?;
@@ -85,23 +102,31 @@ async fn over_udp(uri: &str, to: SocketAddr) -> Result<Bytes, String> {
     Err(format!("no answer to {TRIES} OPTIONS over UDP"))
 }
 
-async fn over_tcp(uri: &str, to: SocketAddr) -> Result<Bytes, String> {
+/// `wrap` makes of the connection what the protocol wants.
+async fn over_stream<S: AsyncRead + AsyncWrite + Unpin, W: Future<Output = io::Result<S>>>(
+    uri: &str,
+    to: SocketAddr,
+    protocol: &str,
+    wrap: impl FnOnce(TcpStream) -> W,
+) -> Result<Bytes, String> {
     let exchange = async {
-        let mut stream = TcpStream::connect(to).await?;
+        let stream = TcpStream::connect(to).await?;
         let own = stream.local_addr()?;
-        let request = request(uri, own, "TCP").map_err(std::io::Error::other)?;
+        let mut stream = wrap(stream).await?;
+        let request = request(uri, own, protocol).map_err(io::Error::other)?;
         stream.write_all(&request).await?;
         let mut buffer = Vec::new();
         // Its head is enough.
         while memchr::memmem::find(&buffer, b"\r\n\r\n").is_none() {
             if stream.read_buf(&mut buffer).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         Ok(Bytes::from(buffer))
     };
-    let answer = timeout(PATIENCE, exchange).await.map_err(|_| "no answer over TCP".to_owned())?;
-    answer.map_err(|error: std::io::Error| error.to_string())
+    let answer = timeout(PATIENCE, exchange).await;
+    let answer = answer.map_err(|_| format!("no answer over {protocol}"))?;
+    answer.map_err(|error: io::Error| error.to_string())
 }
 
 /// The list of groups, as the operator.

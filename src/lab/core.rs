@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::wire::{Arrived, LARGEST_DATAGRAM, Way, Wire};
 use super::{Complaints, locked, token};
 use crate::sip::message::{Message, Method, Name, NameAddr, Writer, reason_phrase};
+use crate::sip::transport::tls::Tls;
 use crate::sip::uri::Uri;
 
 /// INVITEs remembered for their CANCEL and ACK.
@@ -43,6 +44,8 @@ pub struct Settings {
     pub server: Option<String>,
     /// Request-URIs with one of these as host, or equal to one of these, go to the server.
     pub services: Vec<String>,
+    /// TLS towards the server, at an address of its own. Its certificate names the address.
+    pub tls: Option<(SocketAddr, Tls)>,
 }
 
 impl Settings {
@@ -53,6 +56,7 @@ impl Settings {
             domain: "ims.test".to_owned(),
             server: None,
             services: vec!["sip:pages@ims.test".to_owned(), "groups.ims.test".to_owned()],
+            tls: None,
         }
     }
 }
@@ -61,6 +65,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct Core {
     address: SocketAddr,
+    secure: Option<SocketAddr>,
     shared: Arc<Mutex<Shared>>,
     complaints: Complaints,
     task: JoinHandle<()>,
@@ -68,7 +73,7 @@ pub struct Core {
 
 #[derive(Debug, Default)]
 struct Shared {
-    server: Option<SocketAddr>,
+    server: Option<Way>,
     server_uri: String,
     /// Address of record, canonical, to contact URI.
     registered: BTreeMap<String, String>,
@@ -81,12 +86,13 @@ impl Core {
     /// # Errors
     /// When the address cannot be bound, or the server's URI holds no IP address.
     pub async fn start(settings: Settings) -> io::Result<Self> {
-        let (wire, inbox) = Wire::open(settings.listen).await?;
-        let address = wire.address();
+        let (wire, inbox) = Wire::open_secure(settings.listen, settings.tls).await?;
+        let (address, secure) = (wire.address(), wire.secure_address());
         let shared = Arc::new(Mutex::new(Shared::default()));
         let complaints = Complaints::default();
         let proxy = Proxy {
             own: address.to_string(),
+            own_secure: secure.map(|address| address.to_string()),
             secret: token(8),
             services: settings.services,
             domain: settings.domain,
@@ -96,7 +102,7 @@ impl Core {
             wire,
         };
         let task = tokio::spawn(proxy.run(inbox));
-        let core = Self { address, shared, complaints, task };
+        let core = Self { address, secure, shared, complaints, task };
         if let Some(server) = &settings.server {
             core.serve(server)?;
         }
@@ -111,7 +117,7 @@ impl Core {
         let uri = Uri::parse(server).map_err(io::Error::other)?;
         let mut shared = locked(&self.shared);
         shared.server =
-            Some(address_of(&uri).ok_or_else(|| {
+            Some(way_to(&uri).ok_or_else(|| {
                 io::Error::other("the server's URI needs an IP address as its host")
             })?);
         server.clone_into(&mut shared.server_uri);
@@ -126,6 +132,11 @@ impl Core {
     /// Its SIP URI.
     pub fn uri(&self) -> String {
         format!("sip:{}", self.address)
+    }
+
+    /// Its SIP URI for TLS, where it listens for that.
+    pub fn secure_uri(&self) -> Option<String> {
+        self.secure.map(|address| format!("sip:{address};transport=tls"))
     }
 
     /// A user that exists without being registered is offline: 480. Anybody else is unknown: 404.
@@ -187,6 +198,8 @@ struct Proxy {
     wire: Wire,
     /// Host and port as we write them.
     own: String,
+    /// The same for TLS.
+    own_secure: Option<String>,
     secret: String,
     domain: String,
     services: Vec<String>,
@@ -258,7 +271,8 @@ impl Proxy {
         }
         let mut routes = routes(request);
         let ours = routes.first().filter(|route| self.is_own(route)).cloned();
-        if ours.is_some() {
+        // Between TLS and UDP we stand there twice.
+        while routes.first().is_some_and(|route| self.is_own(route)) {
             routes.remove(0);
         }
         if let Some(verdict) = self.same_transaction(request, &method) {
@@ -274,7 +288,9 @@ impl Proxy {
             return self.in_dialog(request, routes);
         }
         match ours {
-            None if request.uri() == format!("sip:{}", self.own) => {
+            None if Uri::parse(request.uri())
+                .is_ok_and(|uri| uri.user().is_none() && self.is_own(&uri)) =>
+            {
                 Verdict::Answer(200, vec![("Allow", "OPTIONS, REGISTER".to_owned())])
             }
             Some(route) if route.param("orig").is_some() => {
@@ -310,9 +326,9 @@ impl Proxy {
         let uri = request.uri().to_owned();
         let next =
             routes.first().map_or_else(|| Uri::parse(&uri).ok(), |route| Some(route.clone()));
-        match next.as_ref().and_then(address_of) {
+        match next.as_ref().and_then(way_to) {
             Some(to) => Verdict::Forward(Onward {
-                to: Way::Udp(to),
+                to,
                 uri,
                 routes: texts(&routes),
                 record_route: false,
@@ -398,10 +414,14 @@ impl Proxy {
             None => format!("<{user}>"),
         };
         let domain = &self.domain;
+        let reached = match &self.own_secure {
+            Some(secure) if to.is_tls() => format!("{secure};transport=tls"),
+            _ => own.clone(),
+        };
         Verdict::Forward(Onward {
-            to: Way::Udp(to),
+            to,
             uri: request.uri().to_owned(),
-            routes: vec![as_route(&server_uri), format!("<sip:odi-{mark}@{own};lr;orig>")],
+            routes: vec![as_route(&server_uri), format!("<sip:odi-{mark}@{reached};lr;orig>")],
             record_route: true,
             add: vec![
                 ("P-Asserted-Identity", asserted),
@@ -462,14 +482,31 @@ impl Proxy {
         }
         let mut out = Writer::request(&method, &onward.uri);
         let (own, mark) = (&self.own, self.fingerprint(request, "via"));
-        let token = if request.bytes().len() > LARGEST_FOR_UDP { "TCP" } else { "UDP" };
+        let token = match onward.to {
+            Way::Tls { .. } => "TLS",
+            _ if request.bytes().len() > LARGEST_FOR_UDP => "TCP",
+            _ => "UDP",
+        };
         let back = written(way);
-        out.header("Via", format!("SIP/2.0/{token} {own};branch={OWN_BRANCH}{mark};back={back}"));
+        let secure = self.own_secure.as_ref().unwrap_or(own);
+        let sent_by = if onward.to.is_tls() { secure } else { own };
+        out.header(
+            "Via",
+            format!("SIP/2.0/{token} {sent_by};branch={OWN_BRANCH}{mark};back={back}"),
+        );
         for (at, via) in request.values(Name::Via).enumerate() {
             out.header("Via", if at == 0 { with_source(via, way.peer()) } else { via.to_vec() });
         }
         if onward.record_route {
-            out.header("Record-Route", format!("<sip:{own};lr>"));
+            // RFC 5658: where the protocol changes, each side has an entry of its own.
+            let entry = |tls: bool| match tls {
+                true => format!("<sip:{secure};transport=tls;lr>"),
+                false => format!("<sip:{own};lr>"),
+            };
+            out.header("Record-Route", entry(onward.to.is_tls()));
+            if onward.to.is_tls() != way.is_tls() {
+                out.header("Record-Route", entry(way.is_tls()));
+            }
         }
         for route in &onward.routes {
             out.header("Route", route);
@@ -550,7 +587,10 @@ impl Proxy {
     }
 
     fn is_own(&self, route: &Uri) -> bool {
-        address_of(route).is_some_and(|address| address.to_string() == self.own)
+        let address = way_to(route).map(|way| way.peer().to_string());
+        address.is_some_and(|address| {
+            address == self.own || Some(&address) == self.own_secure.as_ref()
+        })
     }
 
     fn is_service(&self, uri: &str) -> bool {
@@ -647,6 +687,19 @@ fn address_of(uri: &Uri) -> Option<SocketAddr> {
     Some(SocketAddr::new(host.parse().ok()?, uri.port().unwrap_or(5060)))
 }
 
+/// The way to the address a URI names by itself.
+fn way_to(uri: &Uri) -> Option<Way> {
+    let named = uri.param("transport").is_some_and(|named| named.eq_ignore_ascii_case("tls"));
+    if !named && !uri.scheme_str().eq_ignore_ascii_case("sips") {
+        return address_of(uri).map(Way::Udp);
+    }
+    let mut peer = address_of(uri)?;
+    if uri.port().is_none() {
+        peer.set_port(5061);
+    }
+    Some(Way::Tls { connection: 0, peer })
+}
+
 /// An INVITE, its CANCEL and the ACK to its refusal have this in common.
 fn branch_key(request: &Message) -> String {
     via_key(request.values(Name::Via).next().unwrap_or(b""))
@@ -676,18 +729,22 @@ fn written(way: Way) -> String {
     let (kind, peer) = match way {
         Way::Udp(peer) => ("u".to_owned(), peer),
         Way::Tcp { connection, peer } => (format!("t{connection}"), peer),
+        Way::Tls { connection, peer } => (format!("s{connection}"), peer),
     };
-    format!("{kind}-{peer}").replace([':', '[', ']'], "_")
+    // No colons: they end a host.
+    format!("{kind}-{}-{}", peer.port(), peer.ip()).replace(':', "_")
 }
 
 fn read(back: &str) -> Option<Way> {
     let (kind, peer) = back.split_once('-')?;
-    let (host, port) = peer.rsplit_once('_')?;
-    let host = host.trim_matches('_').replace('_', ":");
-    let peer = SocketAddr::new(host.parse().ok()?, port.parse().ok()?);
-    match kind.strip_prefix('t') {
-        Some(connection) => Some(Way::Tcp { connection: connection.parse().ok()?, peer }),
-        None => Some(Way::Udp(peer)),
+    let (port, ip) = peer.split_once('-')?;
+    let peer = SocketAddr::new(ip.replace('_', ":").parse().ok()?, port.parse().ok()?);
+    let (kind, connection) = kind.split_at_checked(1)?;
+    match kind {
+        "u" => Some(Way::Udp(peer)),
+        "t" => Some(Way::Tcp { connection: connection.parse().ok()?, peer }),
+        "s" => Some(Way::Tls { connection: connection.parse().ok()?, peer }),
+        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A neighbour's SIP sockets: UDP and TCP on one port, messages in one queue.
+//! A neighbour's SIP sockets: UDP and TCP on one port, TLS on another where it is wanted; messages in one queue.
 //!
 //! Start at [`Wire::open`]. Knows no transaction: what is to be repeated is repeated by whoever sends it.
 
@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::locked;
 use crate::sip::message::{Frame, Framer, Limits, Malformed, Message};
+use crate::sip::transport::tls::{Tls, server_name};
 
 /// Largest datagram sent; beyond it goes TCP (RFC 3261 §18.1.1 with the path MTU of loopback).
 pub(super) const LARGEST_DATAGRAM: usize = 60_000;
@@ -31,14 +32,26 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Udp(SocketAddr),
-    Tcp { connection: u64, peer: SocketAddr },
+    Tcp {
+        connection: u64,
+        peer: SocketAddr,
+    },
+    /// Connection 0: whichever leads there, or a new one.
+    Tls {
+        connection: u64,
+        peer: SocketAddr,
+    },
 }
 
 impl Way {
     pub(super) fn peer(self) -> SocketAddr {
         match self {
-            Self::Udp(peer) | Self::Tcp { peer, .. } => peer,
+            Self::Udp(peer) | Self::Tcp { peer, .. } | Self::Tls { peer, .. } => peer,
         }
+    }
+
+    pub(super) fn is_tls(self) -> bool {
+        matches!(self, Self::Tls { .. })
     }
 }
 
@@ -55,6 +68,7 @@ pub(super) struct Wire {
     udp: Arc<UdpSocket>,
     connections: Arc<Mutex<Connections>>,
     inbox: mpsc::Sender<Arrived>,
+    secure: Option<(SocketAddr, Tls)>,
     _tasks: Arc<JoinSet<()>>,
 }
 
@@ -67,6 +81,14 @@ struct Connections {
 impl Wire {
     /// Binds UDP and TCP to `listen`; port 0 takes one that is free for both.
     pub(super) async fn open(listen: SocketAddr) -> io::Result<(Self, mpsc::Receiver<Arrived>)> {
+        Self::open_secure(listen, None).await
+    }
+
+    /// The same, and TLS at an address of its own.
+    pub(super) async fn open_secure(
+        listen: SocketAddr,
+        secure: Option<(SocketAddr, Tls)>,
+    ) -> io::Result<(Self, mpsc::Receiver<Arrived>)> {
         let (tcp, udp) = bind_both(listen).await?;
         let address = udp.local_addr()?;
         let (inbox, outbox) = mpsc::channel(QUEUE);
@@ -75,7 +97,17 @@ impl Wire {
         let mut tasks = JoinSet::new();
         tasks.spawn(read_datagrams(udp.clone(), inbox.clone()));
         tasks.spawn(accept(tcp, connections.clone(), inbox.clone()));
-        let wire = Self { address, udp, connections, inbox, _tasks: Arc::new(tasks) };
+        let secure = match secure {
+            None => None,
+            Some((listen, tls)) => {
+                let listener = TcpListener::bind(listen).await?;
+                let address = listener.local_addr()?;
+                let (connections, inbox) = (connections.clone(), inbox.clone());
+                tasks.spawn(accept_secure(listener, tls.clone(), connections, inbox));
+                Some((address, tls))
+            }
+        };
+        let wire = Self { address, udp, connections, inbox, secure, _tasks: Arc::new(tasks) };
         Ok((wire, outbox))
     }
 
@@ -83,11 +115,17 @@ impl Wire {
         self.address
     }
 
+    /// Where TLS is listened for.
+    pub(super) fn secure_address(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().map(|(address, _)| *address)
+    }
+
     /// Sends back the way something came. What cannot be sent is lost, as on any network.
     pub(super) async fn send(&self, way: Way, bytes: Bytes) {
         match way {
             Way::Udp(to) => self.send_to(to, bytes).await,
-            Way::Tcp { connection, peer } => {
+            Way::Tls { connection: 0, peer } => self.send_by_tls(peer, bytes).await,
+            Way::Tcp { connection, peer } | Way::Tls { connection, peer } => {
                 let open =
                     locked(&self.connections).open.get(&connection).map(|(_, to)| to.clone());
                 match open {
@@ -102,7 +140,9 @@ impl Wire {
     pub(super) fn leads_back(&self, way: Way) -> bool {
         match way {
             Way::Udp(_) => true,
-            Way::Tcp { connection, .. } => locked(&self.connections).open.contains_key(&connection),
+            Way::Tcp { connection, .. } | Way::Tls { connection, .. } => {
+                locked(&self.connections).open.contains_key(&connection)
+            }
         }
     }
 
@@ -114,20 +154,49 @@ impl Wire {
         lost_if(self.udp.send_to(&bytes, to).await.is_err(), to);
     }
 
+    fn known(&self, to: SocketAddr) -> Option<mpsc::Sender<Bytes>> {
+        let connections = locked(&self.connections);
+        let mut open = connections.open.values();
+        open.find(|(peer, _)| *peer == to).map(|(_, sender)| sender.clone())
+    }
+
+    /// Sends to an address by TLS, over a connection that is there or a new one.
+    async fn send_by_tls(&self, to: SocketAddr, bytes: Bytes) {
+        let sender = match self.known(to) {
+            Some(sender) => Some(sender),
+            None => self.dial(to).await,
+        };
+        match sender {
+            Some(sender) => lost_if(sender.send(bytes).await.is_err(), to),
+            None => lost_if(true, to),
+        }
+    }
+
+    async fn dial(&self, to: SocketAddr) -> Option<mpsc::Sender<Bytes>> {
+        let connector = self.secure.as_ref()?.1.connector()?;
+        let name = server_name(&to.ip().to_string())?;
+        let stream = TcpStream::connect(to).await.ok()?;
+        match connector.connect(name, stream).await {
+            Ok(stream) => {
+                let way = |connection| Way::Tls { connection, peer: to };
+                keep(stream, way, &self.connections, &self.inbox)
+            }
+            Err(error) => {
+                tracing::info!(%to, %error, "the lab's TLS handshake failed");
+                None
+            }
+        }
+    }
+
     /// Sends to an address by TCP, over a connection that is there or a new one.
     pub(super) async fn send_by_tcp(&self, to: SocketAddr, bytes: Bytes) {
-        let known = {
-            let connections = locked(&self.connections);
-            connections
-                .open
-                .values()
-                .find(|(peer, _)| *peer == to)
-                .map(|(_, sender)| sender.clone())
-        };
-        let sender = match known {
+        let sender = match self.known(to) {
             Some(sender) => Some(sender),
             None => match TcpStream::connect(to).await {
-                Ok(stream) => keep(stream, to, &self.connections, &self.inbox),
+                Ok(stream) => {
+                    let way = |connection| Way::Tcp { connection, peer: to };
+                    keep(stream, way, &self.connections, &self.inbox)
+                }
                 Err(_) => None,
             },
         };
@@ -191,30 +260,52 @@ async fn accept(
 ) {
     loop {
         if let Ok((stream, peer)) = listener.accept().await {
-            keep(stream, peer, &connections, &inbox);
+            let way = |connection| Way::Tcp { connection, peer };
+            keep(stream, way, &connections, &inbox);
         }
+    }
+}
+
+async fn accept_secure(
+    listener: TcpListener,
+    tls: Tls,
+    connections: Arc<Mutex<Connections>>,
+    inbox: mpsc::Sender<Arrived>,
+) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else { continue };
+        let (acceptor, connections, inbox) = (tls.acceptor(), connections.clone(), inbox.clone());
+        tokio::spawn(async move {
+            match acceptor.accept(stream).await {
+                Ok(stream) => {
+                    let way = |connection| Way::Tls { connection, peer };
+                    keep(stream, way, &connections, &inbox);
+                }
+                Err(error) => tracing::info!(%peer, %error, "a TLS handshake with the lab failed"),
+            }
+        });
     }
 }
 
 /// Takes a connection into the table and serves it; `None` when the table is full.
 fn keep(
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    way: impl FnOnce(u64) -> Way,
     connections: &Arc<Mutex<Connections>>,
     inbox: &mpsc::Sender<Arrived>,
 ) -> Option<mpsc::Sender<Bytes>> {
     let (sender, queue) = mpsc::channel(OUT_QUEUE);
-    let id = {
+    let (id, way) = {
         let mut table = locked(connections);
         if table.open.len() >= MOST_CONNECTIONS {
             return None;
         }
         table.last += 1;
         let id = table.last;
-        table.open.insert(id, (peer, sender.clone()));
-        id
+        let way = way(id);
+        table.open.insert(id, (way.peer(), sender.clone()));
+        (id, way)
     };
-    let way = Way::Tcp { connection: id, peer };
     let (connections, inbox) = (connections.clone(), inbox.clone());
     tokio::spawn(async move {
         serve(stream, way, queue, &inbox).await;
@@ -224,12 +315,12 @@ fn keep(
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite,
     way: Way,
     mut queue: mpsc::Receiver<Bytes>,
     inbox: &mpsc::Sender<Arrived>,
 ) {
-    let (mut read, mut write) = stream.into_split();
+    let (mut read, mut write) = tokio::io::split(stream);
     let writing = async move {
         while let Some(bytes) = queue.recv().await {
             if write.write_all(&bytes).await.is_err() {

@@ -15,3 +15,4 @@ mod readme;
 mod registering;
 mod speed;
 mod support;
+mod tls;
