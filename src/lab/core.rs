@@ -240,6 +240,14 @@ impl Proxy {
     }
 
     async fn on_request(&mut self, request: &Message, way: Way) {
+        if way.is_tls() != request.via().transport.eq_ignore_ascii_case("TLS") {
+            self.complain(request, "its Via names another protocol than it came by");
+        }
+        let top = routes(request).into_iter().next();
+        let secure = top.and_then(|top| way_to(&top)).map(|way| way.peer().to_string());
+        if secure.is_some() && secure == self.own_secure && !way.is_tls() {
+            self.complain(request, "it should have come over TLS");
+        }
         match self.judge(request) {
             Verdict::Forward(onward) => self.forward(request, way, onward).await,
             Verdict::Answer(status, headers) => {

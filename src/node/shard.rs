@@ -328,7 +328,8 @@ impl Shard {
                                 continue;
                             }
                         };
-                        self.ladder.sent(&bytes, &to, protocol, call);
+                        let shown = self.transport.shown(&to, &bytes, via_at);
+                        self.ladder.sent(&shown, &to, protocol, call);
                     }
                     Output::Event(event) => {
                         self.about = event

@@ -58,6 +58,8 @@ async fn server(folder: &Folder, core: &Core) -> (Server, String) {
     let set = [
         "sip.listen=[\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\", \"tls:127.0.0.1:0\"]".to_owned(),
         "sip.trusted_peers=[\"scscf.ims.test\"]".to_owned(),
+        "profile.msrp.drain_after_end=100ms".to_owned(),
+        "profile.msrp.conn_linger=100ms".to_owned(),
         format!("sip.tls.certificate={}", file("as1.pem")),
         format!("sip.tls.key={}", file("as1.key")),
         format!("sip.tls.client_ca={}", file("ca.pem")),
@@ -88,21 +90,24 @@ async fn a_page_goes_over_tls() {
     let got = timeout(LIMIT, bob.received()).await.expect("in time").expect("it runs");
     assert_eq!(got.content().expect("CPIM").1, request.body);
 
-    // Every message between core and server went over TLS, and what the server says of itself leads back there.
+    // Every message between core and server went over TLS, or the core would complain; and what the server says of
+    // itself leads back there.
     let shown = server.newest().await;
     let id = shown["id"].as_str().expect("an id");
     let flow = server.json(&format!("/api/pages/{id}/flow")).await;
-    let lines = |name: &str| -> Vec<String> {
-        let messages = flow["messages"].as_array().expect("messages").iter();
-        let sip = messages.filter(|message| message["proto"] == "SIP");
-        let headers = sip.flat_map(|message| message["headers"].as_array().expect("headers"));
-        let of = headers.filter(|header| header[0].as_str() == Some(name));
-        of.map(|header| header[1].as_str().expect("text").to_owned()).collect()
-    };
     let address = door.trim_start_matches("sip:");
-    assert!(lines("Via").iter().any(|via| via.starts_with("SIP/2.0/TLS 127.0.0.1:")));
-    let routes = lines("Route").join("\n");
-    assert!(routes.contains(address), "the core came by that name: {routes}");
+    let mut contacts = 0;
+    for message in flow["messages"].as_array().expect("messages") {
+        let headers = message["headers"].as_array().expect("headers");
+        let contact = headers.iter().find(|header| header[0] == "Contact");
+        if let Some(contact) = contact.and_then(|contact| contact[1].as_str())
+            && contact.starts_with("<sip:lm-")
+        {
+            assert!(contact.contains(&format!("@{address}>")), "{contact}");
+            contacts += 1;
+        }
+    }
+    assert!(contacts >= 2, "one to each side: {flow:#}");
     assert!(good.complaints().is_empty(), "{:?}", good.complaints());
 
     // Another name, signed by the same authority: 403, and nobody is invited.
@@ -207,6 +212,8 @@ async fn a_page_goes_to_a_core_on_ipv6() {
         "sip.listen=[\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\", \"udp:[::1]:0\", \"tcp:[::1]:0\"]",
         "sip.trusted_peers=[\"::1\"]",
         "msrp.listen=[\"[::1]:0\"]",
+        "profile.msrp.drain_after_end=100ms",
+        "profile.msrp.conn_linger=100ms",
     ];
     let server = Server::start(&folder, &core.uri(), &set).await;
     let door = server.ready.split(['=', ',', ' ']).find_map(|door| door.strip_prefix("udp:[::1]"));

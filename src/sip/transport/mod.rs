@@ -667,6 +667,37 @@ impl<K: Key> Transport<K> {
         }
     }
 
+    /// A message as it leaves this way, for call flows; as it is where the way is not known yet.
+    pub fn shown(&self, to: &Target, bytes: &Bytes, via_at: Option<usize>) -> Bytes {
+        let doors = self.hub.doors();
+        match to {
+            Target::Flow(flow) => {
+                doors.addressed(bytes.clone(), None, flow.protocol, doors.of(flow))
+            }
+            Target::NextHop { attempt, octets, .. } => {
+                match self.hop_of(to, *attempt, bytes.len().max(*octets)) {
+                    None => bytes.clone(),
+                    Some(hop) => {
+                        let told = doors.towards(hop.protocol, hop.address.ip());
+                        doors.addressed(bytes.clone(), via_at, hop.protocol, told)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where this attempt goes, as far as it is known.
+    fn hop_of(&self, to: &Target, attempt: u16, octets: usize) -> Option<Hop> {
+        let Target::NextHop { uri, .. } = to else { return None };
+        let hops = &self.routes.get(uri.as_str())?.hops;
+        let at = usize::from(attempt);
+        if octets > self.hub.settings.max_udp_request {
+            resolve::for_large(hops).get(at).copied()
+        } else {
+            hops.get(at).copied()
+        }
+    }
+
     /// Which attempt leads to another address than this one and those before it.
     ///
     /// ISC-071 (RFC 3263 §4.3): of what is known; nobody is asked.
@@ -693,14 +724,7 @@ impl<K: Key> Transport<K> {
     /// ISC-069 (RFC 3261 §21.5.4).
     pub fn pause(&self, to: &Target, seconds: u32) {
         let Target::NextHop { uri, attempt, octets } = to else { return };
-        let Some(route) = self.routes.get(uri.as_str()) else { return };
-        let at = usize::from(*attempt);
-        let hop = if *octets > self.hub.settings.max_udp_request {
-            resolve::for_large(&route.hops).get(at).copied()
-        } else {
-            route.hops.get(at).copied()
-        };
-        let Some(hop) = hop else { return };
+        let Some(hop) = self.hop_of(to, *attempt, *octets) else { return };
         let length = Duration::from_secs(u64::from(seconds)).min(self.hub.settings.longest_pause);
         let taken = self.hub.pauses.add(hop.address, Instant::now(), length);
         tracing::info!(uri, to = %hop.address, ?length, taken, "the next hop is overloaded: 503 with Retry-After");
