@@ -22,7 +22,7 @@ a=file-selector:size:20480 type:message/cpim\r\na=sendonly\r\n\
     <entry uri=\"sip:dan@home1.example\" cp:copyControl=\"bcc\"/>\r\n  </list>\r\n</resource-lists>\r\n--bnd1--\r\n";
 
 fn wants(accept: &AcceptTypes, attributed: bool) -> Wants<'_> {
-    Wants { accept, attributed, max_size: 10_485_760, tls: false }
+    Wants { accept, attributed, max_size: 10_485_760, tls: false, families: Default::default() }
 }
 
 fn lines(bytes: &Bytes) -> Vec<String> {

@@ -23,6 +23,7 @@ pub use layer::{ConfigError, Environment, Setting};
 use layer::{Layer, Reader};
 use value::{Door, FilePath, HostPort, Listen, Peers, Size, TrustedPeer, Value, choice};
 
+use crate::content::sdp::Family;
 use crate::flow::keep::Choice;
 use crate::isc::rules::boundary::is_place;
 use crate::isc::settings::Account;
@@ -125,6 +126,8 @@ pub struct Msrp {
     pub listen: Vec<SocketAddr>,
     /// Written into `a=path`. Port 0: the port that was taken when listening.
     pub advertise: HostPort,
+    /// The same for peers whose addresses are of the other kind.
+    pub advertise_also: Option<HostPort>,
     /// Octets of all pages, in memory and on disk (MS-092).
     pub spool_total: u64,
     /// Octets of all pages kept in memory.
@@ -640,9 +643,32 @@ fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {
         return Err(r.wrong("msrp.listen", "is empty", "name at least one address"));
     };
     let advertise = advertise(r, "msrp", &listen, first)?;
+    let kind = |host: &str| Family::of(host.trim_start_matches('[').trim_end_matches(']'));
+    let own = kind(&advertise.host);
+    let set: Option<HostPort> = r.take_if_set("msrp.advertise_also")?;
+    if let Some(also) = &set
+        && own.is_some()
+        && kind(&also.host) == own
+    {
+        return Err(r.wrong(
+            "msrp.advertise_also",
+            format!("{also} is an address of the same kind as msrp.advertise"),
+            "write an IPv6 address beside an IPv4 one, or the other way round",
+        ));
+    }
+    // Where we listen at both kinds of addresses and tell one, the other is told, too.
+    let other = listen.iter().find(|at| {
+        !at.ip().is_unspecified()
+            && own.is_some_and(|own| own != if at.is_ipv6() { Family::V6 } else { Family::V4 })
+    });
+    if let (None, Some(other)) = (&set, other) {
+        r.amounts_to("msrp.advertise_also", HostPort::of(*other).show());
+    }
+    let advertise_also = set.or_else(|| other.copied().map(HostPort::of));
     Ok(Msrp {
         listen,
         advertise,
+        advertise_also,
         spool_total: r
             .take_within("msrp.spool_total", Size::mib(4096), Size::mib(1), Size(1 << 50))?
             .0,

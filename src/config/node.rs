@@ -4,6 +4,7 @@
 
 use super::value::HostPort;
 use super::{Config, Loaded};
+use crate::content::sdp::Families;
 use crate::engine::policy::Policy;
 use crate::profile::{Profile, SipTimers};
 use std::net::SocketAddr;
@@ -51,6 +52,8 @@ pub struct Ports {
     pub sip: u16,
     /// Of the first address of `msrp.listen`.
     pub msrp: u16,
+    /// Of the first address of `msrp.listen` of the other kind, IPv4 or IPv6; 0 where there is none.
+    pub msrp_also: u16,
     /// Of `xdms.listen`; 0 where that door is closed.
     pub xcap: u16,
 }
@@ -126,6 +129,10 @@ impl NodeSettings {
         if self.config.msrp.advertise.port == 0 {
             self.config.msrp.advertise.port = ports.msrp;
             self.msrp.port = ports.msrp;
+        }
+        if let Some(also) = self.config.msrp.advertise_also.as_mut().filter(|also| also.port == 0) {
+            also.port = ports.msrp_also;
+            self.msrp.also = Some((bare(&also.host).to_owned(), also.port));
         }
         if let Some(listen) = self.config.xdms.listen.filter(|address| address.port() == 0) {
             let root = &self.config.xdms.root;
@@ -233,7 +240,15 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             normalise_tel: ul.normalise_tel,
             require_tls: ul.require_tls,
         },
-        media: Media { attribution: msrp.attribution, ..Media::default() },
+        media: Media {
+            attribution: msrp.attribution,
+            families: Families::of(
+                std::iter::once(&config.msrp.advertise)
+                    .chain(&config.msrp.advertise_also)
+                    .map(|at| bare(&at.host)),
+            ),
+            ..Media::default()
+        },
         realm: auth.realm.clone(),
         auth: Auth {
             users: auth.users.clone(),
@@ -243,11 +258,17 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
     }
 }
 
+/// An IPv6 address without its brackets.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 fn msrp_settings(config: &Config, profile: &Profile) -> msrp::Settings {
     let keys = &profile.msrp;
     msrp::Settings {
-        host: config.msrp.advertise.host.clone(),
+        host: bare(&config.msrp.advertise.host).to_owned(),
         port: config.msrp.advertise.port,
+        also: config.msrp.advertise_also.as_ref().map(|at| (bare(&at.host).to_owned(), at.port)),
         spool_dir: Some(config.node.data_dir.join("spool")),
         connect_allow: profile.connect_allow.clone().unwrap_or_default(),
         connect_loopback: config.msrp.listen.iter().all(|address| address.ip().is_loopback()),
@@ -423,6 +444,7 @@ mod tests {
         let policy = Policy { max_pages: 5_000, ..Policy::default() };
         assert_eq!(settings.policy, policy);
         let mut isc = isc::settings::Settings::default();
+        isc.media.families = Families { v4: true, v6: false };
         isc.sip.advertise = "127.0.0.1:5090".into();
         isc.sip.told = vec!["127.0.0.1:5090".into()];
         isc.core.icscf = "sip:127.0.0.1:5060".into();
@@ -571,6 +593,55 @@ mod tests {
         Size(size.0 / 2).show()
     }
 
+    /// Proves ISC-064.
+    #[test]
+    fn where_msrp_listens_at_both_kinds_of_addresses_both_are_told() {
+        for (set, host, also, v4, v6) in [
+            (
+                &["msrp.listen=['127.0.0.1:2855', '[::1]:2856']", "msrp.advertise=127.0.0.1:2855"]
+                    [..],
+                "127.0.0.1",
+                Some("::1"),
+                true,
+                true,
+            ),
+            (
+                &["msrp.listen=['[::1]:2856']", "msrp.advertise=[::1]:2856"][..],
+                "::1",
+                None,
+                false,
+                true,
+            ),
+            (&["msrp.advertise=media.ims.test:2855"][..], "media.ims.test", None, true, true),
+            (
+                &["msrp.advertise=192.0.2.1:2855", "msrp.advertise_also=[2001:db8::1]:2855"][..],
+                "192.0.2.1",
+                Some("2001:db8::1"),
+                true,
+                true,
+            ),
+            (
+                &["msrp.advertise=192.0.2.1:2855", "msrp.advertise_also=six.ims.test:2855"][..],
+                "192.0.2.1",
+                Some("six.ims.test"),
+                true,
+                true,
+            ),
+            (&[][..], "127.0.0.1", None, true, false),
+        ] {
+            let settings = settings(set);
+            assert_eq!(settings.msrp.host, host, "{set:?}");
+            assert_eq!(settings.msrp.also.as_ref().map(|(host, _)| host.as_str()), also, "{set:?}");
+            let families = settings.isc.media.families;
+            assert_eq!((families.v4, families.v6), (v4, v6), "{set:?}");
+        }
+        let mut settings =
+            settings(&["msrp.listen=['127.0.0.1:0', '[::1]:0']", "msrp.advertise=127.0.0.1:0"]);
+        settings.bound(Ports { sip: 40001, msrp: 40002, msrp_also: 40004, xcap: 40003 }, &[]);
+        assert_eq!(settings.msrp.told(Some(crate::content::sdp::Family::V6)), ("::1", 40004));
+        assert_eq!(settings.msrp.told(Some(crate::content::sdp::Family::V4)), ("127.0.0.1", 40002));
+    }
+
     /// A key that nothing obeys would be a promise we do not keep.
     #[test]
     fn every_key_of_the_profile_reaches_a_part() {
@@ -636,7 +707,7 @@ mod tests {
         ]);
         let at = "127.0.0.1:40001".parse().expect("an address");
         let sip = [(Protocol::Udp, at), (Protocol::Tcp, at)];
-        settings.bound(Ports { sip: 40001, msrp: 40002, xcap: 40003 }, &sip);
+        settings.bound(Ports { sip: 40001, msrp: 40002, msrp_also: 0, xcap: 40003 }, &sip);
         assert_eq!(settings.isc.sip.advertise, "127.0.0.1:40001");
         assert_eq!(settings.isc.sip.aliases, ["127.0.0.1:40001"]);
         assert_eq!(settings.ua.sent_by, "127.0.0.1:40001");

@@ -188,6 +188,10 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
             &[":2: core.untrusted_hops: \"10.0.0\" is neither address nor name"],
         ),
         (
+            "[msrp]\nadvertise = \"192.0.2.1:2855\"\nadvertise_also = \"192.0.2.2:2855\"",
+            &[":3: msrp.advertise_also: 192.0.2.2:2855 is an address of the same kind"],
+        ),
+        (
             "[msrp]\nadvertise = \"nowhere\"",
             &[":2: msrp.advertise: \"nowhere\" is no host and port; write \"host:port\""],
         ),

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use sdp_types::{Attribute, Media};
+use sdp_types::{AddrType, Attribute, Media};
 
 use super::msrp_uri::MsrpUri;
 
@@ -29,6 +29,11 @@ pub struct BadSdp {
 }
 
 impl Session {
+    /// The kind of address a media line is at; `None` where it does not say.
+    pub fn family(&self, line: usize) -> Option<Family> {
+        family(&self.0, self.0.medias.get(line)?)
+    }
+
     /// Reads a session description; lines may end in LF alone.
     ///
     /// # Errors
@@ -108,6 +113,58 @@ fn essence(entry: &str) -> &str {
     entry.split(';').next().unwrap_or(entry).trim()
 }
 
+/// A kind of network address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Of an address; `None` for a name, which may stand for both.
+    pub fn of(host: &str) -> Option<Self> {
+        host.parse::<IpAddr>().ok().map(|ip| if ip.is_ipv6() { Self::V6 } else { Self::V4 })
+    }
+}
+
+/// The kinds of addresses we can be reached at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Families {
+    pub v4: bool,
+    pub v6: bool,
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self { v4: true, v6: true }
+    }
+}
+
+impl Families {
+    /// Those of the hosts we tell.
+    pub fn of<'a>(hosts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut families = Self { v4: false, v6: false };
+        for host in hosts {
+            let family = Family::of(host);
+            families.v4 |= family != Some(Family::V6);
+            families.v6 |= family != Some(Family::V4);
+        }
+        families
+    }
+
+    /// Whether a peer with such an address can reach us.
+    pub fn serve(self, family: Option<Family>) -> bool {
+        match family {
+            Some(Family::V4) => self.v4,
+            Some(Family::V6) => self.v6,
+            None => true,
+        }
+    }
+}
+
+/// ISC-064 (RFC 3261 §20.43): an address format we do not have.
+pub const FORMATS: &str = "Incompatible network address formats";
+
 /// What the server wants of an offer.
 #[derive(Debug, Clone, Copy)]
 pub struct Wants<'a> {
@@ -119,6 +176,8 @@ pub struct Wants<'a> {
     pub max_size: u64,
     /// `TCP/TLS/MSRP` can be served.
     pub tls: bool,
+    /// Addresses of ours that can stand in the answer (ISC-064).
+    pub families: Families,
 }
 
 /// Which way ordinary content may flow, seen from who wrote the description.
@@ -275,6 +334,9 @@ fn usable(
     })?;
     if !address_matches(session, media, &peer.path, setup) {
         return Err(Some(refusal(488, 399, "MSRP path and media address differ", "MS-027")));
+    }
+    if !wants.families.serve(family(session, media)) {
+        return Err(Some(refusal(488, 301, FORMATS, "ISC-064")));
     }
     let (accept, member) = select(&peer, wants).ok_or(Some(refusal(
         488,
@@ -450,6 +512,18 @@ impl Chosen {
         self.copied.iter().for_each(|a| attribute(&mut out, a));
         line(&mut out, format_args!("a=path:{}", own.path.as_str()));
         Bytes::from(out)
+    }
+
+    /// Which media line of the offer is served, counted from 0.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// The kind of address the originator offered, so that the answer has one of the same kind.
+    ///
+    /// ISC-064.
+    pub fn family(&self) -> Option<Family> {
+        family(&self.offer, self.offer.medias.get(self.line)?)
     }
 
     /// How a later offer of the originator differs from the one this was chosen from.
@@ -723,6 +797,20 @@ fn peer(session: &sdp_types::Session, media: &Media, tls: bool, role: Role) -> R
     })
 }
 
+/// ISC-064: by `c=`, also where a name stands there; without one by the path.
+fn family(session: &sdp_types::Session, media: &Media) -> Option<Family> {
+    let Some(connection) = media.connections.first().or(session.connection.as_ref()) else {
+        let path = values(media, "path").next().flatten()?;
+        return Family::of(MsrpUri::parse_path(path).ok()?.first()?.bare_host());
+    };
+    let address = connection.connection_address.split('/').next().unwrap_or_default();
+    Family::of(address).or(match connection.addrtype {
+        AddrType::Ip4 => Some(Family::V4),
+        AddrType::Ip6 => Some(Family::V6),
+        AddrType::Other(_) => None,
+    })
+}
+
 fn is_message(media: &Media) -> bool {
     media.media.eq_ignore_ascii_case("message")
 }
@@ -868,7 +956,16 @@ mod tests {
 
     fn pick(session: &Session, attributed: bool) -> Result<Chosen, SdpRefusal> {
         let accept = AcceptTypes::default();
-        choose(session, &Wants { accept: &accept, attributed, max_size: MAX, tls: false })
+        choose(
+            session,
+            &Wants {
+                accept: &accept,
+                attributed,
+                max_size: MAX,
+                tls: false,
+                families: Families::default(),
+            },
+        )
     }
 
     fn refused(session: &Session) -> (u16, u16) {
@@ -1060,7 +1157,13 @@ mod tests {
         let path = own_path();
         for (offered, accept, want, name) in cases {
             let accept = ours(accept, "");
-            let wants = Wants { accept: &accept, attributed: false, max_size: MAX, tls: false };
+            let wants = Wants {
+                accept: &accept,
+                attributed: false,
+                max_size: MAX,
+                tls: false,
+                families: Families::default(),
+            };
             let chosen = choose(&msrp(&format!("a=accept-types:{offered}\n")), &wants).unwrap();
             let to_member = chosen.offer(&own(&path));
             assert_eq!(
@@ -1071,7 +1174,13 @@ mod tests {
             assert!(attributes(&to_member, "accept-wrapped-types").is_empty(), "{name}");
         }
         let accept = ours("message/cpim", "text/plain image/png");
-        let wants = Wants { accept: &accept, attributed: false, max_size: MAX, tls: false };
+        let wants = Wants {
+            accept: &accept,
+            attributed: false,
+            max_size: MAX,
+            tls: false,
+            families: Families::default(),
+        };
         let session = msrp(
             "a=accept-types:message/cpim\na=accept-wrapped-types:image/png application/x-u text/plain\n",
         );
@@ -1325,6 +1434,55 @@ mod tests {
         assert_eq!(attributes(&answer, "max-size"), ["a=max-size:10485760"]);
     }
 
+    /// Proves ISC-064.
+    #[test]
+    fn an_offer_at_an_address_of_a_kind_we_lack_is_refused() {
+        let both = Families::of(["192.0.2.10", "2001:db8::10"]);
+        assert_eq!(both, Families::default());
+        assert_eq!(Families::of(["media.example"]), both, "a name may stand for both");
+        let (v4, v6) = (Families::of(["192.0.2.10"]), Families::of(["::1"]));
+        assert_eq!((v4.v4, v4.v6, v6.v4, v6.v6), (true, false, false, true));
+        let offer = |c: &str, path: &str| {
+            format!(
+                "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\n{c}t=0 0\r\nm=message 9 TCP/MSRP *\r\n\
+                 a=accept-types:*\r\na=setup:active\r\na=sendonly\r\na=path:msrp://{path}:2855/s;tcp\r\n"
+            )
+        };
+        let accept = AcceptTypes::default();
+        for (c, path, kind) in [
+            ("c=IN IP4 192.0.2.1\r\n", "192.0.2.1", Some(Family::V4)),
+            ("c=IN IP6 2001:db8::1\r\n", "[2001:db8::1]", Some(Family::V6)),
+            ("c=IN IP6 ue.example\r\n", "ue.example", Some(Family::V6)),
+            ("c=IN ip4 ue.example\r\n", "ue.example", Some(Family::V4)),
+            // The address itself is right where the word before it is not.
+            ("c=IN IP4 2001:db8::1\r\n", "[2001:db8::1]", Some(Family::V6)),
+            ("", "[2001:db8::1]", Some(Family::V6)),
+            ("", "192.0.2.1", Some(Family::V4)),
+            ("", "ue.example", None),
+        ] {
+            let session = Session::parse(offer(c, path).as_bytes()).expect("a description");
+            assert_eq!((session.family(0), session.family(1)), (kind, None), "{c}{path}");
+            for (families, served) in
+                [(both, true), (v4, kind != Some(Family::V6)), (v6, kind != Some(Family::V4))]
+            {
+                let wants = Wants {
+                    accept: &accept,
+                    attributed: false,
+                    max_size: MAX,
+                    tls: false,
+                    families,
+                };
+                match choose(&session, &wants) {
+                    Ok(chosen) => assert!(served && chosen.family() == kind, "{c}{path}"),
+                    Err(why) => {
+                        assert!(!served, "{c}{path}");
+                        assert_eq!((why.status, why.code, why.text), (488, 301, FORMATS));
+                    }
+                }
+            }
+        }
+    }
+
     /// Proves MS-027.
     #[test]
     fn path_and_media_address_have_to_agree() {
@@ -1406,7 +1564,13 @@ mod tests {
             "m=message 7394 TCP/TLS/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}"
         ));
         let accept = AcceptTypes::default();
-        let wants = Wants { accept: &accept, attributed: false, max_size: MAX, tls: true };
+        let wants = Wants {
+            accept: &accept,
+            attributed: false,
+            max_size: MAX,
+            tls: true,
+            families: Families::default(),
+        };
         let chosen = choose(&session, &wants).unwrap();
         let path = MsrpUri::own(true, "2001:db8::5", 2855, "abc").unwrap();
         let own = Own { fingerprint: Some("SHA-256 AA:BB"), ..own(&path) };

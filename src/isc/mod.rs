@@ -618,6 +618,11 @@ impl Isc {
         match inbound::check(&desk, message, &flow, &facts) {
             Ok(mut origin) => {
                 let Some(originator) = facts.parties.first().cloned() else { return };
+                let access = texts(message, Name::PAccessNetworkInfo).filter(|_| facts.trusted);
+                if let Some(access) = rules::access::best(access, self.house.settings.profile) {
+                    let network_provided = access.network_provided;
+                    tracing::debug!(page = %id, access = access.kind, network_provided, "page asked for");
+                }
                 self.inform(now, &mut origin);
                 out.push(Happening::Input(Input::Arrived(Arrival {
                     page: id,

@@ -63,6 +63,11 @@ impl Isc {
             None => return Err(fixed()),
         };
         let peer = peer.map_err(|why| cannot(why.text))?;
+        // ISC-064: the new address has to be of a kind of ours, too.
+        let line = if n.is_none() { chosen.line() } else { 0 };
+        if !self.house.settings.media.families.serve(theirs.family(line)) {
+            return Err(Refusal { warning: Some((301, sdp::FORMATS.to_owned())), ..cannot("") });
+        }
         Ok(Move { page, leg: n.map(|n| LegId { page, n }), peer, request, theirs })
     }
 

@@ -90,6 +90,15 @@ impl House {
         charging::ioi(&isc.ioi_prefix, &operator)
     }
 
+    /// Our first domain, where numbers are at home.
+    fn home(&self) -> &str {
+        self.settings
+            .service
+            .home_domains
+            .first()
+            .map_or(super::rules::own::domain(&self.host), String::as_str)
+    }
+
     fn is_ims(&self) -> bool {
         self.settings.profile.is_ims()
     }
@@ -360,7 +369,7 @@ pub fn invite(
         call_id: stamp.call_id.to_owned(),
         request_uri: match &stamp.variant.elsewhere {
             Some((uri, _)) => uri.clone(),
-            None => stamp.recipient.party.uri.to_string(),
+            None => route::request_uri(&stamp.recipient.party.uri, &way.route, house.home()),
         },
         to: format!("<{}>", stamp.recipient.party.uri),
         from: block.from.clone(),

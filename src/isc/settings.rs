@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::content::resource_lists::BccMode;
-use crate::content::sdp::AcceptTypes;
+use crate::content::sdp::{AcceptTypes, Families};
 use crate::sip::digest::{Algorithm, Ha1};
 
 /// Which core the server stands behind: decides the header rules of a call (IM-018).
@@ -107,6 +107,9 @@ pub struct Media {
     /// Content types we take.
     #[serde(skip)]
     pub accept: AcceptTypes,
+    /// Kinds of addresses MSRP can be reached at.
+    #[serde(skip)]
+    pub families: Families,
     /// MSRP over TLS can be served.
     pub tls: bool,
     /// `a=fingerprint` of our certificate, where `tls`.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::codec;
+use crate::content::sdp::Family;
 use crate::engine::policy::SrPolicy;
 
 /// All keys the MSRP switch obeys. Durations read as `"30s"`, `"10m"`, `"500ms"` or seconds, sizes as `"10MiB"` or octets.
@@ -18,6 +19,8 @@ pub struct Settings {
     pub host: String,
     /// Port written into our URIs.
     pub port: u16,
+    /// The same for peers whose addresses are of the other kind (`msrp.advertise_also`, ISC-064).
+    pub also: Option<(String, u16)>,
     /// Directory of spool files; without one pages stay in memory.
     pub spool_dir: Option<PathBuf>,
     /// Networks we may connect to; empty: all but loopback, link-local, multicast and unspecified (MS-022).
@@ -102,6 +105,7 @@ impl Default for Settings {
         Self {
             host: "127.0.0.1".into(),
             port: 2855,
+            also: None,
             spool_dir: None,
             connect_allow: Vec::new(),
             connect_loopback: false,
@@ -145,6 +149,19 @@ impl Settings {
             section: octets(self.max_header_section),
             lines: self.max_header_lines,
             line: octets(self.max_header_line),
+        }
+    }
+
+    /// Host and port to tell a peer with an address of this kind; a name suits everybody.
+    ///
+    /// ISC-064.
+    pub fn told(&self, family: Option<Family>) -> (&str, u16) {
+        let suits = |host: &str| {
+            family.is_none_or(|family| Family::of(host).is_none_or(|own| own == family))
+        };
+        match &self.also {
+            Some((host, port)) if !suits(&self.host) && suits(host) => (host, *port),
+            _ => (&self.host, self.port),
         }
     }
 
@@ -232,6 +249,30 @@ mod tests {
         assert_eq!(settings.sr_policy, SrPolicy::FirstDelivery);
         for wrong in ["tx_timeout = \"5 parsecs\"", "max_message = \"x\"", "no_such_key = 1"] {
             assert!(toml::from_str::<Settings>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Proves ISC-064.
+    #[test]
+    fn everybody_is_told_an_address_of_his_own_kind() {
+        let with = |host: &str, also: Option<&str>| Settings {
+            host: host.to_owned(),
+            also: also.map(|host| (host.to_owned(), 2856)),
+            ..Settings::default()
+        };
+        let (v4, v6) = (Some(Family::V4), Some(Family::V6));
+        for (host, also, family, told) in [
+            ("192.0.2.1", Some("2001:db8::1"), v4, ("192.0.2.1", 2855)),
+            ("192.0.2.1", Some("2001:db8::1"), v6, ("2001:db8::1", 2856)),
+            ("192.0.2.1", Some("2001:db8::1"), None, ("192.0.2.1", 2855)),
+            ("2001:db8::1", Some("192.0.2.1"), v4, ("192.0.2.1", 2856)),
+            ("2001:db8::1", Some("192.0.2.1"), v6, ("2001:db8::1", 2855)),
+            ("192.0.2.1", Some("six.example"), v6, ("six.example", 2856)),
+            ("media.example", Some("2001:db8::1"), v6, ("media.example", 2855)),
+            ("192.0.2.1", None, v6, ("192.0.2.1", 2855)),
+            ("192.0.2.1", Some("192.0.2.2"), v6, ("192.0.2.1", 2855)),
+        ] {
+            assert_eq!(with(host, also).told(family), told, "{host} {also:?} {family:?}");
         }
     }
 

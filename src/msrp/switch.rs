@@ -22,6 +22,7 @@ use super::{
     AcceptTypes, Full, MediaEvent, PageRules, PeerMedia, Role, Settings, Side, Sink, Stats,
 };
 use crate::content::msrp_uri::MsrpUri;
+use crate::content::sdp::Family;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 use crate::flow::Flows;
@@ -273,8 +274,16 @@ impl Switch {
     /// # Errors
     /// [`Full`] at `msrp.max_sessions`.
     pub fn reserve(&self, side: Side) -> Result<String, Full> {
+        self.reserve_for(side, None)
+    }
+
+    /// The same for a peer whose address is of that kind (ISC-064).
+    ///
+    /// # Errors
+    /// [`Full`] at `msrp.max_sessions`.
+    pub fn reserve_for(&self, side: Side, family: Option<Family>) -> Result<String, Full> {
         self.release(side);
-        self.make(side).map(|(_, path)| path)
+        self.make(side, family).map(|(_, path)| path)
     }
 
     /// The peer of an agreed session has a new path: a new session with our new path URI, which goes on where the old one
@@ -291,7 +300,8 @@ impl Switch {
         if matches!(old.lock().session.part, Part::Reserved { .. }) {
             return Ok(None);
         }
-        let (cell, path) = self.make(side)?;
+        let family = peer.path.first().and_then(|hop| Family::of(hop.bare_host()));
+        let (cell, path) = self.make(side, family)?;
         let own = cell.lock().session.own().clone();
         let (part, settled, earlier) = {
             let mut guarded = old.lock();
@@ -324,10 +334,11 @@ impl Switch {
         Ok(Some(path))
     }
 
-    fn make(&self, side: Side) -> Result<(Arc<Cell>, String), Full> {
+    fn make(&self, side: Side, family: Option<Family>) -> Result<(Arc<Cell>, String), Full> {
         let shared = &self.0;
         let id = random_text::<24>();
-        let own = MsrpUri::own(false, &shared.settings.host, shared.settings.port, &id)
+        let (host, port) = shared.settings.told(family);
+        let own = MsrpUri::own(false, host, port, &id)
             .expect("host and port come from a checked configuration, the id from our alphabet");
         let text = own.as_str().to_owned();
         if lock(&shared.sessions).len() >= shared.settings.max_sessions {

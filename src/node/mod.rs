@@ -143,6 +143,9 @@ impl Node {
             Ports {
                 sip: port(doors.sip.first().map(|(_, at)| at)),
                 msrp: port(doors.msrp.first()),
+                msrp_also: port(doors.msrp.iter().find(|at| {
+                    doors.msrp.first().is_some_and(|first| first.is_ipv6() != at.is_ipv6())
+                })),
                 xcap: port(doors.xcap.as_ref()),
             },
             &doors.sip,

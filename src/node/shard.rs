@@ -535,7 +535,7 @@ impl Shard {
             return Some(path.clone());
         }
         let agreed = self.isc.media_of_originator(page)?;
-        let path = self.switch.reserve(Side::Originator(page)).ok()?;
+        let path = self.switch.reserve_for(Side::Originator(page), agreed.family()).ok()?;
         let rules = media::rules(agreed.attributed, &originator.arrival);
         let (peer, accept) = (media::peer(&agreed.peer), media::accept(&agreed.accept));
         self.switch.open_originator(page, peer, accept, rules);

@@ -3,7 +3,8 @@
 //! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
 //! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `login` requests nobody vouches for, `moves` new
 //! paths under way, `others` every other
-//! request, `registering` what the core tells of its users, `watching` what it is asked of
+//! request, `edges` what leaves the trust domain or comes into it, `numbers` tel URIs wherever they may stand, `switch` one
+//! INVITE under every profile, `registering` what the core tells of its users, `watching` what it is asked of
 //! them, `surface` every method in every place, `passing` what only
 //! passes through, `relaying` the same as a B2BUA, `pressure` what is sent away first, `noise` what nobody should send.
 
@@ -14,6 +15,7 @@ mod legs;
 mod login;
 mod moves;
 mod noise;
+mod numbers;
 mod others;
 mod outbound;
 mod passing;
@@ -21,5 +23,6 @@ mod pressure;
 mod registering;
 mod relaying;
 mod surface;
+mod switch;
 mod watching;
 mod world;

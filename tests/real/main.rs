@@ -6,6 +6,7 @@
 mod api;
 mod commands;
 mod failed;
+mod families;
 mod kill;
 mod login;
 mod memory;

@@ -200,7 +200,9 @@ impl Server {
             address(door.unwrap_or_else(|| panic!("no {protocol} in {ready:?}")))
         };
         let (udp, tcp) = (of("udp"), of("tcp"));
-        let [msrp, xcap, ops] = ["msrp", "xcap", "ops"].map(|name| address(&field(name)));
+        // Of several addresses the first.
+        let [msrp, xcap, ops] = ["msrp", "xcap", "ops"]
+            .map(|name| address(field(name).split(',').next().unwrap_or_default()));
         Self { program, ready, udp, tcp, msrp, xcap, ops }
     }
 

@@ -10,6 +10,7 @@
 //! 6. [`served_user::read`], [`served_user::decide`]: for whom, in which case (5.7.1.3A; ISC-019 to ISC-021).
 //! 7. [`identity::asserted`], [`identity::is_anonymous`]: who asks (5.7.1.4; ISC-018, ISC-024).
 //! 8. [`charging::ChargingVector::parse`]: what the bills are joined by (5.7.1.2; ISC-025, ISC-030).
+//!    [`access::best`]: through which access it came (5.7.1.3; ISC-032).
 //! 9. [`service::mode`], [`service::missing_options`]: what is asked for (7.2A.8; ISC-034 to ISC-036, ISC-063).
 //! 10. [`refusal::status`], [`refusal::lines`]: how we say no (5.7.1.0; ISC-066).
 //! 11. [`charging::ChargingVector::answer`], [`charging::ChargingVector::in_dialog`]: what answers and later requests
@@ -22,6 +23,7 @@
 //!
 //! [`syntax`] reads the shapes they share. Nothing here holds state, reads a clock or knows a socket.
 
+pub mod access;
 pub mod boundary;
 pub mod charging;
 pub mod identity;

@@ -5,7 +5,7 @@
 
 use super::syntax::{Address, param};
 use crate::isc::settings::{Core, CoreProfile, FanoutRoute, PsiRoute};
-use crate::sip::uri::Uri;
+use crate::sip::uri::{Scheme, Uri};
 
 /// The Route of an incoming request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -165,6 +165,18 @@ fn user_scscf(how: Fanout<'_>) -> String {
     })
 }
 
+/// The Request-URI of a leg that goes `route`: the recipient's, but a number that nobody on the way could look up becomes
+/// a user of `home` (RFC 3261 §19.1.6).
+pub fn request_uri(uri: &str, route: &[String], home: &str) -> String {
+    match Uri::parse(uri) {
+        Ok(number) if route.is_empty() && !home.is_empty() && number.scheme() == Scheme::Tel => {
+            let number = &uri[number.scheme_str().len() + 1..];
+            format!("sip:{number}@{home};user=phone")
+        }
+        _ => uri.to_owned(),
+    }
+}
+
 fn icscf(core: &Core) -> String {
     if core.icscf.is_empty() { core.scscf.clone() } else { core.icscf.clone() }
 }
@@ -302,6 +314,31 @@ mod tests {
             fanout(late),
             Way { route: vec!["<sip:scscf.ims.test:5060;lr;orig>".to_owned()], kind: Kind::User }
         );
+    }
+
+    #[test]
+    fn a_number_without_anybody_to_ask_becomes_a_user_at_home() {
+        let route = ["<sip:scscf1.home1.example;lr;orig>".to_owned()];
+        for (uri, route, home, want) in [
+            ("tel:+15551230002", &route[..], "home1.example", "tel:+15551230002"),
+            (
+                "tel:+15551230002",
+                &[][..],
+                "home1.example",
+                "sip:+15551230002@home1.example;user=phone",
+            ),
+            (
+                "TEL:7042;phone-context=+1-555",
+                &[][..],
+                "home1.example",
+                "sip:7042;phone-context=+1-555@home1.example;user=phone",
+            ),
+            ("tel:+15551230002", &[][..], "", "tel:+15551230002"),
+            ("sip:bob@home1.example", &[][..], "home1.example", "sip:bob@home1.example"),
+            ("nonsense", &[][..], "home1.example", "nonsense"),
+        ] {
+            assert_eq!(request_uri(uri, route, home), want, "{uri}");
+        }
     }
 
     /// Proves IM-010.
