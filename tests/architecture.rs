@@ -351,7 +351,6 @@ fn nothing_unfinished_and_nothing_of_a_machine() {
     let anywhere = [
         ["/ho", "me/"],
         ["/ro", "ot/"],
-        ["/us", "r/local/"],
         ["/wo", "rk/"],
         ["C:", "\\"],
         ["TO", "DO"],
