@@ -397,7 +397,8 @@ impl Isc {
                 self.boundary.leaving(uri.as_ref().map_or("", Uri::host), ours)
             }
         };
-        if crossing.is_open() {
+        let plain = !self.house.settings.profile.is_ims();
+        if crossing.is_open() || (plain && !rules::boundary::names_ims(&bytes)) {
             return Some(Output::Send { key, to, bytes, via_at, call });
         }
         let start = |bytes: &Bytes| memchr::memchr(b'\n', bytes).unwrap_or_default();

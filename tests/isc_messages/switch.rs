@@ -8,7 +8,7 @@ use std::path::Path;
 
 use pagecast::config::{Loaded, node::NodeSettings};
 use pagecast::engine::input::Refusal;
-use pagecast::isc::settings::Settings;
+use pagecast::isc::settings::{Relay, Settings};
 
 use crate::answers::{ack, in_dialog};
 use crate::world::{ANSWER_SDP, INVITE, OWN_PATH, World, home, reply};
@@ -77,6 +77,21 @@ const TABLE: &[Row] = &[
     ("sipip", "leg", "Route", None, ROUTE),
     ("sipip", "leg", "(next hop)", Some("sip:bob@home1.example"), ROUTE),
     ("sipip", "refused by an error", "(start)", Some("SIP/2.0 500 …"), HAZARD),
+
+    // The same as a B2BUA.
+    ("3gpp2", "relayed outside", "P-Served-User", Some("<sip:alice@home1.example>;sescase=orig;regstate=reg"), EDGE),
+    ("3gpp2", "relayed outside", "P-Asserted-Service", Some("urn:urn-7:x"), EDGE),
+    ("3gpp2", "relayed outside", "Feature-Caps", Some("*;+g.3gpp.srvcc"), EDGE),
+    ("sipip", "relayed", "P-Charging-Vector", None, PCV),
+    ("sipip", "relayed", "P-Charging-Function-Addresses", None, PCV),
+    ("sipip", "relayed", "P-Asserted-Identity", None, IDENTITY),
+    ("sipip", "relayed", "P-Access-Network-Info", None, "P-Access-Network-Info"),
+    ("sipip", "relayed", "P-Preferred-Service", None, IDENTITY),
+    ("sipip", "relayed outside", "P-Asserted-Identity", None, IDENTITY),
+    ("sipip", "relayed outside", "P-Preferred-Service", None, IDENTITY),
+    ("sipip", "relayed", "P-Served-User", None, PSU),
+    ("sipip", "relayed", "P-Asserted-Service", None, SERVICES),
+    ("sipip", "relayed", "Feature-Caps", None, SERVICES),
 ];
 
 /// The INVITE, with everything a core may say in it.
@@ -181,6 +196,14 @@ fn run(profile: &str) -> BTreeMap<(String, String), Vec<String>> {
         );
         assert_eq!(world.statuses(), Vec::<u16>::new(), "{label}");
         note(label, world.last_request("INVITE"));
+        // The same as a B2BUA.
+        let mut settings = settings(profile);
+        settings.isc.relay = Relay::B2bua;
+        let mut world = World::new(settings);
+        world.receive(
+            &user.replace("odi-8f2c51@scscf1.home1.example", &format!("odi-8f2c51@{hop}")),
+        );
+        note(&format!("relayed{}", &label["passed on".len()..]), world.last_request("INVITE"));
     }
     all
 }

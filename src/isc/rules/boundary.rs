@@ -70,6 +70,18 @@ pub fn is_ims_only(name: &str) -> bool {
     starts_with(name, "P-") || name.eq_ignore_ascii_case("Feature-Caps")
 }
 
+/// Whether a line begins as a header does that a plain core is never shown: a quick look that spares most messages a
+/// closer one.
+pub fn names_ims(message: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', message).any(|end| {
+        let line = &message[end + 1..];
+        ["P-", "Feature-Caps"].iter().any(|start| {
+            line.get(..start.len())
+                .is_some_and(|found| found.eq_ignore_ascii_case(start.as_bytes()))
+        })
+    })
+}
+
 fn starts_with(name: &str, start: &str) -> bool {
     name.get(..start.len()).is_some_and(|found| found.eq_ignore_ascii_case(start))
 }
@@ -260,12 +272,7 @@ enum Fate {
 impl Crossing<'_> {
     /// Whether nothing is ever taken out of a message that crosses here.
     pub fn is_open(&self) -> bool {
-        if self.boundary.profile.is_ims() {
-            !self.outside && !self.foreign
-        } else {
-            // What we write for a plain core has nothing of the kind.
-            self.ours
-        }
+        self.boundary.profile.is_ims() && !self.outside && !self.foreign
     }
 
     /// The message as it may cross; `None` where it may as it is.
@@ -273,6 +280,9 @@ impl Crossing<'_> {
     /// ISC-031, ISC-073, ISC-074, section L.
     pub fn apply(&self, message: &Message) -> Option<Bytes> {
         if self.is_open() {
+            return None;
+        }
+        if !self.boundary.profile.is_ims() && !names_ims(message.bytes()) {
             return None;
         }
         let request = message.is_request();
@@ -892,8 +902,12 @@ mod tests {
                 Some(theirs.clone()),
                 "{host}"
             );
-            // What we write ourselves has nothing of the kind and is not looked at again.
-            assert!(boundary.leaving(host, true).is_open());
+            // Also where we are one end of a dialog and pass on what the other end said.
+            assert_eq!(
+                left(boundary.leaving(host, true), INVITE, &lines),
+                Some(theirs.clone()),
+                "{host}"
+            );
         }
         assert_eq!(left(boundary.arriving(false), INVITE, &lines), Some(theirs.clone()));
         let known =
@@ -901,6 +915,16 @@ mod tests {
         assert_eq!(left(boundary.arriving(true), INVITE, &lines), Some(known));
         assert_eq!(left(boundary.answering(true, false), REFUSED, &lines), Some(theirs));
         assert_eq!(left(boundary.arriving(true), INVITE, &["X-P-Y: 1"]), None);
+        for (text, names) in [
+            ("INVITE sip:a@b SIP/2.0\r\nP-X: 1\r\n", true),
+            ("INVITE sip:a@b SIP/2.0\r\nX: 1\r\np-early-media: x", true),
+            ("INVITE sip:a@b SIP/2.0\r\nfeature-CAPS: *\r\n", true),
+            ("P-X: 1\r\n", false),
+            ("INVITE sip:a@b SIP/2.0\r\nX-P-X: 1\r\nPriority: x\r\nP", false),
+            ("", false),
+        ] {
+            assert_eq!(names_ims(text.as_bytes()), names, "{text}");
+        }
     }
 
     #[test]
