@@ -11,6 +11,7 @@ mod kill;
 mod login;
 mod memory;
 mod noise;
+mod pressure;
 mod raw;
 mod readme;
 mod registering;
