@@ -60,6 +60,8 @@ type Timer = Option<(Instant, u64)>;
 #[derive(Debug)]
 struct Call {
     method: Method,
+    /// The Request-URI of the opening request: where a callee without Contact is to be found.
+    asked: String,
     /// Our URI in both.
     contact: String,
     /// The caller: Call-ID, From as it came, To as it came, where its requests go.
@@ -292,6 +294,7 @@ impl Bridges {
             self.far.insert(far.clone(), id);
             let charging = message.text(Name::PChargingVector).and_then(ChargingVector::parse);
             let call = Call {
+                asked: message.uri().to_owned(),
                 contact,
                 call_id,
                 from: Bytes::copy_from_slice(from),
@@ -345,7 +348,7 @@ impl Bridges {
             call.learn(message, ua.settings().max_forks, &method)?;
             call.down = call.down.max(number);
         }
-        let (next_hop, head) = call.head(&method, message, upwards);
+        let (next_hop, head) = call.head(message, upwards).ok_or_else(|| Reply::new(481))?;
         let sent = ua.pass(now, next_hop, |via| {
             let mut writer = head.write(&method, via);
             writer.header("Max-Forwards", hops.to_string()).header("CSeq", cseq(message));
@@ -386,7 +389,8 @@ impl Bridges {
     fn acknowledge(&mut self, now: Instant, ua: &mut Ua, message: &Message) {
         let Some((id, upwards)) = self.find(message) else { return };
         let (Some(call), Ok(hops)) = (self.calls.get(&id), hops(message)) else { return };
-        let (next_hop, head) = call.head(&Method::Ack, message, upwards);
+        // The ACK of nobody's 2xx goes nowhere.
+        let Some((next_hop, head)) = call.head(message, upwards) else { return };
         ua.pass_once(next_hop, |via| {
             let mut writer = head.write(&Method::Ack, via);
             writer.header("Max-Forwards", hops.to_string()).header("CSeq", cseq(message));
@@ -692,7 +696,7 @@ impl Call {
         let at = at.unwrap_or_else(|| {
             self.forks.push(Fork {
                 tag: Bytes::copy_from_slice(tag),
-                target: response.contact().map_or(String::new(), |contact| contact.uri.to_owned()),
+                target: self.asked.clone(),
                 routes: Vec::new(),
                 confirmed: false,
             });
@@ -717,7 +721,7 @@ impl Call {
             }
             self.forks.push(Fork {
                 tag: Bytes::copy_from_slice(tag),
-                target: String::new(),
+                target: self.asked.clone(),
                 routes: message.values(Name::RecordRoute).map(Bytes::copy_from_slice).collect(),
                 confirmed: true,
             });
@@ -742,13 +746,13 @@ impl Call {
     }
 
     /// Where a request in a dialog goes, and the lines that name the dialog there.
-    fn head(&self, _method: &Method, message: &Message, upwards: bool) -> (String, Head) {
+    fn head(&self, message: &Message, upwards: bool) -> Option<(String, Head)> {
         let tag = if upwards { message.to_tag() } else { message.from_tag() };
-        let fork = self.forks.iter().find(|fork| Some(&*fork.tag) == tag);
-        let (uri, routes) = match (upwards, fork) {
-            (true, Some(fork)) => (fork.target.clone(), fork.routes.clone()),
-            (true, None) => (String::new(), Vec::new()),
-            (false, _) => (self.target.clone(), self.routes.clone()),
+        let fork = self.forks.iter().find(|fork| Some(&*fork.tag) == tag)?;
+        let (uri, routes) = if upwards {
+            (fork.target.clone(), fork.routes.clone())
+        } else {
+            (self.target.clone(), self.routes.clone())
         };
         let (from, to, call_id) = if upwards {
             let to = Bytes::copy_from_slice(message.header(Name::To).unwrap_or_default());
@@ -758,7 +762,7 @@ impl Call {
             (from, self.from.clone(), self.call_id.clone())
         };
         let head = Head { uri, routes, from, to, call_id };
-        (head.next_hop(), head)
+        Some((head.next_hop(), head))
     }
 
     /// The same for a request of our own.

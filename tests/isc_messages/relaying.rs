@@ -703,3 +703,72 @@ fn a_proxy_keeps_the_dialog_and_a_b2bua_makes_a_new_one() {
     }
     assert_eq!(proxy.message.body(), b2bua.message.body());
 }
+
+/// Both ends, the network and the clock do what a die says: nothing panics, whatever we write can be read, and in the end
+/// nothing is held.
+#[test]
+fn calls_in_no_sensible_order_leave_nothing() {
+    let mut state = 5_u64;
+    let mut below = move |bound: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap_or(0) % bound.max(1)
+    };
+    const METHODS: [&str; 9] =
+        ["INVITE", "UPDATE", "PRACK", "INFO", "BYE", "ACK", "MESSAGE", "NOTIFY", "CANCEL"];
+    const STATUSES: [u16; 10] = [100, 180, 183, 200, 200, 202, 302, 481, 487, 503];
+    for _ in 0..400 {
+        let mut world =
+            world_with(|settings| settings.isc.relay_lifetime = Duration::from_secs(600));
+        let mut number = 8;
+        for _ in 0..below(25) + 5 {
+            match below(9) {
+                0 => world.receive(CALL),
+                1 => world.receive(&cancel()),
+                2 => world.pass(Duration::from_millis(below(40_000) as u64)),
+                3 => {
+                    let last = world.sent.last().is_some_and(|sent| sent.message.is_request());
+                    if last {
+                        world.fails(below(2) == 0);
+                    }
+                }
+                4..=6 => {
+                    let asked: Vec<usize> = (0..world.sent.len())
+                        .filter(|at| world.sent[*at].message.is_request())
+                        .collect();
+                    if let Some(at) = asked.get(below(asked.len())) {
+                        let tag = ["b1", "b2", ""][below(3)];
+                        let sent = &world.sent[*at];
+                        let inside = sent.message.to_tag().is_some();
+                        let tag = if inside { "" } else { tag };
+                        let text = reply(sent, STATUSES[below(STATUSES.len())], tag, BOB, "");
+                        world.receive(&text);
+                    }
+                }
+                _ => {
+                    number += 1;
+                    let method = METHODS[below(METHODS.len())];
+                    let initial = |sent: &&Sent| {
+                        sent.message.is_request() && header(sent, "CSeq") == Some("7 INVITE")
+                    };
+                    let Some(invite) = world.sent.iter().find(initial) else { continue };
+                    let bob = Dialog::of_bob(invite, ["b1", "b2", "b3"][below(3)]);
+                    let answered = |sent: &&Sent| {
+                        sent.message.status().is_some_and(|status| (101..300).contains(&status))
+                            && sent.message.to_tag().is_some()
+                            && header(sent, "CSeq") == Some("7 INVITE")
+                    };
+                    let alice = world.sent.iter().rfind(answered).map(Dialog::of_alice);
+                    let more = "Contact: <sip:x@192.0.2.99>\n";
+                    let text = match alice.filter(|_| below(2) == 0) {
+                        Some(alice) => alice.says(method, number, more),
+                        None => bob.says(method, number, more),
+                    };
+                    world.receive(&text);
+                }
+            }
+        }
+        world.pass(Duration::from_secs(1300));
+        is_forgotten(world);
+    }
+}
