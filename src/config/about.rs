@@ -51,6 +51,10 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("service.barred", "Who may not (IM-024)."),
     ("msrp.listen", "Addresses MSRP is taken on."),
     ("msrp.advertise", "Host and port in our MSRP paths."),
+    (
+        "msrp.advertise_also",
+        "The same for peers whose addresses are of the other kind, IPv4 or IPv6.",
+    ),
     ("msrp.spool_total", "Octets of all pages, in memory and on disk (MS-092)."),
     ("msrp.spool_memory", "Octets of all pages kept in memory."),
     ("xdms.mode", "Where group documents are: in this process."),

@@ -493,7 +493,16 @@ impl Reader {
             .map(|setting| (distance(&setting.key, key), &setting.key))
             .min()
             .filter(|(steps, _)| *steps <= 2 + key.len() / 8)
-            .map_or_else(|| "remove it".to_owned(), |(_, near)| format!("did you mean {near}?"));
+            .map_or_else(
+                || "remove it".to_owned(),
+                |(_, near)| {
+                    let prefix = match item.origin {
+                        Origin::CommandLine => self.prefix,
+                        Origin::BuiltIn | Origin::File { .. } => "",
+                    };
+                    format!("did you mean {prefix}{near}?")
+                },
+            );
         Err(ConfigError::new(&item.origin, self.named(key), "no such key", near))
     }
 

@@ -341,7 +341,7 @@ fn set_wins_over_the_file() {
         ("profile.im.leg_timeout=soon", "--set: profile.im.leg_timeout: \"soon\" is no duration"),
         (
             "profile.im.leg_timout=1s",
-            "--set: profile.im.leg_timout: no such key; did you mean im.leg_timeout?",
+            "--set: profile.im.leg_timout: no such key; did you mean profile.im.leg_timeout?",
         ),
         (
             "profile.pager.max_size=1300",

@@ -312,7 +312,7 @@ const LATER: &[(&str, &str)] = &[
     ("msrp.listen_port", "it stands in the configuration: msrp.listen"),
     ("im.apply_member_policy", "policies of recipients"),
     ("im.late_offer", "INVITE without SDP"),
-    ("im.tls_downgrade", "TLS"),
+    ("im.tls_downgrade", "TLS of the media plane"),
     ("im.check_registration", "Sh"),
     ("msrp.cema", "CEMA"),
     ("msrp.cpim_rewrite", "rewriting CPIM"),
