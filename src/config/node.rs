@@ -203,6 +203,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             large: Large {
                 isfocus: im.large_isfocus,
                 max_size: profile.max_message(),
+                by_msrp: msrp.max_message < im.large_max_size,
                 session_timer: im.large_session_timer,
             },
             max_recipients: usize::from(im.max_recipients),

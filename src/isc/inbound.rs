@@ -446,6 +446,7 @@ fn media(
             ..Refusal::new(error.status, error.rule)
         };
         match error.rule {
+            "IM-030" if settings.im.large.by_msrp => refusal.key("msrp.max_message"),
             "IM-030" => refusal.key("im.large.max_size"),
             "MS-020" => refusal.key("msrp.attribution"),
             _ => refusal,

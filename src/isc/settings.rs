@@ -312,13 +312,16 @@ pub struct Large {
     pub isfocus: bool,
     /// Largest complete page in octets (IM-030).
     pub max_size: u64,
+    /// That bound is `msrp.max_message`, the smaller of the two keys.
+    #[serde(skip)]
+    pub by_msrp: bool,
     /// Session-Expires on large-message legs (IM-045).
     pub session_timer: bool,
 }
 
 impl Default for Large {
     fn default() -> Self {
-        Self { isfocus: true, max_size: 10 * 1024 * 1024, session_timer: true }
+        Self { isfocus: true, max_size: 10 * 1024 * 1024, by_msrp: false, session_timer: true }
     }
 }
 

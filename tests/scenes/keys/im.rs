@@ -25,7 +25,10 @@ cases! {
         "true" => "+g.oma.sip-im.large-message;isfocus",
         "false" => "+g.oma.sip-im.large-message",
     } contact;
-    "im.large.max_size" { "1000" => "max-size 1000", "'2MiB'" => "max-size 2097152", } announced_size;
+    "im.large.max_size" {
+        "1000" => "refused 403 Size exceeded, max-size 1000",
+        "'2MiB'" => "invites sip:bob@ims.test, max-size 2097152",
+    } announced_size;
     "im.icsi" {
         "''" => "none",
         "'urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg'" =>
@@ -106,10 +109,15 @@ async fn contact(net: Net) -> String {
 }
 
 async fn announced_size(net: Net) -> String {
+    let file = "a=file-selector:size:3000 type:text/plain\na=sendonly\n";
+    let announced = outcome(&net, invite().to(["bob"]).instead("a=sendonly\n", file)).await;
     let (mut alice, mut bob) = leg(&net, invite().to(["bob"])).await;
     bob.answers().await;
     let answer = alice.gets(200).await;
-    format!("max-size {}", text::attribute(&answer.message, "max-size").unwrap_or_default())
+    format!(
+        "{announced}, max-size {}",
+        text::attribute(&answer.message, "max-size").unwrap_or_default()
+    )
 }
 
 async fn asserted_service(net: Net) -> String {

@@ -6,7 +6,7 @@ use pagecast::msrp::codec::Flag;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
-use super::{TEAM, cases, joined, leg, time};
+use super::{TEAM, cases, joined, leg, outcome, time};
 use crate::caller::{Page, page};
 use crate::inviting::TEAM as DOCUMENT;
 use crate::line::Line;
@@ -19,7 +19,10 @@ cases! {
     "msrp.chunk_gap_timeout" with "profile.msrp.page_deadline=1h" {
         "'9m'" => "given up after 540s", "'3s'" => "given up after 3s",
     } the_sender_falls_silent;
-    "msrp.max_message" { "'10MiB'" => "200", "1KiB" => "413", } three_thousand_octets;
+    "msrp.max_message" {
+        "'10MiB'" => "invites sip:bob@ims.test, SEND 200",
+        "'1KiB'" => "refused 403 Size exceeded, SEND 413",
+    } three_thousand_octets;
     "msrp.max_header_section" { "'16KiB'" => "200", "'1KiB'" => "400", } long_headers;
     "msrp.leg_stall_timeout" with "profile.msrp.drain_after_end=0s" { "'120s'" => "BYE after 120s", "'9s'" => "BYE after 9s", } nobody_reads;
     "msrp.page_deadline" with "profile.msrp.chunk_gap_timeout=1h" {
@@ -74,10 +77,12 @@ async fn the_sender_falls_silent(net: Net) -> String {
 }
 
 async fn three_thousand_octets(net: Net) -> String {
+    let file = "a=file-selector:size:3000 type:text/plain\na=sendonly\n";
+    let announced = outcome(&net, invite().to(["bob"]).instead("a=sendonly\n", file)).await;
     let (mut alice, _bob) = joined(&net).await;
     let page = large(3_000);
     alice.line().sends(&page.lines(1, ""), Some(&page.octets), '$').await;
-    alice.line().hears_answer().await.to_string()
+    format!("{announced}, SEND {}", alice.line().hears_answer().await)
 }
 
 async fn long_headers(net: Net) -> String {
