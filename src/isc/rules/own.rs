@@ -285,4 +285,38 @@ mod tests {
         let bad = Own::new(&settings).expect_err("no URI");
         assert_eq!((bad.key, bad.value.as_str()), ("service.factories", "pages"));
     }
+
+    /// Proves ISC-002.
+    #[test]
+    fn every_name_we_tell_is_ours() {
+        let mut settings = Settings::default();
+        settings.sip.uri = "sips:as.home1.example".to_owned();
+        settings.sip.advertise = "192.0.2.10:5070".to_owned();
+        let own = Own::new(&settings).expect("the settings are URIs");
+        for (uri, ours) in [
+            ("sips:as.home1.example", true),
+            ("sip:as.home1.example.:5061", true),
+            ("sip:as.home1.example", false),
+            ("sip:192.0.2.10:5070;transport=tcp", true),
+            ("sip:192.0.2.10", false),
+            ("urn:x", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(own.is_us(uri), ours, "{uri}");
+        }
+        for (key, change) in [
+            ("sip.uri", (|s| s.sip.uri = "tel:+1".to_owned()) as fn(&mut Settings)),
+            ("sip.aliases", |s| s.sip.aliases = vec!["a b".to_owned()]),
+            ("sip.advertise", |s| s.sip.advertise = "<>".to_owned()),
+        ] {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            assert_eq!(Own::new(&settings).expect_err("no URI").key, key);
+        }
+        let bad = Own::new(&Settings {
+            sip: Sip { aliases: vec!["a b".to_owned()], ..Sip::default() },
+            ..Settings::default()
+        });
+        assert_eq!(bad.expect_err("no host").value, "a b", "as the operator wrote it");
+    }
 }

@@ -181,4 +181,48 @@ mod tests {
         refusal.headers.push(("Unsupported", "foo\r\nX: y".to_owned()));
         assert_eq!(lines(&refusal, "h").matches("\r\n").count(), 2);
     }
+
+    /// Proves IM-023.
+    #[test]
+    fn nobody_is_404_and_what_could_be_nobody_416() {
+        for (uri, status) in [
+            ("sip:x@home1.example", 404),
+            ("SIPS:x@home1.example", 404),
+            ("tel:+15550001", 404),
+            ("urn:service:x", 416),
+            ("mailto:a@b", 416),
+            ("http://a", 416),
+            ("x", 416),
+            ("", 416),
+        ] {
+            let refusal = nobody(uri);
+            assert_eq!((refusal.status, refusal.rule), (status, "IM-023"), "{uri}");
+            assert_eq!(refusal.key, Some("service.factories"));
+        }
+        let refusal = method("IM-046");
+        assert_eq!((refusal.status, refusal.rule), (405, "IM-046"));
+        assert_eq!(lines(&refusal, "h"), format!("Allow: {ALLOW}\r\n"));
+        assert_eq!(media_type("IM-027").status, 415);
+        assert_eq!(unsupported(&["x"], "IM-026").status, 420);
+    }
+
+    /// Proves ISC-066.
+    #[test]
+    fn only_5xx_and_408_are_told_otherwise() {
+        for (sent, ims) in [
+            (407, 407),
+            (408, 480),
+            (409, 409),
+            (499, 499),
+            (500, 480),
+            (502, 480),
+            (504, 480),
+            (599, 480),
+            (600, 600),
+        ] {
+            let refusal = Refusal::new(sent, "test");
+            assert_eq!(status(&refusal, CoreProfile::Gpp), ims, "{sent}");
+            assert_eq!(status(&refusal, CoreProfile::SipIp), sent, "{sent}");
+        }
+    }
 }

@@ -353,4 +353,54 @@ mod tests {
         let direct = Fanout { core: &without, ..plain };
         assert!(fanout(direct).route.is_empty());
     }
+
+    /// Proves ISC-008, ISC-011.
+    #[test]
+    fn an_entry_is_loose_and_says_orig_once() {
+        for (uri, orig, want) in [
+            ("sip:s.example", false, "<sip:s.example;lr>"),
+            ("sip:s.example", true, "<sip:s.example;lr;orig>"),
+            (" <sip:s.example;lr> ", true, "<sip:s.example;lr;orig>"),
+            ("sip:s.example;orig;LR", true, "<sip:s.example;orig;LR>"),
+            ("sip:s.example;orig", false, "<sip:s.example;orig;lr>"),
+            ("sip:lr@s.example;lrx=1;origin", true, "<sip:lr@s.example;lrx=1;origin;lr;orig>"),
+        ] {
+            assert_eq!(entry(uri, orig), want, "{uri} {orig}");
+        }
+    }
+
+    /// Proves ISC-020, ISC-058.
+    #[test]
+    fn odd_entries_say_no_more_than_they_do() {
+        let us = "<sip:im-as1.home1.example;lr>";
+        for (entry, originating, scscf) in [
+            ("<sip:s.example;lr>", false, Some("sip:s.example")),
+            ("<sip:s.example;lr;ORIG>", true, Some("sip:s.example")),
+            ("<sip:s.example;lr;origin=1>", false, Some("sip:s.example")),
+            ("<sip:orig@s.example;lr>", true, Some("sip:s.example")),
+            ("<sip:original@s.example;lr>", false, Some("sip:s.example")),
+            (
+                "<sip:x@s.example:5061;TRANSPORT=tls;a=b>",
+                false,
+                Some("sip:s.example:5061;transport=tls"),
+            ),
+            ("<sips:s.example;lr>", false, Some("sips:s.example")),
+            ("<tel:+1>", false, None),
+            ("<sip:>", false, None),
+            ("nonsense", false, None),
+        ] {
+            let arrived = arrived(&[us, entry]);
+            assert!(arrived.ours && !arrived.our_orig);
+            assert_eq!(arrived.is_originating(), originating, "{entry}");
+            assert_eq!(arrived.scscf().as_deref(), scscf, "{entry}");
+            assert_eq!(arrived.rest, [entry]);
+        }
+        // Our own entry once: a second one is somebody else's business.
+        let twice = arrived(&[us, us]);
+        assert_eq!(twice.rest, [us]);
+        // The S-CSCF of another user is not the sender's.
+        let (core, arrived) = (core(), arrived(&[us, "<sip:odi@scscf1.home1.example;lr>"]));
+        let other = Fanout { same_user: false, ..how(&core, &arrived, FanoutRoute::OrigScscf) };
+        assert_eq!(fanout(other).route, ["<sip:default-scscf.home1.example;lr;orig>"]);
+    }
 }

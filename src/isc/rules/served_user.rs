@@ -194,4 +194,49 @@ mod tests {
         assert_eq!(write("sip:a@h", true), "<sip:a@h>;sescase=orig;regstate=reg");
         assert_eq!(write("sip:a@h", false), "<sip:a@h>;sescase=orig;regstate=unreg");
     }
+
+    /// Proves ISC-019.
+    #[test]
+    fn parameters_nobody_knows_say_nothing() {
+        let one = |value| read([value], ManyServedUsers::Reject).map(Option::unwrap);
+        for (value, case, registered) in [
+            ("<sip:u@h>", None, None),
+            ("<sip:u@h>;sescase", None, None),
+            ("<sip:u@h>;sescase=other;regstate=maybe", None, None),
+            ("<sip:u@h>;SESCASE=ORIG;RegState=UNREG", Some(Case::Originating), Some(false)),
+            ("<sip:u@h>;regstate=REG", None, Some(true)),
+            ("<sip:u@h;sescase=orig>", None, None),
+            ("<sip:u@h>;sescase=term;orig-cdiv", Some(Case::OriginatingAfterDiversion), None),
+            ("\"U\" <sip:u@h> ; sescase = term", Some(Case::Terminating), None),
+        ] {
+            let user = one(value).expect("a user");
+            assert_eq!((user.case, user.registered), (case, registered), "{value}");
+        }
+        assert_eq!(one("<tel:+15550001>;sescase=orig").expect("a user").uri, "tel:+15550001");
+        for value in ["<sip:a b@h>", "<>", "<sip:u@h", "<sip:@h>", ";sescase=orig", "\u{0}"] {
+            assert_eq!(one(value), Err(BadServedUser), "{value:?}");
+        }
+        let none: [&str; 0] = [];
+        assert_eq!(read(none, ManyServedUsers::First), Ok(None));
+    }
+
+    /// Proves ISC-020.
+    #[test]
+    fn what_the_header_leaves_open_the_route_says() {
+        let header = user("sip:served@h", None, None);
+        let clues =
+            |originating, asserted| Clues { originating, asserted, request_uri: "sip:bob@h" };
+        for (header, originating, asserted, want) in [
+            (Some(&header), true, None, (Some("sip:served@h"), Case::Originating)),
+            (Some(&header), false, None, (Some("sip:served@h"), Case::Terminating)),
+            (None, true, None, (None, Case::Originating)),
+            (None, false, None, (Some("sip:bob@h"), Case::Terminating)),
+        ] {
+            let (who, case) = decide(header, clues(originating, asserted));
+            assert_eq!((who.as_deref(), case), want);
+        }
+        let diverted = user("sip:d@h", Some(Case::OriginatingAfterDiversion), None);
+        let found = decide(Some(&diverted), clues(false, Some("sip:a@h")));
+        assert_eq!(found, (Some("sip:d@h".to_owned()), Case::OriginatingAfterDiversion));
+    }
 }

@@ -372,4 +372,80 @@ mod tests {
         assert_eq!(oma_release("IM-serv/OMA2.0"), Some("2.0"));
         assert_eq!(oma_release("lab-ue/1"), None);
     }
+
+    #[test]
+    fn escapes_are_read_and_written_and_broken_ones_kept() {
+        for (text, want) in [
+            ("urn%3Ax", "urn:x"),
+            ("%41%62", "Ab"),
+            ("100%", "100%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%\u{e4}", "%\u{e4}"),
+            ("", ""),
+        ] {
+            assert_eq!(decode(text), want, "{text}");
+        }
+        assert_eq!(
+            icsi_param("urn:a b\"\\<>%\n"),
+            "+g.3gpp.icsi-ref=\"urn%3Aa%20b%22%5C%3C%3E%25\""
+        );
+    }
+
+    /// Proves IM-041.
+    #[test]
+    fn what_was_asked_for_is_asked_for_once() {
+        for (received, params, icsi, want) in [
+            (
+                &[" ", "*;audio ", ""][..],
+                ";require;explicit;",
+                "",
+                &["*;+g.oma.sip-im.large-message;require;explicit", "*;audio"][..],
+            ),
+            (
+                &["*;+G.OMA.sip-im.LARGE-message;require", "*;+g.oma.sip-im"][..],
+                " ",
+                "",
+                &["*;+g.oma.sip-im.large-message", "*;+g.oma.sip-im"][..],
+            ),
+            (
+                &["*;+g.3gpp.icsi-ref=\"urn%3Ax\""][..],
+                "",
+                "urn:x",
+                &["*;+g.oma.sip-im.large-message", "*;+g.3gpp.icsi-ref=\"urn%3Ax\""][..],
+            ),
+            (
+                &["*;+g.3gpp.icsi-ref=\"urn%3Ay\""][..],
+                "explicit",
+                "urn:x",
+                &[
+                    "*;+g.oma.sip-im.large-message;explicit",
+                    "*;+g.3gpp.icsi-ref=\"urn%3Ax\";explicit",
+                    "*;+g.3gpp.icsi-ref=\"urn%3Ay\"",
+                ][..],
+            ),
+        ] {
+            assert_eq!(accept_contact(received.iter().copied(), params, icsi), want);
+        }
+        let split: Vec<&str> = elements(" a, \"b,c\" <sip:x,y@z> ,, d").collect();
+        assert_eq!(split, ["a", "\"b,c\" <sip:x,y@z>", "d"]);
+    }
+
+    #[test]
+    fn releases_of_others_are_none() {
+        for (token, want) in [
+            ("Other/OMA1.0", None),
+            ("IM-CLIENT/OMA2.0", Some("2.0")),
+            ("x IM-serv/OMA1.0 y", Some("1.0")),
+            ("IM-client/1.0", None),
+            ("", None),
+        ] {
+            assert_eq!(oma_release(token), want, "{token}");
+        }
+        assert!(
+            matches_icsi("URN:X", "urn:x")
+                && !matches_icsi("urn:xy", "urn:x")
+                && !matches_icsi("urn", "urn:x")
+        );
+    }
 }

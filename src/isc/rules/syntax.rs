@@ -156,4 +156,33 @@ mod tests {
         assert_eq!(unquote(r#""a\"b""#), "a\"b");
         assert_eq!(quote("a\"b\r\nc"), r#""a\"bc""#);
     }
+
+    #[test]
+    fn odd_quotes_and_separators_end_nowhere_else() {
+        for (text, want) in [
+            ("a", "a"),
+            (" \"a\" ", "a"),
+            ("\"a", "a"),
+            (r#""a\\\"b""#, r#"a\"b"#),
+            (r#""a\"#, r"a\"),
+            ("\"\"", ""),
+        ] {
+            assert_eq!(unquote(text), want, "{text}");
+        }
+        assert_eq!(quote("a\\b"), r#""a\\b""#);
+        for (text, separator, want) in [
+            ("a,b", b',', &["a", "b"][..]),
+            ("<a,b>,c", b',', &["<a,b>", "c"][..]),
+            (r#""a,\",b",c"#, b',', &[r#""a,\",b""#, "c"][..]),
+            ("", b';', &[""][..]),
+            (";", b';', &["", ""][..]),
+        ] {
+            assert_eq!(split(text, separator).collect::<Vec<_>>(), want, "{text}");
+        }
+        let address = Address::parse("<sip:a@h>;X=\"1;2\";y").expect("an address");
+        assert_eq!(
+            (address.param("x"), address.param("Y"), address.param("z")),
+            (Some(Some("\"1;2\"")), Some(None), None)
+        );
+    }
 }
