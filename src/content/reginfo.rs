@@ -366,4 +366,22 @@ mod tests {
             assert!(parse(text.as_bytes()).is_err(), "{why}");
         }
     }
+
+    /// Cut or changed anywhere, a document is read or refused, and a sequence stays within its bounds.
+    #[test]
+    fn whatever_comes_is_read_or_refused() {
+        let good = document(7, "full", &alice("active", &contact("c1", "active", "registered")));
+        let mut sequence = Sequence::default();
+        for at in 0..good.len() {
+            drop(parse(&good.as_bytes()[..at]));
+            for octet in [0, b'<', b'"', b'9', 0xff] {
+                let mut changed = good.clone().into_bytes();
+                changed[at] = octet;
+                if let Ok(read) = parse(&changed) {
+                    sequence.take(read);
+                }
+            }
+        }
+        assert!(sequence.registrations().count() <= MAX_REGISTRATIONS);
+    }
 }

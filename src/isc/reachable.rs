@@ -440,4 +440,34 @@ mod tests {
             assert_eq!(contact.takes_pages(SERVICE), takes, "{contact:?}");
         }
     }
+
+    /// Cut or changed anywhere, a body is read as far as it goes.
+    #[test]
+    fn whatever_stands_in_a_body_is_read_as_far_as_it_goes() {
+        const BODY: &str = "--b\r\nContent-Type: application/3gpp-ims+xml\r\n\r\n<ims-3gpp><service-info>x\
+            </service-info></ims-3gpp>\r\n--b\r\nContent-Type: message/sip\r\n\r\nREGISTER sip:h SIP/2.0\r\n\
+            m: <sip:a@h>;+g.oma.sip-im;expires=9\r\n\r\n--b\r\n\r\nSIP/2.0 200 OK\r\nContact: <sip:a@h>\r\n\
+            P-Associated-URI: <sip:a@h, tel:+1>\r\n--b--\r\n";
+        let read = |body: Vec<u8>, kind: Option<&str>| {
+            let mut registration = Registration::default();
+            bodies(kind, &Bytes::from(body), &mut registration, &mut Vec::new());
+            registration
+        };
+        let multipart = Some("multipart/mixed;boundary=b");
+        let whole = read(BODY.as_bytes().to_vec(), multipart);
+        assert_eq!(whole.service_info.as_deref(), Some("x"));
+        assert_eq!((whole.associated.len(), whole.contacts.len()), (2, 1));
+        assert!(whole.contacts[0].told && whole.contacts[0].takes_pages(""));
+        for at in 0..BODY.len() {
+            for kind in [multipart, Some("message/sip"), Some("nonsense"), None] {
+                read(BODY.as_bytes()[..at].to_vec(), kind);
+                read(BODY.as_bytes()[at..].to_vec(), kind);
+                for octet in [0, b'<', b';', b'\n', 0xff] {
+                    let mut changed = BODY.as_bytes().to_vec();
+                    changed[at] = octet;
+                    read(changed, kind);
+                }
+            }
+        }
+    }
 }
