@@ -171,19 +171,21 @@ impl Bridges {
                 let came = Came { request, message, flow };
                 let passed = match (self.find(&came.message), came.message.to_tag().is_some()) {
                     (Some((call, upwards)), _) => self.inside(now, ua, call, upwards, &came),
-                    (None, true) => Err(Reply::new(481)),
+                    (None, true) => Err(Refused(481)),
                     (None, false) => {
                         let route = route(&came.message);
                         self.open(now, ua, house, route, &came)
                     }
                 };
-                if let Err(reply) = passed {
+                if let Err(Refused(status)) = passed {
                     tracing::info!(
                         rule = "ISC-053",
-                        status = reply.status,
+                        status,
                         uri = came.message.uri(),
                         "request not passed on"
                     );
+                    let headers = if status == 503 { "Retry-After: 5\r\n" } else { "" };
+                    let reply = Reply { headers: headers.into(), ..Reply::new(status) };
                     ua.respond(now, request, reply);
                 }
             }
@@ -247,13 +249,13 @@ impl Bridges {
         house: &House,
         route: Vec<String>,
         came: &Came,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), Refused> {
         let message = &came.message;
-        let method = message.method().ok_or_else(|| Reply::new(400))?;
+        let method = message.method().ok_or(Refused(400))?;
         let hops = hops(message)?;
         let dialog = opens(&method);
         if dialog && self.calls.len() >= ua.settings().max_calls {
-            return Err(Reply { headers: "Retry-After: 5\r\n".into(), ..Reply::new(503) });
+            return Err(Refused(503));
         }
         let from = message.header(Name::From).unwrap_or_default();
         let far_call_id = ua.fresh_call_id();
@@ -262,8 +264,7 @@ impl Bridges {
         let id = self.next;
         let contact = format!("sip:lm-{far_tag}@{}", house.contact);
         if dialog && message.contact().is_none() {
-            let reason = Some("Contact missing or unreadable".to_owned());
-            return Err(Reply { reason, ..Reply::new(400) });
+            return Err(Refused(400));
         }
         let next_hop = route.first().and_then(|entry| NameAddr::parse(entry.as_bytes()));
         let next_hop = next_hop.map_or(message.uri(), |entry| entry.uri).to_owned();
@@ -283,7 +284,7 @@ impl Bridges {
             finish(writer, message)
         });
         let Some(sent) = sent else {
-            return Err(Reply { headers: "Retry-After: 5\r\n".into(), ..Reply::new(503) });
+            return Err(Refused(503));
         };
         self.next += 1;
         if dialog {
@@ -329,16 +330,16 @@ impl Bridges {
         id: u64,
         upwards: bool,
         came: &Came,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), Refused> {
         let message = &came.message;
-        let method = message.method().ok_or_else(|| Reply::new(400))?;
+        let method = message.method().ok_or(Refused(400))?;
         let hops = hops(message)?;
-        let call = self.calls.get_mut(&id).ok_or_else(|| Reply::new(481))?;
+        let call = self.calls.get_mut(&id).ok_or(Refused(481))?;
         let number = message.cseq().number;
         if upwards {
             let tag = message.to_tag().unwrap_or_default();
             if !call.forks.iter().any(|fork| fork.tag == tag) {
-                return Err(Reply::new(481));
+                return Err(Refused(481));
             }
             call.up = call.up.max(number);
             if let Some(contact) = message.contact().filter(|_| retargets(&method)) {
@@ -348,15 +349,14 @@ impl Bridges {
             call.learn(message, ua.settings().max_forks, &method)?;
             call.down = call.down.max(number);
         }
-        let (next_hop, head) = call.head(message, upwards).ok_or_else(|| Reply::new(481))?;
+        let (next_hop, head) = call.head(message, upwards).ok_or(Refused(481))?;
         let sent = ua.pass(now, next_hop, |via| {
             let mut writer = head.write(&method, via);
             writer.header("Max-Forwards", hops.to_string()).header("CSeq", cseq(message));
             copy(&mut writer, message, Some(&call.contact));
             finish(writer, message)
         });
-        let sent =
-            sent.ok_or_else(|| Reply { headers: "Retry-After: 5\r\n".into(), ..Reply::new(503) })?;
+        let sent = sent.ok_or(Refused(503))?;
         if call.method != Method::Invite
             && let Some(expires) = expires(message)
         {
@@ -653,6 +653,9 @@ impl Bridges {
     }
 }
 
+/// The status of a request that cannot pass.
+struct Refused(u16);
+
 /// A request that came.
 struct Came {
     request: RequestKey,
@@ -713,11 +716,11 @@ impl Call {
     }
 
     /// A request of a callee: who speaks. The first NOTIFY may be earlier than the answer (RFC 6665 §4.4.1).
-    fn learn(&mut self, message: &Message, most: usize, method: &Method) -> Result<(), Reply> {
+    fn learn(&mut self, message: &Message, most: usize, method: &Method) -> Result<(), Refused> {
         let tag = message.from_tag().unwrap_or_default();
         if !self.forks.iter().any(|fork| fork.tag == tag) {
             if self.method == Method::Invite || self.forks.len() >= most {
-                return Err(Reply::new(481));
+                return Err(Refused(481));
             }
             self.forks.push(Fork {
                 tag: Bytes::copy_from_slice(tag),
@@ -797,12 +800,12 @@ impl Head {
 }
 
 /// ISC-015: one hop less; 483 where none is left.
-fn hops(message: &Message) -> Result<u32, Reply> {
+fn hops(message: &Message) -> Result<u32, Refused> {
     let hops = message.text(Name::MaxForwards).map_or(Ok(70), |text| text.trim().parse::<u32>());
     match hops {
-        Ok(0) => Err(Reply::new(483)),
+        Ok(0) => Err(Refused(483)),
         Ok(hops) => Ok(hops - 1),
-        Err(_) => Err(Reply::new(400)),
+        Err(_) => Err(Refused(400)),
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 pub use control::Controls;
 pub use doorless::Doorless;
 pub use load::Load;
-pub use shard::{Agenda, Left, Shard, ToShard};
+pub use shard::{Agenda, Left, Shard, ToShard, Watcher};
 pub use watch::{Clock, Gauges, Ladder, Watch};
 
 use crate::config::node::{NodeSettings, Ports};

@@ -90,8 +90,11 @@ pub struct Shard {
     /// The SIP message this turn began with.
     pub message: Option<Message>,
     /// Asked before the engine hears of an input; for tests, which break things here.
-    pub watched: Option<Box<dyn FnMut(&Input) + Send>>,
+    pub watched: Option<Watcher>,
 }
+
+/// Whoever sees each input before the engine does.
+pub type Watcher = Box<dyn FnMut(&Input) + Send>;
 
 /// Effects to perform and inputs that followed from them, in order.
 #[derive(Default)]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pagecast::config::Loaded;
 use pagecast::config::node::NodeSettings;
 use pagecast::engine::input::Input;
-use pagecast::node::{Controls, Doorless, Shard};
+use pagecast::node::{Controls, Doorless, Shard, Watcher};
 use pagecast::ops::Control as _;
 use pagecast::ops::board::Query;
 use pagecast::sip::message::{Limits, Message};
@@ -113,7 +113,7 @@ impl Net {
         set: &[&str],
         spool: Option<PathBuf>,
         zone: Zone,
-        watched: Option<Box<dyn FnMut(&Input) + Send>>,
+        watched: Option<Watcher>,
     ) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
         let mut all = vec!["node.threads=1", "ops.flow_keep=none"];
