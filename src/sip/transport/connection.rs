@@ -235,14 +235,20 @@ async fn write<K: Key>(
     let mut joined = Vec::new();
     while items.recv_many(&mut batch, BATCH).await > 0 {
         let octets = batch.iter().map(|item| item.bytes.len()).sum();
-        let written = match batch.as_slice() {
-            [one] => timeout(hub.settings.write_timeout, stream.write_all(&one.bytes)).await,
+        let octets_of: &[u8] = match batch.as_slice() {
+            [one] => &one.bytes,
             many => {
                 joined.clear();
                 many.iter().for_each(|item| joined.extend_from_slice(&item.bytes));
-                timeout(hub.settings.write_timeout, stream.write_all(&joined)).await
+                &joined
             }
         };
+        let written = timeout(hub.settings.write_timeout, async {
+            stream.write_all(octets_of).await?;
+            // Over TLS what the socket did not take at once lies in a buffer until somebody asks for it.
+            stream.flush().await
+        });
+        let written = written.await;
         let done = matches!(written, Ok(Ok(())));
         line.queued.fetch_sub(octets, Ordering::Relaxed);
         for ticket in batch.drain(..).filter_map(|item| item.ticket) {

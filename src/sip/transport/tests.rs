@@ -283,7 +283,8 @@ fn duplex(
     let (near, far) = tokio::io::duplex(4096);
     let closing = transport.closing.subscribe();
     let task = connection::serve(
-        near,
+        // Like TLS it keeps what was written until it is told to let it go.
+        tokio::io::BufStream::with_capacity(4096, 512, near),
         line.flow,
         Names::default(),
         Arc::clone(&line),
@@ -322,6 +323,20 @@ async fn half_sent_messages_end_their_connection() {
     task.await.unwrap();
     assert_eq!(begin.elapsed(), settings.head_timeout);
     drip.abort();
+}
+
+/// A stream may hold back what it has taken, as TLS does while its socket is full.
+#[tokio::test(start_paused = true)]
+async fn nothing_stays_in_a_buffer_of_the_stream() {
+    let settings = Settings::default();
+    let (mut far, _transport, line, _task) = duplex(&settings);
+    for bytes in [&b"one"[..], b"another"] {
+        let item = Item { bytes: Bytes::from_static(bytes), ticket: None };
+        assert_eq!(line.push(item, settings.max_queued), Ok(()));
+        let mut heard = vec![0; bytes.len()];
+        timeout(SOON, far.read_exact(&mut heard)).await.expect("all of it").unwrap();
+        assert_eq!(heard, bytes);
+    }
 }
 
 #[tokio::test(start_paused = true)]
