@@ -43,11 +43,21 @@ struct Watch {
     /// A SUBSCRIBE has no answer yet.
     asked: bool,
     sequence: Sequence,
+    /// When the registrar granted it.
+    granted: Option<Instant>,
+    /// How often it failed, or did not last.
     failures: u32,
     /// When to refresh or to try again.
     at: Option<Instant>,
     /// Least time the registrar grants, once it has said so.
     least: u32,
+}
+
+impl Watch {
+    /// It was granted, and not just now.
+    fn lasted(&self, now: Instant) -> bool {
+        self.granted.is_some_and(|since| now.saturating_duration_since(since) >= FIRST_WAIT)
+    }
 }
 
 impl Watching {
@@ -129,6 +139,7 @@ impl Isc {
             subscription: Some(subscription),
             asked: true,
             sequence: Sequence::default(),
+            granted: None,
             failures: failed.0,
             at: None,
             least: failed.1,
@@ -196,9 +207,21 @@ impl Isc {
         self.users.registry.unclaim(key, self.house.thread);
     }
 
+    /// The subscription is over, and another one may be asked for at once: but not again and again of a registrar that
+    /// grants none, or none that lasts.
+    fn watch_anew(&mut self, now: Instant, key: &Arc<str>) {
+        let watch = self.watching.watches.get(key);
+        let first = watch.is_some_and(|watch| watch.failures == 0 || watch.lasted(now));
+        self.watch_later(now, key, first.then_some(Duration::ZERO));
+    }
+
     /// The subscription is over or never was: another one after a while.
     fn watch_later(&mut self, now: Instant, key: &Arc<str>, wait: Option<Duration>) {
         let Some(watch) = self.watching.watches.get_mut(key) else { return };
+        if watch.lasted(now) {
+            watch.failures = 0;
+        }
+        watch.granted = None;
         let own = FIRST_WAIT * 2_u32.pow(watch.failures.min(7));
         watch.failures += 1;
         watch.asked = false;
@@ -227,7 +250,8 @@ impl Isc {
         match status {
             200..=299 => {
                 if let Some(watch) = self.watching.watches.get_mut(&key) {
-                    (watch.asked, watch.failures) = (false, 0);
+                    watch.asked = false;
+                    watch.granted.get_or_insert(now);
                 }
                 self.lasts(now, &key, number(Name::Expires).unwrap_or(DEFAULT_DURATION));
             }
@@ -241,13 +265,12 @@ impl Isc {
                 self.end_watch(&key);
             }
             // RFC 6665 §4.1.2.1: the dialog is gone there.
-            481 => self.watch_later(now, &key, Some(Duration::ZERO)),
+            481 => self.watch_anew(now, &key),
             423 => {
                 if let Some(watch) = self.watching.watches.get_mut(&key) {
                     watch.least = number(Name::MinExpires).unwrap_or(DEFAULT_DURATION);
-                    let first = watch.failures == 0;
-                    self.watch_later(now, &key, first.then_some(Duration::ZERO));
                 }
+                self.watch_anew(now, &key);
             }
             _ => {
                 tracing::info!(rule = "ISC-047", user = &*key, status, "SUBSCRIBE failed");
@@ -322,7 +345,7 @@ impl Isc {
         match reason.as_str() {
             // RFC 6665 §4.1.3: there is no use in asking again, or at once.
             "rejected" | "noresource" | "invariant" => self.end_watch(&key),
-            "deactivated" | "timeout" => self.watch_later(now, &key, Some(Duration::ZERO)),
+            "deactivated" | "timeout" => self.watch_anew(now, &key),
             _ => {
                 let wait = seconds("retry-after").map(|wait: u32| Duration::from_secs(wait.into()));
                 self.watch_later(now, &key, wait);

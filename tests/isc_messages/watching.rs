@@ -201,6 +201,45 @@ fn what_the_registrar_answers_decides_when_it_is_asked_again() {
     assert_eq!(world.isc.ua().stats().subscriptions, 0);
 }
 
+/// A registrar that never grants a subscription, or ends each at once, is not asked in a circle.
+#[test]
+fn what_does_not_last_is_asked_for_later_and_later() {
+    let ended = |state: &'static str| {
+        move |world: &mut World, n: u32| {
+            let subscribe = world.last_request("SUBSCRIBE");
+            let over = notify(subscribe, n, state, "");
+            let answer = reply(subscribe, 200, "n1", ACCEPTED, "");
+            world.receive(&answer);
+            world.receive(&over);
+        }
+    };
+    let refused = |status: u16| {
+        move |world: &mut World, _: u32| {
+            let lines = if status == 423 { "Min-Expires: 900000\n" } else { "" };
+            let answer = reply(world.last_request("SUBSCRIBE"), status, "n1", lines, "");
+            world.receive(&answer);
+        }
+    };
+    type Answer = Box<dyn Fn(&mut World, u32)>;
+    let answers: [(&str, Answer); 4] = [
+        ("481", Box::new(refused(481))),
+        ("423", Box::new(refused(423))),
+        ("timeout", Box::new(ended("terminated;reason=timeout"))),
+        ("deactivated", Box::new(ended("terminated;reason=deactivated"))),
+    ];
+    for (name, answer) in answers {
+        let mut world = World::new(watching());
+        world.receive(&register(1, 600_000));
+        for n in 1..=20 {
+            answer(&mut world, n);
+            world.pass(SECOND);
+        }
+        assert_eq!(asked(&world), 2, "{name}: the second at once, the third not");
+        world.pass(SECOND * 60);
+        assert_eq!(asked(&world), 3, "{name}");
+    }
+}
+
 /// Proves ISC-047.
 #[test]
 fn a_subscription_is_refreshed_while_the_user_is_registered() {
