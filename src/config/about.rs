@@ -32,7 +32,10 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("auth.realm", "Realm of SIP Digest; credentials for it go no further (UL-029)."),
     ("auth.users", "File of the users who may prove themselves by password, and of their hashes."),
     ("auth.nonce_life", "How long a challenge holds before a phone is asked again."),
-    ("auth.max_failures", "Wrong passwords of one address in a minute; beyond it 403."),
+    (
+        "auth.max_failures",
+        "Wrong passwords in a minute of one address, or of one name behind the core; beyond it 403.",
+    ),
     ("core.scscf", "The S-CSCF, where neither a registration nor a Route names one (ISC-058)."),
     ("core.icscf", "The I-CSCF; empty: core.scscf stands in (ISC-009)."),
     ("core.outbound_proxy", "Profile sipip: where requests go; empty: by the Request-URI."),

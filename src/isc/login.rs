@@ -13,7 +13,7 @@ use super::rules::identity::{self, Identity};
 use super::settings::{Account, Auth, Settings};
 use crate::engine::input::Refusal;
 use crate::sip::Flow;
-use crate::sip::digest::server::{Guesses, Nonces, Worth};
+use crate::sip::digest::server::{Guesser, Guesses, Nonces, Worth};
 use crate::sip::digest::{Algorithm, Challenge, Credentials, Ha1};
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::uri::Uri;
@@ -77,7 +77,6 @@ pub fn login(
 ) -> Result<Login, Refusal> {
     let (auth, realm) = (&desk.settings.auth, &desk.settings.realm);
     let mut state = desk.guard.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let source = flow.peer.ip();
     // Credentials for somebody else's realm are none for us (UL-029).
     let credentials = message
         .lines(Name::Authorization)
@@ -86,7 +85,12 @@ pub fn login(
     let Some(credentials) = credentials else {
         return Err(challenge(&mut state.nonces, now, auth, realm, false));
     };
-    if state.guesses.are_too_many(now, source, auth.max_failures) {
+    // All users come from the core's address: one who guesses must not shut out the others.
+    let source = match desk.trust.admits(flow) {
+        true => Guesser::behind(flow.peer.ip(), &credentials.user),
+        false => Guesser::at(flow.peer.ip()),
+    };
+    if state.guesses.are_too_many(now, &source, auth.max_failures) {
         return Err(Refusal::new(403, "IM-021").key("auth.max_failures"));
     }
     let account = auth.users.get(&credentials.user);

@@ -208,6 +208,32 @@ fn guessing_has_an_end() {
     assert_eq!(ask(&mut world, STRANGER, &mut client, 12), Some(200), "a minute later");
 }
 
+/// Behind the core everybody has its address: who guesses there shuts out himself and nobody else.
+///
+/// Proves IM-021.
+#[test]
+fn one_who_guesses_behind_the_core_shuts_out_nobody_else() {
+    let mut world = World::new(plain());
+    let ask = |world: &mut World, user: &str, password: &str, n: u32| {
+        let from = format!("From: <sip:{user}@home1.example>;tag=a1c9");
+        let of = |text: String| {
+            text.replacen("From: \"Alice\" <sip:alice@home1.example>;tag=a1c9", &from, 1)
+                .replace("Call-ID: ", &format!("Call-ID: {user}-{n}-"))
+        };
+        world.receive_from(CORE, &of(invite(2 * n + 1, "")));
+        let mut client = Client::new(user, password.as_bytes(), asked(world, ALL[0]));
+        let credentials = line(&mut client, "INVITE", EXPLODER);
+        world.receive_from(CORE, &of(invite(2 * n + 2, &credentials)));
+        world.statuses().pop()
+    };
+    for n in 0..5 {
+        assert_eq!(ask(&mut world, "alice", "guess", n), Some(401), "{n}");
+    }
+    assert_eq!(ask(&mut world, "alice", SECRET, 5), Some(403), "not even with the right one");
+    assert_eq!(ask(&mut world, "bob", SECRET, 6), Some(100), "a page of his arrives");
+    assert!(world.has_arrived());
+}
+
 /// Proves IM-021, IM-022.
 #[test]
 fn a_user_speaks_as_one_of_the_own_identities() {

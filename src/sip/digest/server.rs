@@ -18,6 +18,8 @@ const MOST_USED: usize = 20_000;
 const WINDOW: u32 = 64;
 /// Sources whose wrong credentials are counted; beyond it the first one counted is forgotten.
 const MOST_SOURCES: usize = 10_000;
+/// Characters of a name that are kept with its count.
+const MOST_OF_NAME: usize = 64;
 /// How long wrong credentials count.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -146,26 +148,45 @@ impl Nonces {
     }
 }
 
-/// Wrong credentials by the address they came from. An IPv6 source is its /64.
+/// Whose wrong credentials are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Guesser {
+    address: IpAddr,
+    user: Option<Box<str>>,
+}
+
+impl Guesser {
+    /// Everybody at an address. An IPv6 source is its /64.
+    pub fn at(address: IpAddr) -> Self {
+        Self { address: network(address), user: None }
+    }
+
+    /// Who calls himself `user`, behind an address that many share. Of long names the beginning counts.
+    pub fn behind(address: IpAddr, user: &str) -> Self {
+        let user: String = user.chars().take(MOST_OF_NAME).collect();
+        Self { user: Some(user.into()), ..Self::at(address) }
+    }
+}
+
+/// Wrong credentials, by who sends them.
 #[derive(Debug, Default)]
 pub struct Guesses {
-    counted: HashMap<IpAddr, (u32, Instant)>,
+    counted: HashMap<Guesser, (u32, Instant)>,
     /// In the order of their first guess.
-    order: VecDeque<(IpAddr, Instant)>,
+    order: VecDeque<(Guesser, Instant)>,
 }
 
 impl Guesses {
     /// Whether `source` has had `most` wrong guesses within a minute.
-    pub fn are_too_many(&mut self, now: Instant, source: IpAddr, most: u32) -> bool {
+    pub fn are_too_many(&mut self, now: Instant, source: &Guesser, most: u32) -> bool {
         self.forget(now);
-        self.counted.get(&network(source)).is_some_and(|(count, _)| *count >= most)
+        self.counted.get(source).is_some_and(|(count, _)| *count >= most)
     }
 
     /// One more wrong guess.
-    pub fn wrong(&mut self, now: Instant, source: IpAddr) {
+    pub fn wrong(&mut self, now: Instant, source: Guesser) {
         self.forget(now);
-        let source = network(source);
-        let (count, since) = self.counted.entry(source).or_insert((0, now));
+        let (count, since) = self.counted.entry(source.clone()).or_insert((0, now));
         *count = count.saturating_add(1);
         if *count == 1 {
             self.order.push_back((source, *since));
@@ -178,10 +199,10 @@ impl Guesses {
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some((source, since)) = self.order.front().copied()
-            && now.saturating_duration_since(since) >= MEMORY
+        while let Some((_, since)) = self.order.front()
+            && now.saturating_duration_since(*since) >= MEMORY
+            && let Some((source, _)) = self.order.pop_front()
         {
-            self.order.pop_front();
             self.counted.remove(&source);
         }
     }
@@ -271,23 +292,33 @@ mod tests {
     #[test]
     fn guessing_ends_for_a_minute() {
         let (mut guesses, now) = (Guesses::default(), start());
-        let source: IpAddr = "192.0.2.1".parse().expect("an address");
-        let mapped: IpAddr = "::ffff:192.0.2.1".parse().expect("an address");
+        let at = |address: &str| Guesser::at(address.parse().expect("an address"));
+        let source = at("192.0.2.1");
         for _ in 0..3 {
-            assert!(!guesses.are_too_many(now, source, 3));
-            guesses.wrong(now, source);
+            assert!(!guesses.are_too_many(now, &source, 3));
+            guesses.wrong(now, source.clone());
         }
-        assert!(guesses.are_too_many(now, mapped, 3));
-        assert!(!guesses.are_too_many(now, "192.0.2.2".parse().expect("an address"), 3));
-        assert!(guesses.are_too_many(now + MEMORY / 2, source, 3));
-        assert!(!guesses.are_too_many(now + MEMORY, source, 3));
-        let (one, same_net) = ("2001:db8::1", "2001:db8::ffff:2");
-        guesses.wrong(now, one.parse().expect("an address"));
-        assert!(guesses.are_too_many(now, same_net.parse().expect("an address"), 1));
+        assert!(guesses.are_too_many(now, &at("::ffff:192.0.2.1"), 3));
+        assert!(!guesses.are_too_many(now, &at("192.0.2.2"), 3));
+        assert!(guesses.are_too_many(now + MEMORY / 2, &source, 3));
+        assert!(!guesses.are_too_many(now + MEMORY, &source, 3));
+        guesses.wrong(now, at("2001:db8::1"));
+        assert!(guesses.are_too_many(now, &at("2001:db8::ffff:2"), 1));
         for n in 0..=MOST_SOURCES as u32 {
-            guesses.wrong(now, IpAddr::from((0x0a00_0000 + n).to_be_bytes()));
+            guesses.wrong(now, Guesser::at(IpAddr::from((0x0a00_0000 + n).to_be_bytes())));
         }
         assert_eq!(guesses.counted.len(), MOST_SOURCES);
         assert_eq!(guesses.order.len(), MOST_SOURCES);
+    }
+
+    #[test]
+    fn behind_one_address_each_name_counts_for_itself() {
+        let (mut guesses, now) = (Guesses::default(), start());
+        let core = IpAddr::from([192, 0, 2, 40]);
+        guesses.wrong(now, Guesser::behind(core, "eve"));
+        assert!(guesses.are_too_many(now, &Guesser::behind(core, "eve"), 1));
+        for other in [Guesser::behind(core, "alice"), Guesser::at(core)] {
+            assert!(!guesses.are_too_many(now, &other, 1), "{other:?}");
+        }
     }
 }
