@@ -21,6 +21,9 @@ const MAX_WAYS: usize = 16_384;
 /// How many requests are kept until it is sure that they left; the oldest go first and are then only lost.
 const MAX_LEAVING: usize = 2048;
 
+/// How many octets they may have: over a stream large ones are kept, too.
+const MAX_LEAVING_OCTETS: usize = 32 << 20;
+
 /// What follows the thread's digits in branches of forwarded requests.
 const MARK: &str = "-fw-";
 
@@ -41,6 +44,12 @@ struct Leaving {
     via_at: usize,
 }
 
+impl Leaving {
+    fn octets(&self) -> usize {
+        self.asked.bytes().len() + self.bytes.len()
+    }
+}
+
 /// Forwards without state but a bounded memory of the ways requests came.
 #[derive(Debug)]
 pub struct Forward {
@@ -49,6 +58,8 @@ pub struct Forward {
     ways: HashMap<u64, Way>,
     order: VecDeque<u64>,
     leaving: BTreeMap<u64, Leaving>,
+    /// Of all in `leaving`.
+    octets: usize,
     next: u64,
 }
 
@@ -61,6 +72,7 @@ impl Forward {
             ways: HashMap::new(),
             order: VecDeque::new(),
             leaving: BTreeMap::new(),
+            octets: 0,
             next: 0,
         }
     }
@@ -109,9 +121,11 @@ impl Forward {
         self.next += 1;
         let ((uri, attempt), bytes) = (leaving.to.clone(), leaving.bytes.clone());
         let via_at = Some(leaving.via_at);
+        self.octets += leaving.octets();
         self.leaving.insert(number, leaving);
-        while self.leaving.len() > MAX_LEAVING {
-            self.leaving.pop_first();
+        while self.leaving.len() > MAX_LEAVING || self.octets > MAX_LEAVING_OCTETS {
+            let Some((_, oldest)) = self.leaving.pop_first() else { break };
+            self.octets -= oldest.octets();
         }
         let to = Target::NextHop { uri, attempt, octets: 0 };
         Output::Send { key: SendKey::outside(number), to, bytes, via_at, call: None }
@@ -120,14 +134,20 @@ impl Forward {
     /// The transport has it; a datagram cannot fail any more.
     pub fn sent(&mut self, number: u64, protocol: Protocol) {
         if !protocol.is_reliable() {
-            self.leaving.remove(&number);
+            self.left(number);
         }
+    }
+
+    fn left(&mut self, number: u64) -> Option<Leaving> {
+        let leaving = self.leaving.remove(&number)?;
+        self.octets -= leaving.octets();
+        Some(leaving)
     }
 
     /// The transport could not send it: it goes to the next alternate (RFC 3263 §4.3), or somebody has to tell who
     /// asked.
     pub fn send_failed(&mut self, number: u64, more: bool) -> Option<Unsent> {
-        let mut leaving = self.leaving.remove(&number)?;
+        let mut leaving = self.left(number)?;
         if more {
             leaving.to.1 = leaving.to.1.saturating_add(1);
             return Some(Unsent::Again(self.leave(leaving)));
@@ -140,9 +160,13 @@ impl Forward {
         self.ways.contains_key(&id(message))
     }
 
-    /// The response to a forwarded request on its way back; `None` where it is none, or nobody waits for it.
-    pub fn response(&self, message: &Message, flow: Flow) -> Option<Output> {
+    /// The response to a forwarded request on its way back; `None` where it is none, or nobody waits for it. Who is not
+    /// `believed` answers only what is remembered: its Via would send anything anywhere.
+    pub fn response(&self, message: &Message, flow: Flow, believed: bool) -> Option<Output> {
         let id = self.id_of(message.via().branch?)?;
+        if !believed && !self.ways.contains_key(&id) {
+            return None;
+        }
         let status = message.status()?;
         let mut out = BytesMut::with_capacity(message.bytes().len());
         let status = status.to_string();
@@ -279,4 +303,41 @@ fn way_back(via: &Via<'_>, flow: Flow) -> Option<Target> {
         attempt: 0,
         octets: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::message::Limits;
+
+    #[test]
+    fn what_waits_for_a_stream_has_a_bound_in_octets() {
+        let peer = "192.0.2.40:5060".parse().expect("an address");
+        let flow =
+            Flow { protocol: Protocol::Tcp, local: peer, peer, connection: 1, vouched: false };
+        let arrived = Arrived { rest: vec!["<sip:scscf.h;lr>".to_owned()], ..Arrived::default() };
+        let mut forward = Forward::new("as.h:5060", 0);
+        let body = "x".repeat(1 << 20);
+        for n in 0..64 {
+            let text = format!(
+                "MESSAGE sip:b@h SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK{n}\r\nFrom: <sip:a@h>;tag=1\r\n\
+                 To: <sip:b@h>\r\nCall-ID: {n}\r\nCSeq: 1 MESSAGE\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let limits = Limits { max_message: usize::MAX, ..Limits::default() };
+            let message = Message::parse(text.into(), &limits).expect("a request");
+            forward.request(&message, flow, &arrived).expect("it goes on");
+            forward.sent(n, Protocol::Tcp);
+        }
+        let held: usize = forward.leaving.values().map(Leaving::octets).sum();
+        assert_eq!(held, forward.octets);
+        assert!((1..=MAX_LEAVING_OCTETS).contains(&held), "{held}");
+        assert!(forward.send_failed(0, true).is_none(), "the oldest is given up");
+        assert!(forward.send_failed(63, false).is_some());
+        let numbers: Vec<u64> = forward.leaving.keys().copied().collect();
+        for number in numbers {
+            forward.sent(number, Protocol::Udp);
+        }
+        assert_eq!((forward.octets, forward.leaving.len()), (0, 0));
+    }
 }

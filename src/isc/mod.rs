@@ -267,7 +267,7 @@ impl Isc {
             // An answer may come from outside, too, where that is where requests go.
             let awaited = self.boundary.is_outside_address(flow.peer.ip());
             let heard = awaited || self.trust.admits(&flow);
-            match self.forward.response(&message, flow).filter(|_| heard) {
+            match self.forward.response(&message, flow, believed).filter(|_| heard) {
                 Some(output) => self.forwarded.push_back(output),
                 None => self.ua.receive(now, message, flow),
             }

@@ -344,3 +344,18 @@ fn a_proxy_that_keeps_nothing_records_no_route() {
         assert!(headers(&world.sent[0], "Record-Route").is_empty(), "{method}");
     }
 }
+
+/// Who is outside answers what went there; nobody lets us send what he likes where he likes.
+#[test]
+fn an_answer_from_outside_is_passed_back_only_where_it_is_awaited() {
+    let mut settings = home();
+    settings.core.untrusted_hops = vec!["198.51.100.0/24".to_owned()];
+    let mut world = World::new(settings.clone());
+    world.receive(TO_BOB);
+    let answer = back(&world.sent[0], 180);
+    world.receive_from("198.51.100.7:5060", &answer);
+    assert_eq!(world.statuses(), [180]);
+    let mut other = World::new(settings);
+    other.receive_from("198.51.100.7:5060", &answer);
+    assert!(other.sent.is_empty());
+}
