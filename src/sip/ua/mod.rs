@@ -305,9 +305,11 @@ impl Ua {
             self.drive_server(now, transaction, Move::Request);
             return;
         }
-        // ISC-069: requests in a dialog and CANCEL come last to be shed.
+        // ISC-069: requests in a dialog and CANCEL come last to be shed; so does what the core says of its users, whom a
+        // refusal could end (ISC-046).
+        let last = inside || matches!(method, Method::Cancel | Method::Register);
         let bound = self.settings.max_transactions;
-        let bound = if inside || *method == Method::Cancel { bound + bound / 8 } else { bound };
+        let bound = if last { bound + bound / 8 } else { bound };
         if self.transactions.len() >= bound {
             self.refuse_full(&message, flow);
             return;

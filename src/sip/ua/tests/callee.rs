@@ -645,6 +645,18 @@ fn with_full_tables_new_requests_are_refused_and_old_ones_served() {
     );
 }
 
+/// ISC-046: the core could de-register the user it speaks of.
+#[test]
+fn a_register_may_use_the_reserve() {
+    let mut bench = Bench::with(Settings { max_transactions: 8, thread: 3, ..Settings::default() });
+    for number in 0..8 {
+        bench.gets(Ask::new("MESSAGE").cseq(number).branch(&format!("m{number}")).write());
+    }
+    bench.heard();
+    bench.gets(Ask::new("REGISTER").cseq(9).branch("r9").write());
+    assert_eq!((bench.kinds(), bench.heard()), (String::new(), "Requested REGISTER".into()));
+}
+
 #[test]
 fn a_cancel_may_use_the_reserve() {
     let mut bench = Bench::with(Settings { max_transactions: 8, thread: 3, ..Settings::default() });
