@@ -601,7 +601,11 @@ impl Bridges {
 
     fn remove(&mut self, id: u64) -> Option<Call> {
         let call = self.calls.remove(&id)?;
-        self.near.remove(&(call.call_id.clone(), call.tag.clone()));
+        // The caller may have opened another dialog under the same Call-ID and tag meanwhile.
+        let near = (call.call_id.clone(), call.tag.clone());
+        if self.near.get(&near) == Some(&id) {
+            self.near.remove(&near);
+        }
         self.far.remove(&(call.far_call_id.clone(), call.far_tag.clone()));
         if let Some(key) = call.idle {
             self.timers.remove(&key);

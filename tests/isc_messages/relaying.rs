@@ -772,3 +772,22 @@ fn calls_in_no_sensible_order_leave_nothing() {
         is_forgotten(world);
     }
 }
+
+/// One caller may have two dialogs under one Call-ID and tag: the end of one is not that of the other.
+#[test]
+fn a_second_dialog_of_the_same_caller_outlives_the_first() {
+    let mut world = b2bua();
+    let head = CALL.split("Content-Type").next().unwrap_or_default();
+    let refer = head.replacen("INVITE", "SUBSCRIBE", 1).replace("7 INVITE", "8 SUBSCRIBE");
+    world.receive(CALL);
+    let invite = reply(world.last_request("INVITE"), 486, "b1", "", "");
+    world.receive(&(refer.replace("z9hG4bK-a1", "z9hG4bK-a2") + "Event: x\nExpires: 600\n"));
+    let subscribe = world.last_request("SUBSCRIBE");
+    let accepted = reply(subscribe, 200, "n1", &format!("{BOB}Expires: 600\n"), "");
+    world.receive(&accepted);
+    let alice = Dialog::of_alice(world.answer());
+    world.receive(&invite);
+    assert_eq!(world.isc.relayed(), 1);
+    world.receive(&alice.says("SUBSCRIBE", 9, "Event: x\nExpires: 0\n"));
+    assert_eq!(header(world.last_request("SUBSCRIBE"), "CSeq"), Some("9 SUBSCRIBE"));
+}
