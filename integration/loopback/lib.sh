@@ -16,8 +16,8 @@ inside() {
         exit 1
     }
     if [ "$(id -u)" = 0 ]; then
-        exec nsenter -t "$pid" -n -m --wd="$PWD" -- "$@"
+        exec nsenter -t "$pid" -n -m -r --wd="$PWD" -- "$@"
     else
-        exec nsenter -t "$pid" -U --preserve-credentials -n -m --wd="$PWD" -- "$@"
+        exec nsenter -t "$pid" -U --preserve-credentials -n -m -r --wd="$PWD" -- "$@"
     fi
 }
