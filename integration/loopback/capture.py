@@ -1,6 +1,6 @@
-"""What crossed the lab's wires: SIP messages out of a capture, octet by octet, and what tshark finds wrong in it.
+"""What crossed the lab's wires: SIP messages out of a capture, octet by octet, and what is wrong with them.
 
-Start at `Capture` and `faults`. Reads the classic pcap format of loopback (Ethernet, IPv4) and nothing else; TCP is put
+Start at `Capture`, `faults` and `dissector_faults`. Reads the classic pcap format of loopback (Ethernet, IPv4) and nothing else; TCP is put
 together in the order of its sequence numbers, which on loopback is the order it came in.
 """
 
@@ -20,7 +20,8 @@ class Sip:
     def __init__(self, time, source, target, protocol, octets):
         self.time, self.source, self.target, self.protocol, self.octets = time, source, target, protocol, octets
         head, _, self.body = octets.partition(b"\r\n\r\n")
-        lines = head.decode("utf-8", "replace").split("\r\n")
+        self.head = head.decode("utf-8", "replace")
+        lines = self.head.split("\r\n")
         self.start = lines[0]
         self.headers = []
         for line in lines[1:]:
@@ -132,27 +133,101 @@ class Capture:
             self.messages.append(Sip(time, *ends, "tcp", text[:whole]))
 
 
-# --- malformed packets --------------------------------------------------------------------------------------------------
+# --- malformed messages -------------------------------------------------------------------------------------------------
 
-ERROR = 0x00800000  # tshark's severities
-FIELDS = ("frame.number", "ip.src", "ip.dst", "_ws.expert.message", "_ws.expert.severity", "_ws.malformed",
-          "sip.Method", "sip.P-Associated-URI", "_ws.col.Info")
+# tshark's dissectors of SIP and SDP forgive nearly everything, so what has to hold for each message is held here
+# (RFC 3261 §7, §8.1.1, §20, §25.1; RFC 8866 §5), and tshark is asked besides.
 
-# What tshark calls an error and is none of pagecast's: (why, predicate on the fields of a packet and one complaint).
+TOKEN = r"[\w.!%*+`'~-]+"
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+PARAMETERS = rf"(?:\s*;\s*{TOKEN}(?:\s*=\s*(?:{QUOTED}|[^\s;,\"]+))?)*"
+ADDRESS = re.compile(rf"(?:(?:{QUOTED}|(?:{TOKEN}\s*)*)\s*<[a-z]+:[^<>\s,]+>|[a-z]+:[^<>\s,;]+){PARAMETERS}")
+VIA = re.compile(rf"SIP/2\.0/(UDP|TCP|TLS)\s+[^\s;,]+{PARAMETERS}")
+ADDRESSES = ("From", "To", "Contact", "Route", "Record-Route", "Path", "Service-Route", "P-Asserted-Identity",
+             "P-Served-User", "P-Associated-URI", "P-Called-Party-ID", "Referred-By")
+ONCE = ("From", "To", "Call-ID", "CSeq", "Content-Length", "Max-Forwards", "Content-Type", "Expires", "P-Charging-Vector")
+SDP = re.compile(
+    r"v=0\r\no=\S+ \d+ \d+ IN IP[46] \S+\r\ns=[^\r\n]+\r\n(?:c=IN IP[46] \S+\r\n)?(?:b=\S+\r\n)*t=\d+ \d+\r\n"
+    r"(?:a=[^\r\n]+\r\n)*(?:m=\w+ \d+ \S+(?: \S+)+\r\n(?:c=IN IP[46] \S+\r\n)?(?:b=\S+\r\n)*(?:a=[^\r\n]+\r\n)*)+")
+
+# What neighbours are known to get wrong: why, and which message it is.
 KNOWN = [
     (
-        "Kamailio writes a malformed P-Associated-URI into third-party registrations: <sip:a@b, tel:+1>",
-        lambda packet, complaint: "REGISTER" in packet["sip.Method"]
-        and re.search(r"<[^>]*,[^>]*>", packet["sip.P-Associated-URI"]),
+        "Kamailio's third-party REGISTER has all identities between one pair of brackets in P-Associated-URI",
+        lambda message, fault: message.method == "REGISTER" and "User-Agent: Kamailio" in message.head
+        and fault.startswith("P-Associated-URI"),
     ),
 ]
 
 
-def faults(path, decode_as):
-    """Lines about malformed SIP, SDP and MSRP packets, and how many others were known (by reason)."""
-    command = ["tshark", "-n", "-r", str(path), "-o", "tcp.desegment_tcp_streams:TRUE",
-               "-Y", f"(sip or sdp or msrp) and (_ws.malformed or _ws.expert.severity >= {ERROR})",
-               "-T", "fields", "-E", "separator=/t", "-E", "aggregator=\x1f"]
+def elements(value):
+    """The elements of a comma-separated value; commas in quotes and brackets are no separators."""
+    return [one for one in re.findall(rf"(?:{QUOTED}|<[^>]*>|[^,\"<])+", value) if one.strip()]
+
+
+def faults_of(message):
+    """What is wrong with one SIP message, the SDP in it included."""
+    if not re.fullmatch(r"SIP/2\.0 [1-6]\d\d [^\r\n]*|[A-Z]+ [a-z]+:\S+ SIP/2\.0", message.start):
+        yield f"start line {message.start!r}"
+    for name in ("Via", "From", "To", "Call-ID", "CSeq", "Content-Length") + (("Max-Forwards",) if message.method else ()):
+        if not message.all(name):
+            yield f"no {name}"
+    for name in ONCE:
+        if len(message.all(name)) > 1:
+            yield f"{name} more than once"
+    cseq = re.fullmatch(r"(\d+)\s+([A-Z]+)", message.get("CSeq"))
+    if not cseq or message.method not in (None, cseq[2]):
+        yield f"CSeq {message.get('CSeq')!r}"
+    if message.get("Content-Length") != str(len(message.body)):
+        yield f"Content-Length {message.get('Content-Length')} with {len(message.body)} octets"
+    for name in ADDRESSES:
+        for value in message.all(name):
+            for one in elements(value):
+                if not ADDRESS.fullmatch(one.strip()) and not (name == "Contact" and one.strip() == "*"):
+                    yield f"{name} {one.strip()!r}"
+    for value in message.all("Via"):
+        for one in elements(value):
+            if not VIA.fullmatch(one.strip()):
+                yield f"Via {one.strip()!r}"
+    for name, _ in message.headers:
+        if not re.fullmatch(TOKEN, name):
+            yield f"header name {name!r}"
+    if message.body and not message.get("Content-Type"):
+        yield "a body without Content-Type"
+    for text in described(message.get("Content-Type"), message.body):
+        if not SDP.fullmatch(text):
+            yield f"SDP {text!r}"
+
+
+def described(content_type, body):
+    """Every session description in a body, each ended by a line end."""
+    boundary = re.match(r'multipart/.*;\s*boundary="?([^";]+)', content_type, re.I)
+    if boundary:
+        for part in body.split(b"--" + boundary[1].encode())[1:-1]:
+            head, _, inner = part.partition(b"\r\n\r\n")
+            named = re.search(rb"^Content-Type:\s*(.+?)\r?$", head, re.I | re.M)
+            yield from described(named[1].decode() if named else "", inner)
+    elif content_type.lower().startswith("application/sdp"):
+        yield body.decode("utf-8", "replace").rstrip("\r\n") + "\r\n"
+
+
+def faults(messages):
+    """A line about everything that is wrong in these messages, and how often the known things came up, by reason."""
+    wrong, known = [], collections.Counter()
+    for message in messages:
+        for fault in faults_of(message):
+            why = next((why for why, applies in KNOWN if applies(message, fault)), None)
+            if why:
+                known[why] += 1
+            else:
+                wrong.append(f"{message!r}: {fault}")
+    return wrong, known
+
+
+def dissector_faults(path, decode_as):
+    """A line about each packet of SIP, SDP or MSRP that is malformed or has an error in tshark's eyes."""
+    command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "separator=/t", "-E", "aggregator=;",
+               "-Y", f"(sip or sdp or msrp) and (_ws.malformed or _ws.expert.severity >= {ERROR})"]
     for rule in decode_as:
         command += ["-d", rule]
     for field in FIELDS:
@@ -160,16 +235,8 @@ def faults(path, decode_as):
     ran = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
     if ran.returncode != 0:
         raise RuntimeError(f"tshark: {ran.stderr.strip()}")
-    wrong, known = [], collections.Counter()
+    wrong = []
     for line in ran.stdout.splitlines():
-        packet = dict(zip(FIELDS, line.split("\t") + [""] * len(FIELDS)))
-        said = list(zip(packet["_ws.expert.message"].split("\x1f"), packet["_ws.expert.severity"].split("\x1f")))
-        errors = [message for message, severity in said if severity.isdigit() and int(severity) >= ERROR]
-        for error in errors or ["malformed"]:
-            why = next((why for why, applies in KNOWN if applies(packet, error)), None)
-            if why:
-                known[why] += 1
-            else:
-                wrong.append(f"packet {packet['frame.number']}, {packet['ip.src']} > {packet['ip.dst']}, "
-                             f"{packet['_ws.col.Info']}: {error}")
-    return wrong, known
+        number, source, target, said, info = (line.split("\t") + [""] * len(FIELDS))[: len(FIELDS)]
+        wrong.append(f"packet {number}, {source} > {target}, {info}: {said}")
+    return wrong
