@@ -224,10 +224,15 @@ def faults(messages):
     return wrong, known
 
 
+ERROR = 0x00800000  # as tshark numbers its severities
+FIELDS = ("frame.number", "ip.src", "ip.dst", "_ws.expert.message", "_ws.col.Info")
+
+
 def dissector_faults(path, decode_as):
     """A line about each packet of SIP, SDP or MSRP that is malformed or has an error in tshark's eyes."""
+    # ICMP quotes the beginning of what reached nobody while the server was dead.
     command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "separator=/t", "-E", "aggregator=;",
-               "-Y", f"(sip or sdp or msrp) and (_ws.malformed or _ws.expert.severity >= {ERROR})"]
+               "-Y", f"not icmp and (sip or sdp or msrp) and (_ws.malformed or _ws.expert.severity >= {ERROR})"]
     for rule in decode_as:
         command += ["-d", rule]
     for field in FIELDS:
