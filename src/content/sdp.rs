@@ -578,10 +578,15 @@ fn types(out: &mut String, accept: &AcceptTypes) {
     }
 }
 
+/// Lines of preconditions that are read.
+const MOST_CONDITIONS: usize = 32;
+
 /// The answer to preconditions: our segment is met, we want to hear when the peer's is.
 ///
 /// ISC-063 (RFC 3312 §5): what is local to the peer is remote to us, and what it sends we receive.
 fn conditions(out: &mut String, theirs: &[Attribute]) {
+    // More lines than any access needs are not answered.
+    let theirs = &theirs[..theirs.len().min(MOST_CONDITIONS)];
     let words = |a: &Attribute| -> Vec<String> {
         let value = a.value.as_deref().unwrap_or_default();
         value.split_ascii_whitespace().map(str::to_owned).collect()
@@ -1589,5 +1594,18 @@ mod tests {
         assert!(Session::parse(b"v=0\r\na=x:\xff\r\n").is_err());
         let bad = Session::parse(b"v=0\r\nm=message secret TCP/MSRP *\r\n").unwrap_err();
         assert!(!bad.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_flood_of_preconditions_is_not_answered_line_by_line() {
+        let theirs: Vec<_> = (0..10_000)
+            .map(|n| Attribute {
+                attribute: "curr".to_owned(),
+                value: Some(format!("kind{n} local none")),
+            })
+            .collect();
+        let mut out = String::new();
+        conditions(&mut out, &theirs);
+        assert_eq!(out.lines().count(), 3 * MOST_CONDITIONS);
     }
 }
