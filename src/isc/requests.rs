@@ -17,6 +17,7 @@ use crate::engine::input::Refusal;
 use crate::sip::Flow;
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::ua::Reply;
+use crate::sip::uri::Uri;
 
 /// The answer to a request, and the refusal if it is one.
 pub fn answer(
@@ -117,9 +118,11 @@ fn register(
     facts: &Facts,
 ) -> Result<Reply, Refusal> {
     let contact = texts(message, Name::Contact).next().and_then(Address::parse);
-    // The S-CSCF names itself in From and Contact, the user only in To; a phone would name itself throughout.
+    // The S-CSCF names itself in From and in every Contact, the user only in To; a phone would name itself throughout.
+    let sender = host_of(message.from().uri);
+    let mut contacts = texts(message, Name::Contact).filter_map(Address::parse);
     let about_another = message.from().uri != message.to().uri
-        && contact.is_none_or(|contact| host_of(contact.uri) == host_of(message.from().uri));
+        && contacts.all(|contact| sender.is_some() && host_of(contact.uri) == sender);
     if !facts.trusted || !desk.own.is_us(message.uri()) || !about_another {
         return Err(Refusal::new(403, "ISC-039").key("sip.trusted_peers"));
     }
@@ -138,14 +141,8 @@ fn register(
     Ok(Reply { headers: Bytes::from(lines), ..Reply::new(200) })
 }
 
-fn host_of(uri: &str) -> String {
-    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    let rest = rest.split(';').next().unwrap_or(rest);
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let host = if host.starts_with('[') {
-        host.split(']').next().unwrap_or(host)
-    } else {
-        host.split(':').next().unwrap_or(host)
-    };
-    host.to_ascii_lowercase()
+/// `None` for what names no host.
+fn host_of(uri: &str) -> Option<String> {
+    let host = Uri::parse(uri).ok()?.host().trim_end_matches('.').to_ascii_lowercase();
+    (!host.is_empty()).then_some(host)
 }

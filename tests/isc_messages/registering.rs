@@ -346,7 +346,11 @@ fn whoever_may_not_register_changes_nothing() {
         "Contact: <sip:alice@192.0.2.61>",
     ));
     world.receive(&register(3, 600).replace("REGISTER sip:im-as1.", "REGISTER sip:other."));
-    assert_eq!(world.statuses(), [403, 403, 403]);
+    world.receive(&register(4, 600).replace(
+        "Contact: <sip:scscf1.home1.example:5060;transport=tcp>",
+        "Contact: <sip:scscf1.home1.example:5060;transport=tcp>, <sip:alice@192.0.2.61>",
+    ));
+    assert_eq!(world.statuses(), [403, 403, 403, 403]);
     assert_eq!(alice(&world), None);
     // A plain core may tell us in the same way.
     let mut world = World::new(Settings { profile: CoreProfile::SipIp, ..home() });
