@@ -102,7 +102,7 @@ pub struct Origin {
 /// IM-021: in a plain core those nobody vouches for may prove themselves who they are.
 pub fn facts(desk: &Desk<'_>, now: Instant, message: &Message, flow: &Flow) -> Facts {
     let admitted = desk.trust.admits(flow);
-    let trusted = admitted && !desk.boundary.is_outside_address(flow.peer.ip());
+    let trusted = desk.boundary.believes(desk.trust, flow);
     let mut facts = Facts { admitted, trusted, ..Facts::default() };
     if trusted {
         facts.identities = identity::asserted(texts(message, Name::PAssertedIdentity));

@@ -219,7 +219,7 @@ impl Isc {
         let (house, trust) = (self.house.clone(), self.trust.clone());
         let boundary = self.boundary.clone();
         self.ua.repeat(move |request, flow, reply| {
-            let believed = trust.admits(flow) && !boundary.is_outside_address(flow.peer.ip());
+            let believed = boundary.believes(&trust, flow);
             let there = memchr::memmem::find(&reply.headers, b"P-Charging-Vector:").is_some();
             let value = request.text(Name::PChargingVector).filter(|_| believed && !there);
             let vector = value.and_then(rules::charging::ChargingVector::parse);
@@ -382,7 +382,7 @@ impl Isc {
 
     /// Whether what comes this way, or goes back, is inside the trust domain.
     fn believes(&self, flow: &Flow) -> bool {
-        self.trust.admits(flow) && !self.boundary.is_outside_address(flow.peer.ip())
+        self.boundary.believes(&self.trust, flow)
     }
 
     /// What is sent, without what its next hop may not see.

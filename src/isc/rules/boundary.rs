@@ -14,7 +14,9 @@ use ipnet::IpNet;
 use super::own::{BadSetting, domain};
 use super::service::{decode, elements};
 use super::syntax::Address;
+use super::trust::Trust;
 use crate::isc::settings::{CoreProfile, SendPsu, Settings};
+use crate::sip::Flow;
 use crate::sip::message::{Message, Name};
 use crate::sip::uri::Uri;
 
@@ -203,6 +205,13 @@ impl Boundary {
     pub fn is_outside_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.outside.iter().any(|place| matches!(place, Place::Net(net) if net.contains(&address)))
+    }
+
+    /// Whether what comes this way, or goes back, is inside the trust domain.
+    ///
+    /// ISC-017: a peer of the core that the operator did not name as outside.
+    pub fn believes(&self, trust: &Trust, flow: &Flow) -> bool {
+        trust.admits(flow) && !self.is_outside_address(flow.peer.ip())
     }
 
     /// Whether a host belongs to our own administrative domain: below our domains, a neighbour of the configuration, or
