@@ -44,7 +44,8 @@ async fn datagrams() {
     let same: Change = |text| text;
     let cases: [(&str, u16, Change); 12] = [
         ("good", 200, same),
-        ("version", 505, |text| text.replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia")),
+        // ISC-066: behind an IMS core a 5xx would mean "leave me out", not "no".
+        ("version", 400, |text| text.replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia")),
         ("scheme", 416, |text| text.replacen("sip:pages@ims.test", "nobody:x", 1)),
         ("no From", 400, |text| text.replace("From: <sip:x@ims.test>;tag=x\r\n", "")),
         ("CSeq of another method", 400, |text| text.replace("1 OPTIONS", "1 INVITE")),

@@ -947,4 +947,20 @@ mod tests {
         assert!(memchr::memmem::find(&out, b"X: \xff\r\n").is_some());
         assert!(memchr::memmem::find(&out, b"Referred-By: <sip:\xff;cpc=1@h>").is_some());
     }
+
+    /// Proves ISC-073.
+    #[test]
+    fn what_is_quoted_is_a_name_and_no_uri() {
+        for (text, want) in [
+            (
+                r#""a <b;cpc=1\";cpc=2>" <sip:u@h;cpc=operator;x=y>"#,
+                r#""a <b;cpc=1\";cpc=2>" <sip:u@h;x=y>"#,
+            ),
+            (r#""a" <sip:u@h;OLI=1;x=y>;cpc=tag"#, r#""a" <sip:u@h;x=y>;cpc=tag"#),
+            (r#""\\" <sip:u@h;cpc=1>, "<" <sip:v@h;iotl=x>"#, r#""\\" <sip:u@h>, "<" <sip:v@h>"#),
+            ("sip:u;cpc=1@h;x=y;oli=2", "sip:u@h;x=y"),
+        ] {
+            assert_eq!(without_marks(text, false), want, "{text}");
+        }
+    }
 }

@@ -225,4 +225,43 @@ mod tests {
             assert_eq!(status(&refusal, CoreProfile::SipIp), sent, "{sent}");
         }
     }
+
+    /// Proves ISC-066.
+    #[test]
+    fn a_refusal_is_never_one_the_core_takes_for_silence() {
+        for (status_of, rule, profile, want) in [
+            (408, "ISC-015", CoreProfile::Gpp, 480),
+            (500, "ISC-015", CoreProfile::Gpp2, 480),
+            (599, "ISC-015", CoreProfile::Gpp, 480),
+            (600, "ISC-015", CoreProfile::Gpp, 600),
+            (499, "ISC-015", CoreProfile::Gpp, 499),
+            (503, "IM-036", CoreProfile::Gpp, 503),
+            // As `im.fail_map` has mapped it.
+            (500, "IM-057", CoreProfile::Gpp, 500),
+            (500, "ISC-015", CoreProfile::SipIp, 500),
+        ] {
+            assert_eq!(status(&Refusal::new(status_of, rule), profile), want, "{status_of} {rule}");
+        }
+    }
+
+    /// Proves IM-044.
+    #[test]
+    fn the_number_of_a_warning_is_left_out_and_nothing_else() {
+        assert_eq!(Texts { numbers: true }.version(), "132 Version not supported");
+        let left = |code, text: &str| {
+            let mut refusal = Refusal::new(403, "IM-044");
+            refusal.warning = Some((code, text.to_owned()));
+            leave_number_out(&mut refusal);
+            refusal.warning.expect("it had one").1
+        };
+        for (code, text, want) in [
+            (399, "132 Version not supported", "Version not supported"),
+            (399, "Size exceeded", "Size exceeded"),
+            (399, "13a Version", "13a Version"),
+            (399, "1320 Version", "1320 Version"),
+            (370, "132 Version not supported", "132 Version not supported"),
+        ] {
+            assert_eq!(left(code, text), want);
+        }
+    }
 }
