@@ -25,7 +25,7 @@ use value::{Door, FilePath, HostPort, Listen, Peers, Size, TrustedPeer, Value, c
 
 use crate::content::sdp::Family;
 use crate::flow::keep::Choice;
-use crate::isc::rules::boundary::is_place;
+use crate::isc::rules::boundary::{is_at, is_place};
 use crate::isc::settings::Account;
 use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
@@ -333,6 +333,7 @@ impl Config {
         let sip = read_sip(r)?;
         let core = read_core(r)?;
         check_secure_hops(r, &sip, &core)?;
+        check_trusted_names(r, &sip, &core)?;
         let mut service = Service {
             home_domains: r.take("service.home_domains", Vec::new())?,
             factories: psis(r, "service.factories", &["sip:pages@ims.test"])?,
@@ -575,6 +576,22 @@ fn check_secure_hops(r: &Reader, sip: &Sip, core: &Core) -> Result<(), ConfigErr
         }
     }
     Ok(())
+}
+
+/// Who has shown a trusted name is believed, so that name cannot stand outside at the same time.
+///
+/// ISC-017, ISC-074.
+fn check_trusted_names(r: &Reader, sip: &Sip, core: &Core) -> Result<(), ConfigError> {
+    let host =
+        |name: &str| Uri::parse(name).map_or_else(|_| name.to_owned(), |uri| uri.host().to_owned());
+    match sip.trusted_names.iter().find(|name| is_at(&host(name), &core.untrusted_hops)) {
+        None => Ok(()),
+        Some(name) => Err(r.wrong(
+            "core.untrusted_hops",
+            format!("{name:?} of sip.trusted_peers is in it"),
+            "name such a neighbour by its address in both",
+        )),
+    }
 }
 
 fn read_core(r: &mut Reader) -> Result<Core, ConfigError> {

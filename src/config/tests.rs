@@ -493,6 +493,16 @@ fn certificates_are_read_with_the_file_that_names_them() {
     assert_eq!(shown(&loaded, "sip.tls.verify_client"), "true");
     assert!(shown(&loaded, "sip.tls.ca").ends_with("as1.pem\""));
 
+    // Inside and outside at once: the certificate would win.
+    for (hop, fails) in [("other.test", false), ("ims.test", true), ("SCSCF.ims.test.", true)] {
+        let hops = format!("[core]\nuntrusted_hops = [\"{hop}\"]\n");
+        let loaded = folder.load(&both.replace("[core]\n", &hops));
+        let error = loaded.err().unwrap_or_default();
+        let told =
+            error.contains(":5: core.untrusted_hops: \"scscf.ims.test\" of sip.trusted_peers");
+        assert_eq!(told, fails, "{hop}: {error}");
+    }
+
     for (more, wrong) in [
         ("client_ca = \"as1.key\"\n", ":5: sip.tls.client_ca: "),
         ("ca = \"gone.pem\"\n", ":5: sip.tls.ca: "),

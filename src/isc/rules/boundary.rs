@@ -114,6 +114,14 @@ impl Place {
         let named = name.bytes().any(|b| b.is_ascii_alphabetic());
         (named && name.split('.').all(well)).then_some(Self::Domain(name))
     }
+
+    fn holds(&self, host: &str) -> bool {
+        match (self, literal(host)) {
+            (Self::Net(net), Some(address)) => net.contains(&address),
+            (Self::Domain(domain), None) => is_below(&plain_host(host), domain),
+            _ => false,
+        }
+    }
 }
 
 /// An address, with or without the brackets of a URI.
@@ -133,6 +141,11 @@ fn is_below(host: &str, domain: &str) -> bool {
 /// Whether `text` may stand in `core.untrusted_hops`.
 pub fn is_place(text: &str) -> bool {
     Place::parse(text).is_some()
+}
+
+/// Whether a host is one of `places`, which may stand in `core.untrusted_hops`.
+pub fn is_at(host: &str, places: &[String]) -> bool {
+    places.iter().filter_map(|place| Place::parse(place)).any(|place| place.holds(host))
 }
 
 /// Who stands on which side of the two edges, read once from the settings.
@@ -190,15 +203,7 @@ impl Boundary {
 
     /// Whether the operator named this host or address as outside the trust domain.
     pub fn is_outside(&self, host: &str) -> bool {
-        match literal(host) {
-            Some(address) => self.is_outside_address(address),
-            None => {
-                let host = plain_host(host);
-                self.outside
-                    .iter()
-                    .any(|place| matches!(place, Place::Domain(name) if is_below(&host, name)))
-            }
-        }
+        self.outside.iter().any(|place| place.holds(host))
     }
 
     /// The same for the address a message came from.
