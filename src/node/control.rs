@@ -121,7 +121,13 @@ impl Controls {
         match (&self.settings.transport.security, &fresh.transport.security) {
             (Some(running), Some(fresh)) => running.replace(fresh),
             (None, Some(_)) => tracing::warn!("[sip.tls] is new and waits for the next start"),
-            (_, None) => {}
+            (Some(running), None) => {
+                tracing::warn!(
+                    "[sip.tls] is gone: its doors stay until the next start, and no certificate is trusted"
+                );
+                running.trust_nobody();
+            }
+            (None, None) => {}
         }
         self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
         let max_lag = fresh.config.node.max_lag;

@@ -402,6 +402,11 @@ impl Tls {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
+    /// No certificate vouches for anybody from now on; what is shown stays as it is.
+    pub fn trust_nobody(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).trusted = Arc::default();
+    }
+
     fn now(&self) -> InForce {
         // A change is one assignment, so a panic of another thread left nothing half done.
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()

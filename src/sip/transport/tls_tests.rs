@@ -566,6 +566,17 @@ async fn new_certificates_leave_connections_alone() {
         panic!("a message")
     };
     assert_eq!((same.connection, same.vouched), (flow.connection, false));
+    own.replace(&authority.tls(authority.issue("own", &LOCAL), &["core.example"]));
+    for (vouched, distrust) in [(true, true), (false, false)] {
+        stream.write_all(options(&format!("later-{vouched}")).as_bytes()).await.unwrap();
+        let inbound = timeout(SOON, transport.recv()).await.expect("came");
+        let Inbound::Message { flow, .. } = inbound else { panic!("a message") };
+        assert_eq!(flow.vouched, vouched);
+        if distrust {
+            own.trust_nobody();
+        }
+    }
+    own.replace(&newer.tls(newer.issue("own", &LOCAL), &["other.example"]));
     let refused = connect(&old_client, address).await;
     assert!(refused.is_err(), "the server shows its new certificate");
     let new_client = client(&newer, Some(newer.issue("core", &wish)));
