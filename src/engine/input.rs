@@ -22,7 +22,8 @@ pub enum Input {
     LegMedia { leg: LegId, event: LegMedia },
     /// An operator ends the page.
     End { page: PageId },
-    /// A user can be reached now: whoever of the running pages failed to find them invites them again, once.
+    /// A user can be reached now: whoever of the running pages failed to find them invites them again, once
+    /// for each time this is heard.
     Reachable { user: Arc<str> },
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Start at [`Registry::register`] and [`Registry::view`]. Each identity has an entry in one of several locked parts;
 //! identities of its implicit registration set lead to it. At most one part is locked at a time, never over anything that
-//! waits. The table has a bound: beyond it newcomers are not remembered, and whatever is unknown is routed as if nobody
-//! had registered. Opens no file: what is to be kept over a restart leaves as [`Kept`] and comes back by
+//! waits; those who change entries do so one after the other, so that an entry and what leads to it change together. The
+//! table has a bound: beyond it newcomers are not remembered, and whatever is unknown is routed as if nobody had
+//! registered. Opens no file: what is to be kept over a restart leaves as [`Kept`] and comes back by
 //! [`Registry::restore`]. ISC-041, ISC-044 to ISC-046, ISC-058.
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 #[derive(Debug)]
 pub struct Registry {
     parts: Box<[Mutex<Part>]>,
+    changes: Mutex<()>,
     hasher: ahash::RandomState,
     /// Most identities that are remembered.
     most: usize,
@@ -140,6 +142,7 @@ impl Registry {
     pub fn new(most: usize, grace: Duration) -> Self {
         let registry = Self {
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            changes: Mutex::default(),
             hasher: ahash::RandomState::new(),
             most: most.max(1),
             grace: AtomicU64::new(0),
@@ -179,6 +182,11 @@ impl Registry {
         self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An entry and the aliases that lead to it lie in several parts: who changes them is alone, who reads does not wait.
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn recount(&self, known: &mut Known, counts: bool) {
         match (known.counted, counts) {
             (false, true) => self.registered.fetch_add(1, Ordering::Relaxed),
@@ -198,6 +206,7 @@ impl Registry {
         registration: Registration,
     ) -> Outcome {
         let Some(key) = keys.first().cloned() else { return Outcome::Old };
+        let _alone = self.alone();
         let grace = self.grace();
         let (taken, old_keys) = {
             let mut part = self.part(&key);
@@ -314,6 +323,7 @@ impl Registry {
     ///
     /// ISC-045: a registration ends at its expiry and the grace, if no REGISTER came.
     pub fn due(&self, now: Instant, key: &Arc<str>) -> Due {
+        let _alone = self.alone();
         let grace = self.grace();
         let keys = {
             let mut part = self.part(key);

@@ -1,7 +1,7 @@
 //! Where answers and later requests shall come back to: one of our addresses for each protocol and address family.
 //!
 //! Start at [`Doors::towards`]. The stack above writes the usual address into Via and Contact; once it is known which way
-//! a message goes, [`addressed`] writes that of the right door in its place. It touches nothing but the topmost Via of a
+//! a message goes, [`Doors::addressed`] writes that of the right door in its place. It touches nothing but the topmost Via of a
 //! request of ours and a Contact that names the usual address. Follows RFC 3261 §8.1.1.7, §8.1.1.8 and ISC-016.
 
 use std::net::{IpAddr, SocketAddr};
