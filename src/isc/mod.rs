@@ -2,9 +2,10 @@
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
 //! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
-//! reads what comes back, `redirect` where a recipient went, `moves` what changes later. What is not ours passes by `forward` or, as a dialog on either side,
-//! by `bridge`. [`reachable`] reads what the core tells of registered users, [`registry`] holds it for all threads, `users`
-//! acts on it, `watching` subscribes to it. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
+//! reads what comes back, `redirect` where a recipient went, `moves` what changes later. What is not ours passes by
+//! `forward` or, as a dialog on either side, by `bridge`. [`reachable`] reads what the core tells of registered users,
+//! [`registry`] holds it for all threads, `users` acts on it, `watching` subscribes to it. [`rules`] are the pure rules on
+//! header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
