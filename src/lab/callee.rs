@@ -20,6 +20,9 @@ use crate::sip::message::{Message, Method, Name, Writer, reason_phrase};
 /// A recipient's call ends on its own after this long, whatever the peer does.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// How long an ACK may come behind the BYE that was sent after it.
+const OVERTAKEN: Duration = Duration::from_secs(2);
+
 /// Everything a call needs of its phone.
 pub(super) struct Callee<'a> {
     pub(super) who: &'a Who,
@@ -349,10 +352,8 @@ impl Call<'_> {
                     Method::Bye => {
                         self.received.ended = Ended::Bye;
                         self.received.bye_reason = message.text(Name::Reason).map(str::to_owned);
-                        self.dialog.complaints.check(self.answered.is_none(), || {
-                            "phone: BYE before the ACK".to_owned()
-                        });
                         self.dialog.answer(&message, way, 200, &[]).await;
+                        self.overtaken_ack().await;
                         Err(Over)
                     }
                     Method::Update | Method::Invite => {
@@ -378,6 +379,37 @@ impl Call<'_> {
                         Ok(())
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits for an ACK the BYE has overtaken.
+    ///
+    /// Both are transactions of their own, and proxies with several processes or UDP between do not keep their order. One
+    /// that never comes is the caller's mistake.
+    async fn overtaken_ack(&mut self) {
+        let until = Instant::now() + OVERTAKEN;
+        while self.answered.is_some() {
+            let Ok(Some(arrived)) = timeout_at(until, self.callee.inbox.recv()).await else {
+                self.dialog.complaints.add("phone: BYE, and no ACK before or after it");
+                return;
+            };
+            let Ok(message) = &arrived.message else {
+                continue;
+            };
+            if !message.is_request() {
+                continue;
+            }
+            match CSeqOf::of(message).method {
+                Method::Ack => {
+                    self.answered = None;
+                    self.check_ack(message, false);
+                }
+                // A repeated BYE is answered again.
+                Method::Bye => {
+                    self.dialog.admits(message, arrived.way).await;
+                }
+                _ => {}
             }
         }
     }

@@ -453,3 +453,51 @@ async fn a_page_answers_a_challenge_once() {
         assert_eq!(outcome.status, Some(status), "refused, and not tried for ever");
     }
 }
+
+/// Between two ends there may be UDP and proxies of several processes: an ACK may come behind the BYE that was sent after
+/// it. Only one that never comes is a mistake.
+#[tokio::test]
+async fn a_bye_may_overtake_its_ack() {
+    for acknowledged in [true, false] {
+        let mut caller = Registrar::new().await;
+        let from = caller.wire.address();
+        let settings = PhoneSettings {
+            unregistered: true,
+            ..PhoneSettings::new(&format!("sip:{from}"), "sip:bob@ims.test")
+        };
+        let bob = Phone::start(settings).await.expect("loopback");
+        let request = |method: &Method, to_tag: &str| {
+            let mut out = Writer::request(method, &format!("sip:bob@{}", bob.address()));
+            out.via(&from.to_string(), &format!("z9hG4bK{}", method.as_str()));
+            out.header("Max-Forwards", "70").header("From", "<sip:alice@ims.test>;tag=a");
+            out.header("To", format!("<sip:bob@ims.test>{to_tag}")).header("Call-ID", "overtaken");
+            let number = if *method == Method::Bye { 2 } else { 1 };
+            out.header("CSeq", format!("{number} {}", method.as_str()));
+            out.header("Contact", format!("<sip:{from}>"));
+            out
+        };
+        let offer = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+                     m=message 9 TCP/MSRP *\r\na=accept-types:*\r\na=setup:active\r\na=sendonly\r\n\
+                     a=path:msrp://127.0.0.1:9/overtaken;tcp\r\n";
+        let to = bob.address();
+        let invite =
+            request(&Method::Invite, "").finish(Some(("application/sdp", offer.as_bytes())));
+        caller.wire.send_to(to, invite).await;
+        let tag = loop {
+            let arrived = timeout(LIMIT, caller.inbox.recv()).await.expect("in time");
+            let answer = arrived.expect("it is open").message.expect("phones write messages");
+            if answer.status() == Some(200) {
+                let tag = answer.to_tag().expect("a dialog").to_vec();
+                break format!(";tag={}", String::from_utf8_lossy(&tag));
+            }
+        };
+        caller.wire.send_to(to, request(&Method::Bye, &tag).finish(None)).await;
+        if acknowledged {
+            caller.wire.send_to(to, request(&Method::Ack, &tag).finish(None)).await;
+        }
+        let got = timeout(LIMIT, bob.received()).await.expect("in time").expect("bob is there");
+        assert_eq!(got.ended, Ended::Bye);
+        let complains = bob.complaints().iter().any(|complaint| complaint.contains("no ACK"));
+        assert_eq!(complains, !acknowledged, "{:?}", bob.complaints());
+    }
+}
