@@ -21,10 +21,15 @@ use crate::sip::uri::Uri;
 /// A registration that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Challenges and corrections of one attempt; a core that wants more wants too much.
-const MOST_ROUNDS: u32 = 5;
+const MOST_ROUNDS: u32 = 8;
 /// Before credentials that were refused are made once more: a Kamailio S-CSCF sends its challenge before it has noted
 /// it, and challenges a phone again that answers within the millisecond.
 const BREATH: Duration = Duration::from_millis(100);
+/// Before a registration that failed inside the core is tried again: a Kamailio S-CSCF fails one that comes while it
+/// drops the record of an earlier one that has ended.
+const SETBACK: Duration = Duration::from_secs(1);
+/// How often it is.
+const MOST_SETBACKS: u32 = 2;
 
 /// What a phone's REGISTERs have in common (RFC 3261 §10.2.4).
 #[derive(Debug)]
@@ -80,6 +85,7 @@ impl Registration {
     ) -> Result<Granted, Failed> {
         // Answers to a challenge of this attempt that were refused.
         let (mut fresh, mut refusals) = (false, 0);
+        let mut setbacks = 0;
         for _ in 0..MOST_ROUNDS {
             let expires = if leaves { 0 } else { self.wanted };
             let request = self.request(who, wire, expires);
@@ -106,6 +112,12 @@ impl Registration {
                     Some(least) => self.wanted = least,
                     None => return Err(refused(&answer)),
                 },
+                // TS 24.229 5.1.1.2.1: it may be tried again.
+                Some(500 | 504) if setbacks < MOST_SETBACKS => {
+                    setbacks += 1;
+                    fresh = false;
+                    tokio::time::sleep(SETBACK).await;
+                }
                 _ => return Err(refused(&answer)),
             }
         }

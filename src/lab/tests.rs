@@ -394,6 +394,27 @@ async fn a_phone_does_not_guess() {
     assert!(why.contains("does not take the credentials"), "{why}");
 }
 
+/// TS 24.229 5.1.1.2.1: what failed inside the core is tried again, and not for ever.
+#[tokio::test]
+async fn a_phone_tries_again_where_the_core_failed() {
+    for (failures, registers) in [(2, true), (3, false)] {
+        let mut core = Registrar::new().await;
+        let uri = format!("sip:{}", core.wire.address());
+        let starting = tokio::spawn(Phone::start(PhoneSettings::new(&uri, "sip:alice@ims.test")));
+        for cseq in 1..=failures {
+            let asked = core.register(cseq).await;
+            core.answer(&asked, if cseq == 1 { 504 } else { 500 }, &[]).await;
+        }
+        if registers {
+            let asked = core.register(failures + 1).await;
+            core.answer(&asked, 200, &[("Expires", "60")]).await;
+        }
+        let ended = timeout(LIMIT, starting).await.expect("in time").expect("it ran");
+        let why = ended.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        assert_eq!((ended.is_ok(), why.contains("500")), (registers, !registers), "{why}");
+    }
+}
+
 /// RFC 3310 with the published test set: the response is made with RES.
 #[tokio::test]
 async fn a_phone_with_a_sim_answers_aka() {
