@@ -62,6 +62,15 @@ impl DocumentPath {
         }
     }
 
+    /// The one spelling of this name: a view by a group's identity has the canonical form of it (XD-025).
+    pub fn canonical(mut self) -> Self {
+        let canonical = self.group_identity().map(user);
+        if let (Some(canonical), Some(last)) = (canonical, self.name.last_mut()) {
+            *last = canonical;
+        }
+        self
+    }
+
     /// The group identity, if this is the view of a group by its identity.
     pub fn group_identity(&self) -> Option<&str> {
         match (self.auid.as_str(), &self.tree, self.name.as_slice()) {
