@@ -20,7 +20,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("sip", &["flow"]),
     ("isc", &["sip", "content", "flow", "engine"]),
     ("msrp", &["content", "spool", "flow", "engine"]),
-    ("xdms", &["content", "engine", "flow", "sip::uri"]),
+    ("xdms", &["content", "engine", "flow", "sip::digest", "sip::uri"]),
     ("sh", &["engine", "flow"]),
     ("store", &["engine"]),
     ("charging", &["engine"]),

@@ -12,10 +12,10 @@ use crate::content::xml::{self, BadXml, Bounds, attribute, escape};
 
 /// Namespace of group documents.
 pub const LIST_SERVICE: &str = "urn:oma:xml:poc:list-service";
-const COMMON: &str = "urn:ietf:params:xml:ns:common-policy";
+pub(super) const COMMON: &str = "urn:ietf:params:xml:ns:common-policy";
 const OMA_COMMON: &str = "urn:oma:xml:xdm:common-policy";
 const EXTENSIONS: &str = "urn:oma:xml:xdm:extensions";
-const LISTS: &str = "urn:ietf:params:xml:ns:resource-lists";
+pub(super) const LISTS: &str = "urn:ietf:params:xml:ns:resource-lists";
 
 /// XD-047: bounds of a document.
 pub const BOUNDS: Bounds =

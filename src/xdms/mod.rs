@@ -2,18 +2,28 @@
 //!
 //! [`resolver`] answers the engine's question; it reads documents of [`groups`], applies their rules ([`access`]) and
 //! sifts names ([`lists`]). Documents come from a [`resolver::Source`]: here the [`store`], which [`server`] opens to
-//! XCAP clients over HTTP. [`client`] is such a client. Sends no SIP and knows no page.
+//! XCAP clients over HTTP. [`client`] is such a client. What documents of each kind have to be is in [`usages`] and
+//! [`shape`], their parts are named by [`selector`] and changed by [`edit`], and who wants to hear of changes listens to
+//! the [`feed`]. Sends no SIP and knows no page.
 
 pub mod access;
+mod answers;
 pub mod client;
+mod disk;
+pub mod edit;
 pub mod feed;
+mod gate;
+mod generated;
 pub mod groups;
+mod index;
 pub mod lists;
 pub mod path;
 pub mod resolver;
 pub mod selector;
 pub mod server;
+pub mod shape;
 pub mod store;
+pub mod usages;
 
 pub use resolver::{Query, Resolver};
 
