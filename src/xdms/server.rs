@@ -34,7 +34,7 @@ use super::generated::{self, CAPS_NAMESPACE, DIRECTORY_NAMESPACE};
 use super::groups::{BOUNDS, Flaw};
 use super::path::{self, CAPS, DIRECTORY, DocumentPath, Resource, Tree};
 use super::selector::{Bad, Bindings, End, Selected, Selector};
-use super::store::{Condition, Document, Refused, Store, Tags, Written};
+use super::store::{Condition, Document, Refused, Store, Tags, Written, group_key};
 use super::usages::Usage;
 use crate::content::xml::{BadXml, Gauge};
 
@@ -359,15 +359,17 @@ impl Server {
         const MINUTE: Duration = Duration::from_secs(60);
         const MOST: usize = 100_000;
         let Some(user) = requester.names().first() else { return false };
+        // However it is spelled this time.
+        let user = group_key(user).unwrap_or_else(|| user.clone());
         let now = Instant::now();
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        if writes.len() >= MOST && !writes.contains_key(user) {
+        if writes.len() >= MOST && !writes.contains_key(&user) {
             writes.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
             if writes.len() >= MOST {
                 return false;
             }
         }
-        let (since, count) = writes.entry(user.clone()).or_insert((now, 0));
+        let (since, count) = writes.entry(user).or_insert((now, 0));
         if now.duration_since(*since) >= MINUTE {
             (*since, *count) = (now, 0);
         }
