@@ -1,8 +1,9 @@
 //! Who is meant: groups and lists, who may use them, and the server that keeps them.
 //!
 //! [`resolver`] answers the engine's question; it reads documents of [`groups`], applies their rules ([`access`]) and
-//! sifts names ([`lists`]). Documents come from a [`resolver::Source`]: here the [`store`], which [`server`] opens to
-//! XCAP clients over HTTP. [`client`] is such a client. Sends no SIP and knows no page.
+//! sifts names ([`lists`]). Documents come from a [`resolver::Source`]: the [`store`], which [`server`] opens to XCAP
+//! clients over HTTP, or an XDMS elsewhere ([`ut`]). [`client`] writes documents to either. Sends no SIP and knows no
+//! page.
 
 pub mod access;
 pub mod client;
@@ -13,6 +14,7 @@ pub mod resolver;
 pub mod selector;
 pub mod server;
 pub mod store;
+pub mod ut;
 
 pub use resolver::{Query, Resolver};
 
