@@ -14,9 +14,12 @@ pub mod resolver;
 pub mod selector;
 pub mod server;
 pub mod store;
+pub mod trail;
 pub mod ut;
 
 pub use resolver::{Query, Resolver};
+
+use std::time::Duration;
 
 use crate::sip::uri::{Psi, Uri};
 
@@ -95,6 +98,8 @@ pub struct Settings {
     pub max_refs: usize,
     /// Deepest chain of references.
     pub max_nesting: usize,
+    /// Longest a group may take to be found out, all its references included (XD-012).
+    pub resolve_timeout: Duration,
     /// Seconds for Retry-After when documents cannot be had.
     pub retry_after: u32,
 }
@@ -126,6 +131,7 @@ impl Default for Settings {
             partial_lists: false,
             max_refs: 20,
             max_nesting: 5,
+            resolve_timeout: Duration::from_secs(8),
             retry_after: 30,
         }
     }

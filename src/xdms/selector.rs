@@ -87,8 +87,7 @@ pub(super) fn list_at(
     selector: Option<&str>,
     wanted: &str,
 ) -> Option<Vec<ListChild>> {
-    let text = groups::checked(document).ok()?;
-    let tree = Document::parse(text).ok()?;
+    let tree = Document::parse(groups::admitted(document)?).ok()?;
     let element = walk(&tree, &steps(selector?)?, &Bindings::default()).ok()??;
     (element.tag_name().name() == wanted).then(|| list_children(element))
 }
