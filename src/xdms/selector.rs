@@ -323,8 +323,7 @@ pub(super) fn list_at(
     selector: Option<&str>,
     wanted: &str,
 ) -> Option<Vec<ListChild>> {
-    let text = groups::checked(document).ok()?;
-    let tree = Document::parse(text).ok()?;
+    let tree = Document::parse(groups::admitted(document)?).ok()?;
     let default = namespace_of(tree.root_element());
     let selector = Selector::parse(selector?, &Bindings::default(), default).ok()?;
     let element = selector.find(&tree).element.filter(|_| selector.end == End::Element)?;

@@ -31,7 +31,7 @@ use super::answers::{
 use super::edit::{self, Edit};
 use super::gate::{Gate, Rules};
 use super::generated::{self, CAPS_NAMESPACE, DIRECTORY_NAMESPACE};
-use super::groups::{BOUNDS, Flaw};
+use super::groups::{BOUNDS, Flaw, admitted};
 use super::path::{self, CAPS, DIRECTORY, DocumentPath, Resource, Tree};
 use super::selector::{Bad, Bindings, End, Selected, Selector};
 use super::store::{Condition, Document, Refused, Store, Tags, Written, group_key};
@@ -555,8 +555,7 @@ where
 
 /// The node of a document that was checked when it was taken.
 fn part(document: &Document, selector: &Selector) -> Option<Selected> {
-    let text = std::str::from_utf8(&document.bytes).ok()?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = admitted(&document.bytes)?;
     selector.select(text, &Xml::parse(text).ok()?)
 }
 
