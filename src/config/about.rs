@@ -65,6 +65,8 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("xdms.listen", "Address of the embedded XDMS; empty: closed."),
     ("xdms.documents", "Documents loaded at start where they are not there yet."),
     ("xdms.trusted_proxies", "Who may assert identities to the XDMS."),
+    ("xdms.server_tls.certificate", "Certificates of the embedded XDMS, in PEM."),
+    ("xdms.server_tls.key", "The key of its certificate, in PEM."),
     ("sh.enabled", "Ask the HSS over Sh."),
     ("store.url", "Where state is kept."),
     ("ops.listen", "Address of the operators' door; empty: closed."),
