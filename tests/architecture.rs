@@ -21,7 +21,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("isc", &["sip", "content", "flow", "engine"]),
     ("msrp", &["content", "spool", "flow", "engine"]),
     ("xdms", &["content", "engine", "flow", "sip::uri"]),
-    ("sh", &["engine", "flow"]),
+    ("sh", &["content", "engine", "flow", "sip::uri"]),
     ("store", &["engine"]),
     ("charging", &["engine"]),
     ("ops", &["engine", "flow", "content"]),
