@@ -34,6 +34,7 @@ pub mod msrp;
 pub mod node;
 pub mod ops;
 pub mod profile;
+pub mod sh;
 pub mod sip;
 pub mod spool;
 pub mod store;

@@ -1,0 +1,10 @@
+//! Sh: what the HSS knows of a user, asked over Diameter (RFC 6733, 3GPP TS 29.328, 3GPP TS 29.329).
+//!
+//! ```text
+//! codec, dictionary   octets <-> messages and AVPs; no I/O
+//! ```
+//!
+//! Nothing outside this module names the protocol.
+
+pub mod codec;
+pub mod dictionary;
