@@ -1,6 +1,13 @@
-//! Sh: what the HSS knows of users, over Diameter.
+//! Sh: what the HSS knows of a user, asked over Diameter (RFC 6733, 3GPP TS 29.328, 3GPP TS 29.329).
 //!
-//! [`userdata`] is what is said, [`identity`] of whom.
+//! ```text
+//! codec, dictionary   octets <-> messages and AVPs; no I/O
+//! identity, userdata  of whom, and what is said: URIs, numbers, XML
+//! ```
+//!
+//! Nothing outside this module names the protocol.
 
+pub mod codec;
+pub mod dictionary;
 pub mod identity;
 pub mod userdata;
