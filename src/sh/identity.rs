@@ -51,6 +51,20 @@ impl Identity {
         Some(Self(text.into()))
     }
 
+    /// The name of a range of identities, which is no URI: scheme and host in lower case, the rest as it came.
+    ///
+    /// SH-055 (3GPP TS 23.003 §13.5): the expression stands between exclamation marks in the user part.
+    pub fn wildcard(text: &str) -> Self {
+        let text = match (text.split_once(':'), text.rsplit_once('@')) {
+            (Some((scheme, _)), Some((user, host))) if user.len() > scheme.len() => {
+                let user = &user[scheme.len()..];
+                format!("{}{user}@{}", scheme.to_ascii_lowercase(), host.to_ascii_lowercase())
+            }
+            _ => text.to_owned(),
+        };
+        Self(text.into())
+    }
+
     /// The URI.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -180,6 +194,18 @@ mod tests {
         }
         for bad in [&[][..], &[0xaf], &[0xf1, 0x21], &[0x11; 8]] {
             assert_eq!(digits(bad), None, "{bad:02x?}");
+        }
+    }
+
+    /// Proves SH-055.
+    #[test]
+    fn ranges_keep_their_expression() {
+        for (written, kept) in [
+            ("SIP:chat!.*!@IMS.test", "sip:chat!.*!@ims.test"),
+            ("tel:!+49.*!", "tel:!+49.*!"),
+            ("!", "!"),
+        ] {
+            assert_eq!(Identity::wildcard(written).as_str(), kept);
         }
     }
 
