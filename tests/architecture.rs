@@ -84,6 +84,7 @@ const PURE: &[&str] = &[
     "sh::codec",
     "sh::dictionary",
     "sh::peer",
+    "sh::watchdog",
 ];
 
 /// What the pure parts must not name.
