@@ -83,7 +83,9 @@ const PURE: &[&str] = &[
     "msrp::session",
     "sh::codec",
     "sh::dictionary",
+    "sh::overload",
     "sh::peer",
+    "sh::routing",
     "sh::watchdog",
 ];
 

@@ -3,12 +3,15 @@
 //! ```text
 //! codec, dictionary   octets <-> messages and AVPs; no I/O
 //! peer, watchdog      one peer: its connection, its watchdog, its open requests; no I/O
+//! routing, overload   which peer a request goes to, and what becomes of it; no I/O
 //! ```
 //!
 //! Nothing outside this module names the protocol.
 
 pub mod codec;
 pub mod dictionary;
+pub mod overload;
 pub mod peer;
+pub mod routing;
 pub mod settings;
 pub mod watchdog;

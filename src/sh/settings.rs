@@ -86,10 +86,6 @@ pub struct Settings {
     pub nodelay: bool,
     /// Open requests per peer; as many may wait for their turn.
     pub max_inflight: usize,
-    /// How long the HSS that answered for an identity is asked first.
-    pub hss_binding_ttl: Duration,
-    /// Identities whose HSS is remembered.
-    pub max_bindings: usize,
     /// Hosts outside of `peers` a redirect may lead to; they are connected to on demand.
     pub redirect_hosts: Vec<String>,
 }
@@ -110,8 +106,6 @@ impl Default for Settings {
             also_plain_auth_app: false,
             nodelay: false,
             max_inflight: 200,
-            hss_binding_ttl: Duration::from_secs(3600),
-            max_bindings: 100_000,
             redirect_hosts: Vec::new(),
         }
     }
