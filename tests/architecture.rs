@@ -83,7 +83,10 @@ const PURE: &[&str] = &[
     "msrp::session",
     "sh::codec",
     "sh::dictionary",
+    "sh::overload",
     "sh::peer",
+    "sh::routing",
+    "sh::watchdog",
 ];
 
 /// What the pure parts must not name.

@@ -259,6 +259,7 @@ impl Avp {
     /// What is shown of an AVP whose length is wrong: its header, and zeros of the least its type needs.
     fn cut(code: u32, flags: u8, vendor: Option<u32>) -> Self {
         let least = Def::of(code, vendor).map_or(0, |def| def.kind.least());
+        let vendor = vendor.or((flags & Self::VENDOR != 0).then_some(0));
         Self { code, flags, vendor, data: Bytes::from(vec![0; least]) }
     }
 

@@ -5,6 +5,8 @@
 //! identity, userdata  of whom, and what is said: URIs, numbers, XML
 //! results             what an answer means for us
 //! client              questions, cache, subscriptions, notifications
+//! peer, watchdog      one peer: its connection, its watchdog, its open requests; no I/O
+//! routing, overload   which peer a request goes to, and what becomes of it; no I/O
 //! ```
 //!
 //! Nothing outside this module names the protocol.
@@ -13,5 +15,10 @@ pub mod client;
 pub mod codec;
 pub mod dictionary;
 pub mod identity;
+pub mod overload;
+pub mod peer;
 pub mod results;
+pub mod routing;
+pub mod settings;
 pub mod userdata;
+pub mod watchdog;
