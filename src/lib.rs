@@ -35,6 +35,7 @@ pub mod node;
 pub mod ops;
 pub mod pem;
 pub mod profile;
+pub mod sh;
 pub mod sip;
 pub mod spool;
 pub mod store;
