@@ -583,6 +583,8 @@ impl Isc {
             Event::Notified { subscription, request, message, flow } => {
                 self.notified(now, (subscription, request), &message, &flow, out);
             }
+            // Nobody is accepted as a watcher, so none of these comes.
+            Event::NotifyDue { .. } | Event::Resubscribed { .. } | Event::WatcherGone { .. } => {}
             Event::Response { .. } | Event::Stray { .. } => {}
         }
     }

@@ -7,6 +7,7 @@ mod callee;
 mod caller;
 mod chaos;
 mod inside;
+mod notifier;
 mod pair;
 mod refresh;
 mod subscribe;
@@ -243,6 +244,9 @@ pub fn name(event: &Event) -> String {
         Event::InDialog { message, .. } => format!("InDialog {}", message.cseq().method.as_str()),
         Event::Subscribed { status, .. } => format!("Subscribed {status}"),
         Event::Notified { .. } => "Notified".into(),
+        Event::NotifyDue { .. } => "NotifyDue".into(),
+        Event::Resubscribed { .. } => "Resubscribed".into(),
+        Event::WatcherGone { status, .. } => format!("WatcherGone {status}"),
         Event::Stray { .. } => "Stray".into(),
         Event::Through(_) => "Through".into(),
     }
