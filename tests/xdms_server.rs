@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use pagecast::xdms::client::{Client, Failure};
+use pagecast::xdms::feed::Heard;
 use pagecast::xdms::groups::new_document;
 use pagecast::xdms::path::DocumentPath;
 use pagecast::xdms::server::{OPERATOR, Server, Settings, serve};
@@ -587,4 +588,79 @@ async fn the_client_puts_gets_lists_and_removes() {
     for root in ["https://h/x", "h/x", "http:///x", "http://u@h/x"] {
         assert!(Client::new(root).is_err(), "{root}");
     }
+}
+
+/// Proves XD-046.
+#[tokio::test]
+async fn every_commit_is_told_with_its_views() {
+    let store = Store::in_memory(Quotas::default());
+    let mut changes = store.watch();
+    let path = DocumentPath::group(ALICE, "team");
+    let view = DocumentPath::by_group(TEAM);
+    let put = |text: &str| {
+        let bytes = Bytes::from(text.to_owned());
+        store.put(&path, bytes, &Condition::default()).expect("taken").etag
+    };
+    let first = put(&team());
+    assert_eq!(store.etag(&path), Some(first.clone()));
+    assert_eq!(store.etag(&view), Some(first.clone()));
+    assert!(put(&team()) == first, "the same document again is no change");
+    let spelled = team().replace("groups.ims.test", "GROUPS.ims.test");
+    let second = put(&spelled);
+    let other = DocumentPath::by_group("sip:crew@groups.ims.test");
+    let third = put(&team().replace(TEAM, "sip:crew@groups.ims.test"));
+    store.delete(&path, &Condition::default()).expect("there");
+    let refused = store.put(&path, Bytes::from_static(b"<group"), &Condition::default());
+    assert!(refused.is_err(), "what is refused is not told");
+    drop(store);
+    let want: &[(&DocumentPath, Option<&str>, Option<&str>)] = &[
+        (&path, None, Some(&first)),
+        (&view, None, Some(&first)),
+        (&path, Some(&first), Some(&second)),
+        (&view, Some(&first), Some(&second)),
+        (&path, Some(&second), Some(&third)),
+        (&other, None, Some(&third)),
+        (&view, Some(&second), None),
+        (&path, Some(&third), None),
+        (&other, Some(&third), None),
+    ];
+    for (path, before, after) in want {
+        let Some(Heard::Change(change)) = changes.next().await else { panic!("{path}") };
+        let told = (&change.path, change.before.as_deref(), change.after.as_deref());
+        assert_eq!(told, (*path, *before, *after));
+    }
+    assert_eq!(changes.next().await, None);
+}
+
+#[tokio::test]
+async fn a_listener_that_sleeps_is_told_so_and_holds_nobody_up() {
+    let store = Store::in_memory(Quotas::default());
+    let mut changes = store.watch();
+    let path = DocumentPath::group(ALICE, "team");
+    for n in 0..1500 {
+        let text = team().replace("members\">", &format!("members{n}\">"));
+        store.put(&path, Bytes::from(text), &Condition::default()).expect("taken");
+    }
+    assert!(matches!(changes.next().await, Some(Heard::Missed(missed)) if missed > 1000));
+    assert!(matches!(changes.next().await, Some(Heard::Change(_))));
+}
+
+/// Proves XD-018.
+#[test]
+fn a_watcher_reads_what_a_reader_may() {
+    let store = Store::in_memory(Quotas::default());
+    let path = DocumentPath::group(ALICE, "team");
+    store.put(&path, Bytes::from(team()), &Condition::default()).expect("taken");
+    let view = DocumentPath::by_group("sip:team@GROUPS.ims.test");
+    for (who, tree, global) in [
+        (ALICE, true, true),
+        ("sip:alice@IMS.test", true, true),
+        ("sip:bob@ims.test", false, true),
+        (TEAM, false, true),
+        ("sip:eve@ims.test", false, false),
+    ] {
+        assert_eq!(store.may_read(who, &path), tree, "{who}");
+        assert_eq!(store.may_read(who, &view), global, "{who}");
+    }
+    assert!(!store.may_read(ALICE, &DocumentPath::by_group("sip:none@groups.ims.test")));
 }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod client;
+pub mod feed;
 pub mod groups;
 pub mod lists;
 pub mod path;

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::groups::{Flaw, Member};
+use super::groups::Flaw;
 use super::path::{self, CAPS, DIRECTORY, DocumentPath, GROUPS, RESOURCE_LISTS, Resource, Tree};
 use super::selector::{self, Bindings, Selected, Undeclared};
 use super::store::{self, Condition, GROUP_TYPE, LIST_TYPE, Refused, Store, Tags, same_user};
@@ -440,19 +440,10 @@ fn part(
     selector::select(document, selector, &Bindings::parse(&query))
 }
 
-/// XD-018: a group is shown to its owner, its members, the group itself and the server.
+/// XD-018: a group is shown to those it concerns, and to the server.
 fn may_see(requester: &Requester, document: &store::Document) -> bool {
-    if matches!(requester, Requester::Own(_)) {
-        return true;
-    }
-    if matches!(&document.path.tree, Tree::User(owner) if requester.is(owner)) {
-        return true;
-    }
-    let services = document.group.iter().flat_map(|group| &group.services);
-    services.into_iter().any(|service| {
-        requester.is(&service.uri)
-            || service.list.iter().any(|m| matches!(m, Member::Entry(uri) if requester.is(uri)))
-    })
+    matches!(requester, Requester::Own(_))
+        || requester.names().iter().any(|name| document.is_shown_to(name))
 }
 
 /// A comma list, each element bare, in quotes or in angle brackets (XD-016).

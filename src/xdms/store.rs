@@ -4,7 +4,7 @@
 //! the disk; a write is in the file system, synced and renamed into place, before it can be seen. Knows no HTTP and no
 //! rights: see `server`. XD-044 to XD-048.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use bytes::Bytes;
 use roxmltree::{Document as Xml, Node};
 use sha2::{Digest as _, Sha256};
 
-use super::groups::{self, BOUNDS, Flaw, Group, Member};
+use super::feed::{Changes, Feed};
+use super::groups::{self, BOUNDS, Flaw, Group, ListService, Member};
 use super::path::{self, DocumentPath, GROUPS, RESOURCE_LISTS, Tree};
 use crate::content::xml::attribute;
 use crate::sip::uri::Uri;
@@ -56,6 +57,20 @@ pub struct Document {
     pub bytes: Bytes,
     /// What a group document says.
     pub group: Option<Arc<Group>>,
+}
+
+impl Document {
+    fn services(&self) -> impl Iterator<Item = &ListService> {
+        self.group.iter().flat_map(|group| &group.services)
+    }
+
+    /// XD-018: a group is shown to its owner, its members and the group itself.
+    pub fn is_shown_to(&self, identity: &str) -> bool {
+        let is = |user: &str| same_user(identity, user);
+        let owns = matches!(&self.path.tree, Tree::User(owner) if is(owner));
+        let member = |member: &Member| matches!(member, Member::Entry(uri) if is(uri));
+        owns || self.services().any(|s| is(&s.uri) || s.list.iter().any(member))
+    }
 }
 
 /// What a write did.
@@ -144,6 +159,7 @@ pub struct Store {
     /// One writer at a time, without keeping readers out while the disk works.
     writer: Mutex<()>,
     tables: RwLock<Tables>,
+    feed: Feed,
 }
 
 #[derive(Default)]
@@ -174,7 +190,7 @@ impl Store {
                 continue;
             };
             match read(&path, Bytes::from(fs::read(&file)?)) {
-                Ok(document) => tables.insert(document),
+                Ok(document) => drop(tables.insert(document)),
                 Err(why) => {
                     tracing::error!(file = %file.display(), %why, "a stored document cannot be read");
                 }
@@ -185,13 +201,14 @@ impl Store {
             quotas,
             writer: Mutex::new(()),
             tables: RwLock::new(tables),
+            feed: Feed::default(),
         })
     }
 
     /// A store that keeps nothing beyond the process.
     pub fn in_memory(quotas: Quotas) -> Self {
         let (writer, tables) = (Mutex::new(()), RwLock::new(Tables::default()));
-        Self { directory: None, quotas, writer, tables }
+        Self { directory: None, quotas, writer, tables, feed: Feed::default() }
     }
 
     /// Takes over documents of a tree that mirrors the XCAP tree, where there is none of that name yet. A group that
@@ -236,6 +253,25 @@ impl Store {
         }
     }
 
+    /// The tag of the document of that name, with its quotes.
+    pub fn etag(&self, path: &DocumentPath) -> Option<String> {
+        self.get(path).map(|document| document.etag.clone())
+    }
+
+    /// Every change that is committed from now on.
+    pub fn watch(&self) -> Changes {
+        self.feed.watch()
+    }
+
+    /// Whether a user may read the document, if there is one. XD-018: everybody's own tree is theirs; a group is shown to
+    /// its owner, its members and the group itself.
+    pub fn may_read(&self, identity: &str, path: &DocumentPath) -> bool {
+        match &path.tree {
+            Tree::User(owner) => same_user(identity, owner),
+            Tree::Global => self.get(path).is_some_and(|document| document.is_shown_to(identity)),
+        }
+    }
+
     /// All documents of one user, or of everybody.
     pub fn list(&self, owner: Option<&str>) -> Vec<Arc<Document>> {
         let of = |document: &&Arc<Document>| match (&document.path.tree, owner) {
@@ -274,10 +310,13 @@ impl Store {
         }
         let written = Written {
             created: before.is_none(),
-            before: before.map(|d| d.etag.clone()),
+            before: before.as_ref().map(|d| d.etag.clone()),
             etag: document.etag.clone(),
         };
-        self.tables.write().unwrap_or_else(PoisonError::into_inner).insert(document);
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let after = tables.insert(document);
+        drop(tables);
+        self.tell(before.as_deref(), Some(&after));
         Ok(written)
     }
 
@@ -332,7 +371,31 @@ impl Store {
             sync_directory(&file)?;
         }
         self.tables.write().unwrap_or_else(PoisonError::into_inner).remove(&document.path);
+        self.tell(Some(&document), None);
         Ok(document.etag.clone())
+    }
+
+    /// Tells the feed of a document and of the views that show it. One writer at a time, so the order is that of commits.
+    fn tell(&self, before: Option<&Document>, after: Option<&Document>) {
+        let Some(document) = after.or(before) else { return };
+        let tag = |document: Option<&Document>| document.map(|d| d.etag.clone());
+        let (old, new) = (tag(before), tag(after));
+        if old == new {
+            return;
+        }
+        self.feed.tell(document.path.clone(), old.as_deref(), new.as_deref());
+        let shown = |document: Option<&Document>| -> BTreeSet<DocumentPath> {
+            let services = document.into_iter().flat_map(Document::services);
+            services.map(|s| DocumentPath::by_group(&s.uri).canonical()).collect()
+        };
+        let (gone, there) = (shown(before), shown(after));
+        for view in gone.union(&there) {
+            let of = |shown: &BTreeSet<DocumentPath>, tag: &Option<String>| {
+                shown.contains(view).then(|| tag.clone()).flatten()
+            };
+            let (old, new) = (of(&gone, &old), of(&there, &new));
+            self.feed.tell(view.clone(), old.as_deref(), new.as_deref());
+        }
     }
 
     fn file(&self, path: &DocumentPath) -> Result<Option<PathBuf>, Refused> {
@@ -350,7 +413,7 @@ impl Store {
 }
 
 impl Tables {
-    fn insert(&mut self, document: Document) {
+    fn insert(&mut self, document: Document) -> Arc<Document> {
         self.remove(&document.path);
         for service in document.group.iter().flat_map(|g| &g.services) {
             if let Some(key) = group_key(&service.uri) {
@@ -358,7 +421,9 @@ impl Tables {
             }
         }
         self.bytes += document.bytes.len() as u64;
-        self.documents.insert(document.path.clone(), Arc::new(document));
+        let document = Arc::new(document);
+        self.documents.insert(document.path.clone(), Arc::clone(&document));
+        document
     }
 
     fn remove(&mut self, path: &DocumentPath) {
