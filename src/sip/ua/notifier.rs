@@ -90,6 +90,10 @@ pub(super) struct Watcher {
     headers: Bytes,
     state: State,
     owed: Owed,
+    /// The next NOTIFY tells everything.
+    whole: bool,
+    /// The last NOTIFY was refused, so that what it told is not known.
+    lost: bool,
     flight: Flight,
     /// When it runs out.
     until: Instant,
@@ -143,8 +147,8 @@ fn event_of(value: &str) -> (&str, Option<&str>) {
 
 impl Ua {
     /// Accepts a SUBSCRIBE that [`Event::Requested`] handed up: 200, and [`Event::NotifyDue`] for the first NOTIFY.
-    /// `contact` is the Contact header's value, `headers` further lines of the answer and of every NOTIFY. With Expires 0
-    /// the first NOTIFY is the last.
+    /// `contact` is the Contact header's value, `headers` further lines of every NOTIFY. With Expires 0 the first NOTIFY is
+    /// the last.
     ///
     /// # Errors
     /// [`Unwatched`].
@@ -191,6 +195,8 @@ impl Ua {
             headers,
             state: State::Active,
             owed: Owed::Nothing,
+            whole: true,
+            lost: false,
             flight: Flight::Landed,
             until: now,
             end: None,
@@ -228,12 +234,10 @@ impl Ua {
     /// 200 with the time granted, then the NOTIFY it is owed.
     fn grant(&mut self, now: Instant, transaction: Key, key: Key, seconds: u32) {
         let Some(watcher) = self.watchers.get_mut(key) else { return };
-        let mut lines = format!("Expires: {seconds}\r\n").into_bytes();
-        lines.extend_from_slice(&watcher.headers);
         let contact = watcher.contact.clone();
         let old = watcher.end.take();
         watcher.until = now + Duration::from_secs(seconds.into());
-        watcher.owed = Owed::Answer;
+        (watcher.owed, watcher.whole) = (Owed::Answer, true);
         if seconds == 0 {
             // RFC 6665 §4.4.3: what was asked for once is over.
             watcher.state = State::Ending("timeout");
@@ -246,7 +250,8 @@ impl Ua {
                 watcher.end = Some(token);
             }
         }
-        let reply = Reply { headers: lines.into(), ..Reply::new(200) };
+        let headers = Bytes::from(format!("Expires: {seconds}\r\n"));
+        let reply = Reply { headers, ..Reply::new(200) };
         self.reply(now, transaction, &reply, &[("Contact", contact.as_bytes())]);
         self.advance_watcher(now, key);
     }
@@ -300,7 +305,7 @@ impl Ua {
         if state.owed == Owed::Answer {
             state.owed = Owed::Nothing;
         }
-        state.flight = Flight::Sent;
+        (state.flight, state.whole) = (Flight::Sent, false);
         state.not_before = now + state.package.pause;
         let cseq = state.dialog.next_cseq();
         let mut writer = state.dialog.request(&Method::Notify, cseq, &via);
@@ -339,6 +344,7 @@ impl Ua {
             match wait.filter(|_| status != 481 && state.state == State::Active) {
                 Some(seconds) => {
                     state.owed = state.owed.max(Owed::Change);
+                    state.lost = true;
                     let wait = Duration::from_secs(seconds.into()).max(state.package.pause);
                     state.not_before = now + wait;
                 }
@@ -383,8 +389,9 @@ impl Ua {
             state.owed = Owed::Nothing;
         }
         let pause = state.pause.take();
+        let (whole, lost) = (state.whole, std::mem::take(&mut state.lost));
         self.stop_timer(pause);
-        self.event(Event::NotifyDue { watcher: WatcherKey(key) });
+        self.event(Event::NotifyDue { watcher: WatcherKey(key), whole, lost });
     }
 
     pub(super) fn watcher_timer(&mut self, now: Instant, key: Key, timer: WatcherTimer) {

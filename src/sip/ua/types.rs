@@ -269,7 +269,8 @@ pub enum Event {
     /// A NOTIFY of one of our subscriptions: answer by [`super::Ua::respond`].
     Notified { subscription: SubscriptionKey, request: RequestKey, message: Message, flow: Flow },
     /// A watcher is owed a NOTIFY: give its body by [`super::Ua::notify`], soon; changes meanwhile are told by the next one.
-    NotifyDue { watcher: WatcherKey },
+    /// `whole` because it was asked for, else about what changed since the last one, which was taken unless `lost`.
+    NotifyDue { watcher: WatcherKey, whole: bool, lost: bool },
     /// A SUBSCRIBE of a watcher: answer by [`super::Ua::renew_watcher`], or refuse by [`super::Ua::respond`], which
     /// leaves the subscription as it was.
     Resubscribed { watcher: WatcherKey, request: RequestKey, message: Message, flow: Flow },

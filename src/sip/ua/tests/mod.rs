@@ -244,7 +244,10 @@ pub fn name(event: &Event) -> String {
         Event::InDialog { message, .. } => format!("InDialog {}", message.cseq().method.as_str()),
         Event::Subscribed { status, .. } => format!("Subscribed {status}"),
         Event::Notified { .. } => "Notified".into(),
-        Event::NotifyDue { .. } => "NotifyDue".into(),
+        Event::NotifyDue { whole, lost, .. } => {
+            let word = if *whole { "NotifyDue whole" } else { "NotifyDue" };
+            format!("{word}{}", if *lost { " lost" } else { "" })
+        }
         Event::Resubscribed { .. } => "Resubscribed".into(),
         Event::WatcherGone { status, .. } => format!("WatcherGone {status}"),
         Event::Stray { .. } => "Stray".into(),

@@ -37,7 +37,7 @@ fn watched(bench: &mut Bench, expires: &str) -> (WatcherKey, Sent) {
 
 /// The body asked for, and the NOTIFY.
 fn told(bench: &mut Bench, key: WatcherKey) -> Sent {
-    assert_eq!(bench.heard(), "NotifyDue");
+    assert!(bench.heard().starts_with("NotifyDue"));
     bench.act(|ua, now| ua.notify(now, key, BODY));
     bench.send()
 }
@@ -78,10 +78,7 @@ fn a_watcher_is_told_at_once() {
     assert_eq!(notify.message.from_tag(), accepted.message.to_tag());
     assert_eq!(notify.message.to_tag(), Some(&b"alice"[..]));
     assert_eq!(notify.message.content_type(), Some("application/xcap-diff+xml"));
-    assert!(
-        notify.text().contains("User-Agent: pagecast\r\n")
-            && accepted.text().contains("User-Agent: pagecast\r\n")
-    );
+    assert!(notify.text().contains("User-Agent: pagecast\r\n"));
     answered(&mut bench, &notify, 200, "");
     // The id of the event is repeated, no other parameter.
     let ask = Ask { call_id: "two".into(), ..subscribe().branch("two") };
@@ -232,7 +229,7 @@ fn a_refresh_is_answered_and_told() {
     answered(&mut bench, &third, 200, "");
     // One without a body, where there is nothing to tell.
     assert_eq!(resubscribed(&mut bench, again(&accepted, 5, 2000)), 200);
-    assert_eq!(bench.heard(), "NotifyDue");
+    assert_eq!(bench.heard(), "NotifyDue whole");
     bench.act(|ua, now| ua.notify(now, key, None));
     let sent = bench.sends();
     assert!(sent[1].message.body().is_empty() && state(&sent[1]) == "active;expires=2000");
@@ -372,7 +369,9 @@ fn who_takes_no_notify_is_watcher_no_more() {
     bench.after(ms(19_999));
     assert_eq!(bench.heard(), "");
     bench.after(ms(1));
-    let again = told(&mut bench, key);
+    assert_eq!(bench.heard(), "NotifyDue lost");
+    bench.act(|ua, now| ua.notify(now, key, BODY));
+    let again = bench.send();
     answered(&mut bench, &again, 481, "Retry-After: 20\r\n");
     assert_eq!(bench.heard(), "WatcherGone 481", "that says it all");
 }
