@@ -7,7 +7,7 @@
 //! main -> cli -> node -> isc, msrp, xdms, store, ops, config -> engine
 //!                        isc -> sip        msrp -> spool        config -> profile
 //!         cli -> lab  -> sip, msrp::codec
-//!         content, flow: leaves every adapter may use
+//!         content, flow, pem: leaves every adapter may use
 //! ```
 //!
 //! * [`engine`] decides what a page does next. No socket, no clock, no task, no SIP header.
@@ -33,6 +33,7 @@ pub mod lab;
 pub mod msrp;
 pub mod node;
 pub mod ops;
+pub mod pem;
 pub mod profile;
 pub mod sip;
 pub mod spool;

@@ -15,12 +15,13 @@ const RULES: &[(&str, &[&str])] = &[
     // Leaves.
     ("content", &[]),
     ("flow", &[]),
+    ("pem", &[]),
     ("spool", &[]),
     // Adapters: the engine's words, the leaves, and never each other.
-    ("sip", &["flow"]),
+    ("sip", &["flow", "pem"]),
     ("isc", &["sip", "content", "flow", "engine"]),
     ("msrp", &["content", "spool", "flow", "engine"]),
-    ("xdms", &["content", "engine", "flow", "sip::uri"]),
+    ("xdms", &["content", "engine", "flow", "pem", "sip::uri", "sip::digest"]),
     ("sh", &["engine", "flow"]),
     ("store", &["engine"]),
     ("charging", &["engine"]),

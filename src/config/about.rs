@@ -68,6 +68,8 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("xdms.sip", "SIP URI of the XDMS, for notices of changes; empty: none (XD-040)."),
     ("xdms.max_subscriptions", "Most subscriptions to documents that are served (XD-043)."),
     ("xdms.max_entries", "Most documents of one subscription (XD-043)."),
+    ("xdms.server_tls.certificate", "Certificates of the embedded XDMS, in PEM."),
+    ("xdms.server_tls.key", "The key of its certificate, in PEM."),
     ("sh.enabled", "Ask the HSS over Sh."),
     ("store.url", "Where state is kept."),
     ("ops.listen", "Address of the operators' door; empty: closed."),

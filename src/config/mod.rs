@@ -150,6 +150,8 @@ pub struct Xdms {
     pub max_subscriptions: u32,
     /// Most documents of one subscription.
     pub max_entries: u32,
+    /// `[xdms.server_tls]`, read and checked.
+    pub server_tls: Option<Material>,
 }
 
 /// `[store]`
@@ -230,7 +232,6 @@ const LATER: &[(&str, &str)] = &[
     ("msrp.tls.", "TLS"),
     ("xdms.asserted_identity", "an XDMS elsewhere, mode \"ut\""),
     ("xdms.tls.", "TLS"),
-    ("xdms.server_tls.", "TLS"),
     ("charging.", "charging records"),
 ];
 
@@ -734,13 +735,16 @@ fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
         };
         return Err(r.wrong("xdms.mode", wrong, "write \"embedded\""));
     }
-    let root: String = r.take("xdms.root", "http://127.0.0.1:8080/xcap-root".to_owned())?;
-    let authority = root.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+    let server_tls = read_xdms_tls(r)?;
+    let scheme = if server_tls.is_some() { "https" } else { "http" };
+    let root: String = r.take("xdms.root", format!("{scheme}://127.0.0.1:8080/xcap-root"))?;
+    let authority = root.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
+    let authority = authority.and_then(|rest| rest.split('/').next());
     if authority.is_none_or(str::is_empty) || root.contains(['?', '#', ' ']) {
         return Err(r.wrong(
             "xdms.root",
             format!("{root:?} is no XCAP root"),
-            "write \"http://host:port/path\"",
+            format!("write \"{scheme}://host:port/path\""),
         ));
     }
     let listen = r.take("xdms.listen", Door(Some(SocketAddr::from(([127, 0, 0, 1], 8080)))))?.0;
@@ -759,7 +763,36 @@ fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
         sip: uri_or_none(r, "xdms.sip")?,
         max_subscriptions: r.take_within("xdms.max_subscriptions", 1000u32, 0, 100_000)?,
         max_entries: r.take_within("xdms.max_entries", 1000u32, 1, 10_000)?,
+        server_tls,
     })
+}
+
+/// As for [`read_sip_tls`]; clients of the XDMS show no certificate.
+fn read_xdms_tls(r: &mut Reader) -> Result<Option<Material>, ConfigError> {
+    let mut path = |key: &str| Ok(r.take_if_set::<FilePath>(key)?.map(|path| path.0));
+    let certificate = path("xdms.server_tls.certificate")?;
+    let key = path("xdms.server_tls.key")?;
+    let (certificate, key) = match (certificate, key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) => return Ok(None),
+        (set, _) => {
+            let (set, other) = match set {
+                Some(_) => ("certificate", "key"),
+                None => ("key", "certificate"),
+            };
+            let right = format!("set xdms.server_tls.{other} too");
+            return Err(r.wrong(
+                &format!("xdms.server_tls.{set}"),
+                format!("has no {other}"),
+                right,
+            ));
+        }
+    };
+    let files = Files { certificate, key, client_ca: None, ca: None, verify_client: false };
+    let material = Material::load(&files).map_err(|wrong| {
+        r.wrong(&format!("xdms.server_tls.{}", wrong.key), wrong.what, "name a file in PEM")
+    })?;
+    Ok(Some(material))
 }
 
 /// Sh is off in this version. The other keys of its section say how it would be used and are checked for their form.

@@ -41,6 +41,8 @@ pub struct NodeSettings {
     pub doors: Doors,
     pub resolver: xdms::Settings,
     pub xdms_server: xdms::server::Settings,
+    /// `[xdms.server_tls]`
+    pub xdms_tls: Option<Tls>,
     pub log: ops::log::Settings,
     pub door: ops::http::Settings,
 }
@@ -84,18 +86,8 @@ impl NodeSettings {
             transport: transport_settings(config),
             doors: doors(config, &listening(config)),
             resolver: resolver_settings(config, profile),
-            xdms_server: xdms::server::Settings {
-                root: root_path(&config.xdms.root),
-                trusted_proxies: config.xdms.trusted_proxies.clone(),
-                own_identities: config
-                    .service
-                    .factories
-                    .iter()
-                    .chain([&config.sip.uri])
-                    .cloned()
-                    .collect(),
-                ..xdms::server::Settings::default()
-            },
+            xdms_server: xdms_server_settings(config),
+            xdms_tls: config.xdms.server_tls.clone().map(|material| Tls::new(material, Vec::new())),
             log: config.log,
             door: ops::http::Settings {
                 token: config.ops.token.clone(),
@@ -140,9 +132,11 @@ impl NodeSettings {
             let root = &self.config.xdms.root;
             let authority = format!("//{}:{}", listen.ip(), ports.xcap);
             let path = root.splitn(4, '/').nth(3).unwrap_or_default();
-            self.config.xdms.root = format!("http:{authority}/{path}");
+            let scheme = if self.xdms_tls.is_some() { "https" } else { "http" };
+            self.config.xdms.root = format!("{scheme}:{authority}/{path}");
             self.resolver.root.clone_from(&self.config.xdms.root);
             self.isc.documents.root.clone_from(&self.config.xdms.root);
+            self.xdms_server.origin = format!("{scheme}:{authority}");
         }
     }
 }
@@ -351,6 +345,28 @@ fn doors(config: &Config, listening: &[(Protocol, SocketAddr)]) -> Doors {
         Door { protocol: *protocol, address: *address, told: told.unwrap_or(own).to_string() }
     };
     Doors::new(sip.advertise.to_string(), listening.iter().map(door).collect())
+}
+
+fn xdms_server_settings(config: &Config) -> xdms::server::Settings {
+    let Config { xdms, service, sip, auth, .. } = config;
+    let root = root_path(&xdms.root);
+    let users = auth.users.iter().map(|(name, account)| {
+        let (ha1, identities) = (account.ha1.clone(), account.identities.clone());
+        (name.clone(), xdms::server::User { ha1, identities })
+    });
+    xdms::server::Settings {
+        origin: xdms.root.strip_suffix(&root).unwrap_or_default().to_owned(),
+        root,
+        trusted_proxies: xdms.trusted_proxies.clone(),
+        own_identities: service.factories.iter().chain([&sip.uri]).cloned().collect(),
+        ut: xdms::server::Ut {
+            realm: auth.realm.clone(),
+            users: std::sync::Arc::new(users.collect()),
+            nonce_life: auth.nonce_life,
+            max_failures: auth.max_failures,
+        },
+        ..xdms::server::Settings::default()
+    }
 }
 
 fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {

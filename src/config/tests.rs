@@ -229,6 +229,21 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
             "[core]\noutbound_proxy = \"sip:p.ims.test;transport=TLS\"",
             &[":2: core.outbound_proxy: ", "wants TLS"],
         ),
+        (
+            "[xdms.server_tls]\ncertificate = \"a.pem\"",
+            &[":2: xdms.server_tls.certificate: has no key; set xdms.server_tls.key too"],
+        ),
+        (
+            "[xdms.server_tls]\nkey = \"a.pem\"",
+            &[":2: xdms.server_tls.key: has no certificate; set xdms.server_tls.certificate too"],
+        ),
+        (
+            "[xdms.server_tls]\ncertificate = \"/nowhere/a.pem\"\nkey = \"/nowhere/a.key\"",
+            &[
+                ":2: xdms.server_tls.certificate: /nowhere/a.pem cannot be read",
+                "name a file in PEM",
+            ],
+        ),
         ("[auth]\nrealm = \"ims\\\"test\"", &[":2: auth.realm: ", "is no realm; write visible"]),
         (
             "[auth]\nrealm = \"ims.test\"\nusers = \"nowhere.toml\"",

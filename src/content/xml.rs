@@ -76,6 +76,9 @@ fn declared_encoding(text: &str) -> Option<&str> {
     value[1..].split(quote).next()
 }
 
+/// Most namespace declarations in scope at any place: a tree keeps all of them for each element that adds one.
+const MOST_NAMESPACES: usize = 256;
+
 /// Walks the markup once, without a tree and without recursion, and refuses what [`Bounds`] forbid.
 ///
 /// # Errors
@@ -87,6 +90,8 @@ pub fn check(text: &str, bounds: &Bounds) -> Result<(), BadXml> {
     }
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut elements) = (0usize, 0usize, 0usize);
+    // Declarations in scope, for each open element.
+    let mut scopes: Vec<usize> = Vec::new();
     while let Some(text_len) = memchr::memchr(b'<', &bytes[at..]) {
         if text_len > bounds.text {
             return bad("too much text");
@@ -115,6 +120,7 @@ pub fn check(text: &str, bounds: &Bounds) -> Result<(), BadXml> {
             at += memchr::memchr(b'>', rest).ok_or(BadXml::Malformed("a tag without end"))? + 1;
             depth =
                 depth.checked_sub(1).ok_or(BadXml::Malformed("an end tag without its start"))?;
+            scopes.pop();
         } else {
             let tag = start_tag(rest, bounds)?;
             at += tag.len;
@@ -125,7 +131,14 @@ pub fn check(text: &str, bounds: &Bounds) -> Result<(), BadXml> {
             if depth + 1 > bounds.depth {
                 return bad("nested too deeply");
             }
-            depth += usize::from(!tag.is_empty);
+            let scope = scopes.last().copied().unwrap_or_default() + tag.namespaces;
+            if scope > MOST_NAMESPACES {
+                return bad("too many namespaces");
+            }
+            if !tag.is_empty {
+                depth += 1;
+                scopes.push(scope);
+            }
         }
     }
     if bytes.len() - at > bounds.text {
@@ -137,17 +150,24 @@ pub fn check(text: &str, bounds: &Bounds) -> Result<(), BadXml> {
 struct StartTag {
     len: usize,
     is_empty: bool,
+    /// Declarations.
+    namespaces: usize,
 }
 
 fn start_tag(rest: &[u8], bounds: &Bounds) -> Result<StartTag, BadXml> {
-    let (mut at, mut attributes) = (1, 0);
+    let (mut at, mut attributes, mut namespaces) = (1, 0, 0);
     loop {
+        let from = at;
         let found = memchr::memchr3(b'>', b'"', b'\'', &rest[at..])
             .ok_or(BadXml::Malformed("a tag without end"))?;
         at += found;
         if rest[at] == b'>' {
-            return Ok(StartTag { len: at + 1, is_empty: rest[at - 1] == b'/' });
+            return Ok(StartTag { len: at + 1, is_empty: rest[at - 1] == b'/', namespaces });
         }
+        let name = rest[from..at].trim_ascii_end();
+        let name = name.strip_suffix(b"=").unwrap_or(name).trim_ascii_end();
+        let name = name.rsplit(u8::is_ascii_whitespace).next().unwrap_or(name);
+        namespaces += usize::from(name.starts_with(b"xmlns"));
         let value = memchr::memchr(rest[at], &rest[at + 1..])
             .ok_or(BadXml::Malformed("an attribute value without end"))?;
         if value > bounds.text {
@@ -158,6 +178,129 @@ fn start_tag(rest: &[u8], bounds: &Bounds) -> Result<StartTag, BadXml> {
             return Err(BadXml::Malformed("too many attributes"));
         }
         at += value + 2;
+    }
+}
+
+/// Watches a document while it arrives, so that one beyond its bounds is refused before all of it is there.
+///
+/// Contract: [`Gauge::feed`] for every piece in order, until it fails. What passes is still to be held against [`check`].
+#[derive(Debug)]
+pub struct Gauge {
+    bounds: Bounds,
+    at: At,
+    octets: usize,
+    depth: usize,
+    elements: usize,
+    first: [u8; 2],
+}
+
+/// Where in the markup the last octet was; numbers are octets, or what has been seen of an end.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Text(usize),
+    /// Behind `<`.
+    Open,
+    /// Behind `<!`: so much of `--` or `[CDATA[`.
+    Bang(&'static [u8], usize),
+    Comment(usize),
+    Cdata(usize, usize),
+    Instruction(bool),
+    EndTag,
+    /// In a start tag with so many attributes; whether the last octet was a slash.
+    Tag(usize, bool),
+    Value(u8, usize, usize),
+}
+
+impl Gauge {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, at: At::Text(0), octets: 0, depth: 0, elements: 0, first: [0; 2] }
+    }
+
+    /// The next piece.
+    ///
+    /// # Errors
+    /// As [`check`]; [`BadXml::Encoding`] for what begins as UTF-16.
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), BadXml> {
+        if self.octets + piece.len() > self.bounds.bytes {
+            return Err(BadXml::TooLarge);
+        }
+        for byte in piece {
+            if self.octets < 2 {
+                self.first[self.octets] = *byte;
+                if self.octets == 1
+                    && matches!(self.first, [0xff, 0xfe] | [0xfe, 0xff] | [b'<', 0] | [0, b'<'])
+                {
+                    return Err(BadXml::Encoding);
+                }
+            }
+            self.octets += 1;
+            self.at = self.step(*byte).map_err(BadXml::Malformed)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, byte: u8) -> Result<At, &'static str> {
+        let bounds = &self.bounds;
+        Ok(match (self.at, byte) {
+            (At::Text(_), b'<') => At::Open,
+            // Before the root there is none; what goes on and on there is too large one day.
+            (At::Text(n), _) if n >= bounds.text && self.elements > 0 => {
+                return Err("too much text");
+            }
+            (At::Text(n), _) => At::Text(n + 1),
+            (At::Open, b'!') => At::Bang(b"", 0),
+            (At::Open, b'?') => At::Instruction(false),
+            (At::Open, b'/') => At::EndTag,
+            (At::Open, _) => {
+                self.elements += 1;
+                if self.elements > bounds.elements {
+                    return Err("too many elements");
+                }
+                if self.depth + 1 > bounds.depth {
+                    return Err("nested too deeply");
+                }
+                self.at = At::Tag(0, false);
+                return self.step(byte);
+            }
+            (At::Bang(b"", _), b'-') => At::Bang(b"--", 1),
+            (At::Bang(b"", _), b'[') => At::Bang(b"[CDATA[", 1),
+            (At::Bang(wanted, n), _) if wanted.get(n) == Some(&byte) => {
+                match (n + 1 == wanted.len(), wanted) {
+                    (false, _) => At::Bang(wanted, n + 1),
+                    (true, b"--") => At::Comment(0),
+                    (true, _) => At::Cdata(0, 0),
+                }
+            }
+            (At::Bang(..), _) => return Err("a document type declaration"),
+            (At::Comment(n), b'-') => At::Comment(n + 1),
+            (At::Comment(n), b'>') if n >= 2 => At::Text(0),
+            (At::Comment(_), _) => At::Comment(0),
+            (At::Cdata(n, _), _) if n > bounds.text => return Err("too much text"),
+            (At::Cdata(n, brackets), b']') => At::Cdata(n + 1, brackets + 1),
+            (At::Cdata(_, brackets), b'>') if brackets >= 2 => At::Text(0),
+            (At::Cdata(n, _), _) => At::Cdata(n + 1, 0),
+            (At::Instruction(true), b'>') => At::Text(0),
+            (At::Instruction(_), _) => At::Instruction(byte == b'?'),
+            (At::EndTag, b'>') => {
+                self.depth = self.depth.checked_sub(1).ok_or("an end tag without its start")?;
+                At::Text(0)
+            }
+            (At::EndTag, _) => At::EndTag,
+            (At::Tag(_, slash), b'>') => {
+                self.depth += usize::from(!slash);
+                At::Text(0)
+            }
+            (At::Tag(n, _), b'"' | b'\'') if n >= bounds.attributes => {
+                return Err("too many attributes");
+            }
+            (At::Tag(n, _), b'"' | b'\'') => At::Value(byte, n + 1, 0),
+            (At::Tag(n, _), _) => At::Tag(n, byte == b'/'),
+            (At::Value(quote, n, _), _) if byte == quote => At::Tag(n, false),
+            (At::Value(_, _, length), _) if length >= bounds.text => {
+                return Err("an attribute value is too long");
+            }
+            (At::Value(quote, n, length), _) => At::Value(quote, n, length + 1),
+        })
     }
 }
 
@@ -223,11 +366,39 @@ mod tests {
             ("open tag", "<a b='", false),
             ("open comment", "<!-- ", false),
             ("big", &big, false),
+            ("dashes", "<a><!-- - -- ---></a>", true),
+            ("brackets", "<a><![CDATA[]]]]><![CDATA[]>]]></a>", true),
+            ("instructions", "<?a ??><a><?b <c>?></a><?d?>", true),
         ];
         for (name, text, fits) in cases {
             assert_eq!(check(text, &SMALL).is_ok(), *fits, "{name}");
+            // What is cut off at its end is not known to be so while more may come.
+            let open = ["open tag", "open comment"].contains(name);
+            for pieces in [1, 3, text.len()] {
+                let mut gauge = Gauge::new(SMALL);
+                let fed = text.as_bytes().chunks(pieces).try_for_each(|piece| gauge.feed(piece));
+                assert_eq!(fed.is_ok(), *fits || open, "{name} in pieces of {pieces}");
+            }
         }
+        assert_eq!(Gauge::new(SMALL).feed(&[0xff, 0xfe, b'<', 0]), Err(BadXml::Encoding));
+        assert_eq!(Gauge::new(SMALL).feed(&[b'x'; 4097]), Err(BadXml::TooLarge));
         assert_eq!(check(&"<a/>".repeat(1025), &SMALL), Err(BadXml::TooLarge));
+    }
+
+    #[test]
+    fn declarations_in_scope_are_bounded() {
+        let bounds =
+            Bounds { bytes: 1 << 20, depth: 32, elements: 20_000, attributes: 64, text: 999 };
+        let declarations =
+            |n: usize| -> String { (0..n).map(|n| format!(" xmlns:p{n} = 'u'")).collect() };
+        let nested = |levels: usize| {
+            let open = format!("<a b='xmlns'{}>", declarations(60));
+            open.repeat(levels) + "<c xmlns='d'/>" + &"</a>".repeat(levels)
+        };
+        assert!(check(&nested(4), &bounds).is_ok());
+        assert!(check(&nested(5), &bounds).is_err());
+        let beside = format!("<a>{}</a>", format!("<b{}/>", declarations(60)).repeat(500));
+        assert!(check(&beside, &bounds).is_ok(), "each has its own");
     }
 
     #[test]

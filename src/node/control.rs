@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, watch as signal};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::ops::metrics::{Direction, Metrics};
 use crate::ops::{Control, Done, Neighbour, NeighbourState, Status, log};
 use crate::sip::uri::Uri;
 use crate::store;
-use crate::xdms::Resolver;
+use crate::xdms::{self, Resolver};
 
 /// A running node, as operators see it.
 pub struct Controls {
@@ -33,6 +33,8 @@ pub struct Controls {
     resolver: Arc<Resolver>,
     registry: Arc<Registry>,
     store: Arc<store::Store>,
+    /// The embedded XDMS, where it has a door.
+    documents: OnceLock<Arc<xdms::server::Server>>,
     pub(super) watch: Arc<Watch>,
     drain: signal::Sender<bool>,
     started: Instant,
@@ -70,11 +72,18 @@ impl Controls {
             resolver,
             registry,
             store,
+            documents: OnceLock::new(),
             watch,
             drain: signal::channel(false).0,
             started: Instant::now(),
             counted: Mutex::default(),
         }
+    }
+
+    /// Has the embedded XDMS follow a reload.
+    pub(super) fn serves_documents(&self, server: Arc<xdms::server::Server>) {
+        // A node has one.
+        let _ = self.documents.set(server);
     }
 
     /// From now on no new pages.
@@ -128,6 +137,14 @@ impl Controls {
                 running.trust_nobody();
             }
             (None, None) => {}
+        }
+        match (&self.settings.xdms_tls, &fresh.xdms_tls) {
+            (Some(running), Some(fresh)) => running.replace(fresh),
+            (None, None) => {}
+            _ => tracing::warn!("[xdms.server_tls] came or went: that waits for the next start"),
+        }
+        if let Some(server) = self.documents.get() {
+            server.obey(fresh.xdms_server.clone());
         }
         self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
         let max_lag = fresh.config.node.max_lag;

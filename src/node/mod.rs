@@ -176,8 +176,11 @@ impl Node {
 
         let mut tasks = JoinSet::new();
         if let Some(listener) = xcap {
-            let server = xdms::server::Server::new(xdms_server, shelf);
-            tasks.spawn(xdms::server::serve(listener, Arc::new(server)));
+            let server = Arc::new(xdms::server::Server::new(xdms_server, shelf));
+            control.serves_documents(Arc::clone(&server));
+            let security = control.settings.xdms_tls.clone();
+            let security = security.map(|tls| xdms::server::Security::new(move || tls.acceptor()));
+            tasks.spawn(xdms::server::serve(listener, server, security));
         }
         if let Some(listener) = ops {
             let (metrics, board, flows) = (

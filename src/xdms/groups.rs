@@ -12,10 +12,10 @@ use crate::content::xml::{self, BadXml, Bounds, attribute, escape};
 
 /// Namespace of group documents.
 pub const LIST_SERVICE: &str = "urn:oma:xml:poc:list-service";
-const COMMON: &str = "urn:ietf:params:xml:ns:common-policy";
+pub(super) const COMMON: &str = "urn:ietf:params:xml:ns:common-policy";
 const OMA_COMMON: &str = "urn:oma:xml:xdm:common-policy";
 const EXTENSIONS: &str = "urn:oma:xml:xdm:extensions";
-const LISTS: &str = "urn:ietf:params:xml:ns:resource-lists";
+pub(super) const LISTS: &str = "urn:ietf:params:xml:ns:resource-lists";
 
 /// XD-047: bounds of a document.
 pub const BOUNDS: Bounds =
@@ -189,14 +189,25 @@ impl From<BadSettings> for Flaw {
 
 /// XD-047: bytes into checked text: UTF-8 only, no DTD, bounded.
 pub(super) fn checked(bytes: &[u8]) -> Result<&str, Flaw> {
-    if bytes.len() > BOUNDS.bytes {
+    checked_within(bytes, &BOUNDS)
+}
+
+/// As [`checked`], with other bounds.
+pub(super) fn checked_within<'a>(bytes: &'a [u8], bounds: &Bounds) -> Result<&'a str, Flaw> {
+    if bytes.len() > bounds.bytes {
         return Err(Flaw::Constraint("the document is too large"));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Flaw::NotUtf8)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     xml::decode(text.as_bytes())?; // refuses another declared encoding
-    xml::check(text, &BOUNDS)?;
+    xml::check(text, bounds)?;
     Ok(text)
+}
+
+/// The text of a document that was checked when it came.
+pub(super) fn admitted(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    Some(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 impl Group {
@@ -205,7 +216,15 @@ impl Group {
     /// # Errors
     /// [`Flaw`] when nothing can be made of it; what can be read but not be taken from a user is in [`Group::flaw`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Flaw> {
-        let text = checked(bytes)?;
+        Self::parse_within(bytes, &BOUNDS)
+    }
+
+    /// As [`Group::parse`], with other bounds (`xdm.max_doc`).
+    ///
+    /// # Errors
+    /// As [`Group::parse`].
+    pub fn parse_within(bytes: &[u8], bounds: &Bounds) -> Result<Self, Flaw> {
+        let text = checked_within(bytes, bounds)?;
         let document =
             Document::parse(text).map_err(|_| Flaw::NotWellFormed("not well-formed XML"))?;
         let root = document.root_element();

@@ -1,21 +1,35 @@
 //! Who is meant: groups and lists, who may use them, and the server that keeps them.
 //!
 //! [`resolver`] answers the engine's question; it reads documents of [`groups`], applies their rules ([`access`]) and
-//! sifts names ([`lists`]). Documents come from a [`resolver::Source`]: here the [`store`], which [`server`] opens to
-//! XCAP clients over HTTP. [`client`] is such a client. Sends no SIP and knows no page.
+//! sifts names ([`lists`]). Documents come from a [`resolver::Source`]: the [`store`], which [`server`] opens to XCAP
+//! clients over HTTP, or an XDMS elsewhere ([`ut`]). [`client`] writes documents to either. What documents of each kind
+//! have to be is in [`usages`] and [`shape`], their parts are named by [`selector`] and changed by [`edit`], and who
+//! wants to hear of changes listens to the [`feed`]. Sends no SIP and knows no page.
 
 pub mod access;
+mod answers;
 pub mod client;
+mod disk;
+pub mod edit;
 pub mod feed;
+mod gate;
+mod generated;
 pub mod groups;
+mod index;
 pub mod lists;
 pub mod path;
 pub mod resolver;
 pub mod selector;
 pub mod server;
+pub mod shape;
 pub mod store;
+pub mod trail;
+pub mod usages;
+pub mod ut;
 
 pub use resolver::{Query, Resolver};
+
+use std::time::Duration;
 
 use crate::sip::uri::{Psi, Uri};
 
@@ -94,6 +108,8 @@ pub struct Settings {
     pub max_refs: usize,
     /// Deepest chain of references.
     pub max_nesting: usize,
+    /// Longest a group may take to be found out, all its references included (XD-012).
+    pub resolve_timeout: Duration,
     /// Seconds for Retry-After when documents cannot be had.
     pub retry_after: u32,
 }
@@ -125,6 +141,7 @@ impl Default for Settings {
             partial_lists: false,
             max_refs: 20,
             max_nesting: 5,
+            resolve_timeout: Duration::from_secs(8),
             retry_after: 30,
         }
     }

@@ -4,10 +4,12 @@
 //! rules, section 7.1 (IM-004, IM-022, IM-033, XD-023, XD-024, XD-026, XD-036, XD-037). Documents come from a [`Source`];
 //! which one is none of this module's business. Sends nothing and asks no DNS.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
@@ -19,6 +21,8 @@ use super::lists::{Sieve, Sifted};
 use super::path::{DocumentPath, Resource};
 use super::selector;
 use super::store::{Document, Store};
+use super::ut::http::Heard;
+use super::ut::url::Url;
 use super::{AnonReject, Consent, Settings};
 use crate::engine::input::Refusal;
 use crate::engine::party::{Audience, Copy, Party, Recipient, Target};
@@ -53,6 +57,19 @@ pub trait Source: Send + Sync {
     /// Fetches one document (XD-003, XD-007).
     fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a>;
 
+    /// A document of lists that is not below our root; `None` if nothing may be asked there (XD-024).
+    fn elsewhere<'a>(&'a self, _url: &'a Url) -> Option<Fetching<'a>> {
+        None
+    }
+
+    /// How the server does that documents come from.
+    fn health(&self) -> Health {
+        Health { up: Some(true), last_error: None }
+    }
+
+    /// Whoever wants to hear of exchanges over the wire, if there are any.
+    fn hears(&self, _heard: Heard) {}
+
     /// The store it reads, where the documents are kept here.
     fn store(&self) -> Option<&Store> {
         None
@@ -82,6 +99,15 @@ pub trait Copies: Send + Sync {
     fn notified(&self, document: &DocumentPath, notified: bool);
 }
 
+/// What is known of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// It gave the last answer that was needed; `None` before the first.
+    pub up: Option<bool>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
 impl Source for Store {
     fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a> {
         Box::pin(std::future::ready(Ok(self.get(path))))
@@ -95,7 +121,10 @@ impl Source for Store {
 /// Finds out who gets a page. One for a node, shared by its threads.
 pub struct Resolver {
     settings: Settings,
+    /// `None`: the root is none; then nothing is below it.
+    root: Option<Url>,
     source: Arc<dyn Source>,
+    flats: Mutex<Flats>,
     barred: RwLock<HashSet<String>>,
     budget: Mutex<Budget>,
 }
@@ -103,7 +132,19 @@ pub struct Resolver {
 impl Resolver {
     /// A resolver over a source of documents.
     pub fn new(settings: Settings, source: Arc<dyn Source>) -> Self {
-        Self { settings, source, barred: RwLock::default(), budget: Mutex::new(Budget::default()) }
+        Self {
+            root: Url::parse(&settings.root),
+            settings,
+            source,
+            flats: Mutex::default(),
+            barred: RwLock::default(),
+            budget: Mutex::new(Budget::default()),
+        }
+    }
+
+    /// Where documents come from.
+    pub fn source(&self) -> &Arc<dyn Source> {
+        &self.source
     }
 
     /// Replaces the set of those who are not to be reached, by URI (IM-035).
@@ -120,7 +161,7 @@ impl Resolver {
         let originator = self.keys_of(&query.identities);
         let audience = match &query.target {
             Target::List(entries) => self.list(entries, &originator)?,
-            Target::Group(group) => self.group(group, &query, &originator).await?,
+            Target::Group(group) => self.group_in_time(group, &query, &originator).await?,
         };
         self.spend(&query, audience.recipients.len())?;
         Ok(audience)
@@ -212,6 +253,23 @@ impl Resolver {
         Ok(Audience { recipients, removed, history })
     }
 
+    /// XD-012, XD-024: a group is found out in a bounded time, whatever its references lead to.
+    async fn group_in_time(
+        &self,
+        group: &Party,
+        query: &Query,
+        originator: &HashSet<String>,
+    ) -> Result<Audience, Refusal> {
+        let limit = self.settings.resolve_timeout;
+        match tokio::time::timeout(limit, self.group(group, query, originator)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let why = Unavailable(format!("{} took longer than {limit:?}", group.uri));
+                Err(self.unavailable(&why).key("xdm.resolve_timeout"))
+            }
+        }
+    }
+
     /// Section 7.1 of the XDM rules, step by step.
     async fn group(
         &self,
@@ -243,13 +301,12 @@ impl Resolver {
         // 3: what the group is for.
         self.usable(service)?;
         // 4: its members.
-        let members =
-            self.flatten(&document, service).await.map_err(|why| self.unresolvable(&why))?;
+        let flat = self.flatten(&document, service).await.map_err(|why| self.unresolvable(&why))?;
+        let members = &flat.members;
         // 5, 6: may the originator send.
-        let member_keys: HashSet<String> = members.iter().map(|uri| settings.key_of(uri)).collect();
         let world = World {
             external: self.external_lists(service).await,
-            members: member_keys,
+            members: Arc::clone(&flat.keys),
             at: OffsetDateTime::from(query.time),
         };
         let identities: Vec<Uri> =
@@ -261,7 +318,7 @@ impl Resolver {
         // 7, 8: who is left, and whether that is too many.
         let barred = self.barred();
         let sieve = self.sieve(originator, &barred, Some(&group_key));
-        let Sifted { mut recipients, removed, .. } = sieve.members(&members);
+        let Sifted { mut recipients, removed, .. } = sieve.members(members);
         report(&removed);
         if recipients.is_empty() {
             return Err(nobody_left("XD-026", sieve.key_against(&removed)));
@@ -387,7 +444,7 @@ impl Resolver {
                 }
                 let mut walk = Walk::default();
                 walk.open.push(Step::External { anchor: anchor.clone(), above: Vec::new() });
-                let keys = match self.walk(walk).await {
+                let keys = match self.walk(&mut walk).await {
                     Ok(uris) => Some(uris.iter().map(|uri| self.settings.key_of(uri)).collect()),
                     Err(why) => {
                         tracing::warn!(%why, "a list in the rules of a group");
@@ -400,13 +457,22 @@ impl Resolver {
         lists
     }
 
-    /// XD-023, XD-024: all members in document order, lists elsewhere included.
+    /// XD-023, XD-024: all members in document order, lists elsewhere included. What was made of documents that are all
+    /// still the same is used again (XD-038).
     async fn flatten(
         &self,
-        document: &Document,
+        document: &Arc<Document>,
         service: &ListService,
-    ) -> Result<Vec<String>, Broken> {
+    ) -> Result<Arc<Flat>, Broken> {
         let start = format!("{}/{}", self.settings.root, document.path);
+        let name = format!("{start} {}", service.uri);
+        let known = self.flats().get(&name);
+        if let Some(known) = known
+            && Arc::ptr_eq(&known.document, document)
+            && self.still_valid(&known).await
+        {
+            return Ok(known);
+        }
         let mut walk = Walk::default();
         walk.traversed.insert(start.clone());
         for member in service.list.iter().rev() {
@@ -417,13 +483,100 @@ impl Resolver {
                 }
             });
         }
-        self.walk(walk).await
+        let members = self.walk(&mut walk).await?;
+        let keys = members.iter().map(|uri| self.settings.key_of(uri)).collect();
+        let flat = Arc::new(Flat {
+            document: Arc::clone(document),
+            references: walk
+                .documents
+                .into_iter()
+                .filter_map(|(place, got)| Some((place, got.ok().flatten()?)))
+                .collect(),
+            members,
+            keys: Arc::new(keys),
+        });
+        if !walk.skipped {
+            self.flats().put(name, Arc::clone(&flat));
+        }
+        Ok(flat)
+    }
+
+    fn flats(&self) -> MutexGuard<'_, Flats> {
+        self.flats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the source still gives every document a result was made of.
+    async fn still_valid(&self, flat: &Flat) -> bool {
+        let fetches =
+            flat.references.iter().filter_map(|(place, _)| self.fetching(place)).collect();
+        let now = together(fetches, PARALLEL).await;
+        now.len() == flat.references.len()
+            && now
+                .iter()
+                .zip(&flat.references)
+                .all(|(now, (_, then))| matches!(now, Ok(Some(now)) if Arc::ptr_eq(now, then)))
+    }
+
+    /// `None` if nothing may be asked there.
+    fn fetching<'a>(&'a self, place: &'a Place) -> Option<Fetching<'a>> {
+        match place {
+            Place::Own(path) => Some(self.source.fetch(path)),
+            Place::Elsewhere(url) => self.source.elsewhere(url),
+        }
+    }
+
+    /// The document and the part of it that a reference is to.
+    fn refers_to(&self, reference: &str) -> Option<(Place, Option<String>)> {
+        let (url, selector) = Url::parse(reference)?.split_selector()?;
+        // XD-024: what is below our own root is found there.
+        match self.root.as_ref().and_then(|root| root.strip(&url)) {
+            Some(below) => {
+                let resource = Resource::parse(below, "").ok()?;
+                Some((Place::Own(resource.document), selector))
+            }
+            None => Some((Place::Elsewhere(url), selector)),
+        }
+    }
+
+    /// XD-022: relative to the root, without a leading slash.
+    fn absolute(&self, reference: &str) -> Option<String> {
+        let relative = !reference.starts_with('/') && !reference.contains("://");
+        relative.then(|| format!("{}/{reference}", self.settings.root))
+    }
+
+    /// XD-024: fetches what the references still open on top of the walk are to, some at a time.
+    async fn fetch_ahead(&self, walk: &mut Walk, news: usize) {
+        let from = walk.open.len().saturating_sub(news);
+        let mut places: Vec<Place> = Vec::new();
+        for step in walk.open[from..].iter().rev() {
+            let place = match step {
+                Step::Entry(_) => continue,
+                Step::External { anchor, .. } => self.refers_to(anchor),
+                Step::EntryRef { reference, .. } => {
+                    self.absolute(reference).and_then(|absolute| self.refers_to(&absolute))
+                }
+            };
+            let Some((place, _)) = place else { continue };
+            let room = walk.fetched + places.len() < self.settings.max_refs;
+            if room && !walk.documents.contains_key(&place) && !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        // One alone is fetched when it is its turn.
+        if places.len() < 2 {
+            return;
+        }
+        let (places, fetches): (Vec<&Place>, Vec<Fetching<'_>>) =
+            places.iter().filter_map(|place| Some((place, self.fetching(place)?))).unzip();
+        let got = together(fetches, PARALLEL).await;
+        walk.documents.extend(places.into_iter().cloned().zip(got));
     }
 
     /// Depth first, in document order, without recursion.
-    async fn walk(&self, mut walk: Walk) -> Result<Vec<String>, Broken> {
+    async fn walk(&self, walk: &mut Walk) -> Result<Vec<String>, Broken> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
+        self.fetch_ahead(walk, walk.open.len()).await;
         while let Some(step) = walk.open.pop() {
             let outcome = match step {
                 Step::Entry(uri) => {
@@ -436,18 +589,18 @@ impl Resolver {
                     }
                     Ok(())
                 }
-                Step::External { anchor, above } => {
-                    self.follow(&anchor, "list", above, &mut walk).await
-                }
+                Step::External { anchor, above } => self.follow(&anchor, "list", above, walk).await,
                 Step::EntryRef { reference, above } => {
-                    let absolute = format!("{}/{reference}", self.settings.root);
-                    self.follow(&absolute, "entry", above, &mut walk).await
+                    // What is not relative refers to nothing.
+                    let absolute = self.absolute(&reference).unwrap_or(reference);
+                    self.follow(&absolute, "entry", above, walk).await
                 }
             };
             if let Err(why) = outcome {
                 if !self.settings.partial_lists {
                     return Err(why);
                 }
+                walk.skipped = true;
                 tracing::warn!(%why, "a reference in a group was skipped");
             }
         }
@@ -464,16 +617,10 @@ impl Resolver {
         let broken =
             |what: &str, key| Err(Broken::Reference { what: format!("{what}: {anchor}"), key });
         let fail = |what: &str| broken(what, "xdm.partial_lists");
-        // XD-024: below our own root it is resolved inside; nothing else is fetched.
-        let Some(resource) = anchor
-            .split('?') // a query only binds prefixes, and lists need none
-            .next()
-            .and_then(|anchor| anchor.strip_prefix(&self.settings.root))
-            .and_then(|below| Resource::parse(below, "").ok())
-        else {
-            return fail("a reference outside the XCAP root");
+        let Some((place, selector)) = self.refers_to(anchor) else {
+            return fail("no reference to a list");
         };
-        let name = format!("{}~~{:?}", resource.document, resource.selector);
+        let name = format!("{place}~~{selector:?}");
         if above.contains(&name) {
             return fail("a reference that loops");
         }
@@ -487,15 +634,25 @@ impl Resolver {
         if above.len() >= self.settings.max_nesting {
             return fail("references too deep");
         }
-        let Some(document) = self.source.fetch(&resource.document).await? else {
+        let document = match walk.documents.get(&place) {
+            Some(got) => got.clone(),
+            None => {
+                let Some(fetching) = self.fetching(&place) else {
+                    return broken("a reference nobody may follow", "xdm.allowed_hosts");
+                };
+                let got = fetching.await;
+                walk.documents.insert(place.clone(), got.clone());
+                got
+            }
+        };
+        let Some(document) = document? else {
             return fail("a reference to nothing");
         };
-        let Some(children) =
-            selector::list_at(&document.bytes, resource.selector.as_deref(), wanted)
-        else {
+        let Some(children) = selector::list_at(&document.bytes, selector.as_deref(), wanted) else {
             return fail("a reference to something else");
         };
         above.push(name);
+        let news = children.len();
         for child in children.into_iter().rev() {
             walk.open.push(match child {
                 ListChild::Entry(uri) => Step::Entry(uri),
@@ -505,6 +662,7 @@ impl Resolver {
                 }
             });
         }
+        self.fetch_ahead(walk, news).await;
         Ok(())
     }
 
@@ -590,7 +748,7 @@ enum Broken {
 }
 
 struct World {
-    members: HashSet<String>,
+    members: Arc<HashSet<String>>,
     external: HashMap<String, Option<HashSet<String>>>,
     at: OffsetDateTime,
 }
@@ -601,6 +759,105 @@ struct Walk {
     open: Vec<Step>,
     traversed: HashSet<String>,
     fetched: usize,
+    /// What was fetched already: within one walk a document does not change.
+    documents: HashMap<Place, Result<Option<Arc<Document>>, Unavailable>>,
+    /// Not every reference was followed.
+    skipped: bool,
+}
+
+/// XD-024: references followed at a time.
+const PARALLEL: usize = 4;
+
+/// Where a reference leads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Own(DocumentPath),
+    Elsewhere(Url),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(path) => path.fmt(f),
+            Self::Elsewhere(url) => url.fmt(f),
+        }
+    }
+}
+
+/// The members of a group, and the documents they were found in.
+struct Flat {
+    document: Arc<Document>,
+    references: Vec<(Place, Arc<Document>)>,
+    members: Vec<String>,
+    keys: Arc<HashSet<String>>,
+}
+
+/// Members as they were found the last time. Bounded by their number: the group found out longest ago leaves, and one
+/// that alone is larger is not kept.
+#[derive(Default)]
+struct Flats {
+    known: HashMap<String, Arc<Flat>>,
+    order: VecDeque<String>,
+    members: usize,
+}
+
+impl Flats {
+    const MOST_MEMBERS: usize = 250_000;
+    const MOST_GROUPS: usize = 10_000;
+
+    fn get(&self, name: &str) -> Option<Arc<Flat>> {
+        self.known.get(name).cloned()
+    }
+
+    fn put(&mut self, name: String, flat: Arc<Flat>) {
+        self.remove(&name);
+        let members = flat.members.len();
+        if members > Self::MOST_MEMBERS {
+            return;
+        }
+        while self.members + members > Self::MOST_MEMBERS || self.known.len() >= Self::MOST_GROUPS {
+            let Some(oldest) = self.order.front().cloned() else { break };
+            self.remove(&oldest);
+        }
+        self.members += members;
+        self.order.push_back(name.clone());
+        self.known.insert(name, flat);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(flat) = self.known.remove(name) {
+            self.members -= flat.members.len();
+            self.order.retain(|known| known != name);
+        }
+    }
+}
+
+/// The outputs of all, in their order; at most so many are under way at a time.
+async fn together<F: Future + Unpin>(futures: Vec<F>, most: usize) -> Vec<F::Output> {
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    let mut waiting = futures.into_iter().enumerate();
+    let mut running: Vec<(usize, F)> = Vec::new();
+    std::future::poll_fn(|cx| {
+        loop {
+            running.extend(waiting.by_ref().take(most - running.len()));
+            let before = running.len();
+            running.retain_mut(|(at, future)| match Pin::new(future).poll(cx) {
+                Poll::Ready(output) => {
+                    outputs[*at] = Some(output);
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if running.is_empty() && waiting.len() == 0 {
+                return Poll::Ready(());
+            }
+            if running.len() == before || waiting.len() == 0 {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
 }
 
 enum Step {

@@ -1,38 +1,52 @@
 //! The embedded XDMS: XCAP over HTTP on the store (RFC 4825 §8).
 //!
-//! Start at [`serve`]; [`Server::answer`] is one request. Whole documents are read, written and removed; parts of them
-//! are read only, and writing to a part is answered 501. Who asks is said by trusted proxies (XD-016, XD-018). Follows
-//! XD-044 to XD-048; the order of checks is that of XD-045.
+//! Start at [`serve`]; [`Server::answer`] is one request. Documents, elements and attributes are read, written and
+//! removed, namespaces are read. Who asks is found out by the `gate` (XD-016, XD-017), what they may do is here (XD-018).
+//! Follows XD-044 to XD-048; the order of checks is that of XD-045.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
+use roxmltree::Document as Xml;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
-use super::groups::Flaw;
-use super::path::{self, CAPS, DIRECTORY, DocumentPath, GROUPS, RESOURCE_LISTS, Resource, Tree};
-use super::selector::{self, Bindings, Selected, Undeclared};
-use super::store::{self, Condition, GROUP_TYPE, LIST_TYPE, Refused, Store, Tags, same_user};
-use crate::content::xml::escape;
+use super::answers::{
+    About, Answer, bad_body, conflict, limited, not_allowed, plain, refusal, tagged, turned,
+};
+use super::edit::{self, Edit};
+use super::gate::{Gate, Rules};
+use super::generated::{self, CAPS_NAMESPACE, DIRECTORY_NAMESPACE};
+use super::groups::{BOUNDS, Flaw, admitted};
+use super::path::{self, CAPS, DIRECTORY, DocumentPath, Resource, Tree};
+use super::selector::{Bad, Bindings, End, Selected, Selector};
+use super::store::{Condition, Document, Refused, Store, Tags, Written, group_key};
+use super::usages::Usage;
+use crate::content::xml::{BadXml, Gauge};
+
+pub use super::gate::{Peer, Requester, User, Ut};
 
 /// Who the operator's own commands are towards the server: no user can be asserted under `.invalid`, so only a trusted
 /// neighbour can be this (XD-018).
 pub const OPERATOR: &str = "sip:operator@pagecast.invalid";
 
-const ERROR_TYPE: &str = "application/xcap-error+xml";
+const ELEMENT_TYPE: &str = "application/xcap-el+xml";
+const ATTRIBUTE_TYPE: &str = "application/xcap-att+xml";
+const NAMESPACES_TYPE: &str = "application/xcap-ns+xml";
 /// What may be done with a document.
 const ALLOW: &str = "GET, PUT, DELETE";
 
@@ -41,15 +55,19 @@ const ALLOW: &str = "GET, PUT, DELETE";
 pub struct Settings {
     /// Path of the XCAP root, without trailing slash: `/xcap-root`.
     pub root: String,
+    /// What goes before it in a URI of ours: `https://host:port`; may be empty.
+    pub origin: String,
     /// Who may say who asks (XD-016).
     pub trusted_proxies: Vec<IpNet>,
     /// Identities of this server and its services: they may read everything (XD-018).
     pub own_identities: Vec<String>,
+    /// Users who come without a proxy (XD-017).
+    pub ut: Ut,
     /// XD-048: writes of one user in a minute.
     pub writes_per_minute: u32,
     /// Most connections at a time; more have to wait.
     pub connections: usize,
-    /// Longest wait for a request's header, and for its body.
+    /// Longest wait for a handshake, for a request's header, and for its body.
     pub timeout: Duration,
 }
 
@@ -57,8 +75,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             root: "/xcap-root".to_owned(),
+            origin: String::new(),
             trusted_proxies: Vec::new(),
             own_identities: Vec::new(),
+            ut: Ut::default(),
             writes_per_minute: 20,
             connections: 256,
             timeout: Duration::from_secs(10),
@@ -66,16 +86,27 @@ impl Default for Settings {
     }
 }
 
+/// Gives the TLS of a connection. Asked for each of them, so that new certificates count from the next one on.
+#[derive(Clone)]
+pub struct Security(Arc<dyn Fn() -> TlsAcceptor + Send + Sync>);
+
+impl Security {
+    pub fn new(acceptor: impl Fn() -> TlsAcceptor + Send + Sync + 'static) -> Self {
+        Self(Arc::new(acceptor))
+    }
+}
+
 /// The server's state, shared by its connections.
 pub struct Server {
-    settings: Settings,
+    settings: RwLock<Arc<Settings>>,
     store: Arc<Store>,
+    gate: Gate,
     writes: Mutex<HashMap<String, (Instant, u32)>>,
 }
 
-/// Accepts connections until the task is dropped.
-pub async fn serve(listener: TcpListener, server: Arc<Server>) {
-    let slots = Arc::new(Semaphore::new(server.settings.connections));
+/// Accepts connections until the task is dropped; over TLS where there is a [`Security`].
+pub async fn serve(listener: TcpListener, server: Arc<Server>, security: Option<Security>) {
+    let slots = Arc::new(Semaphore::new(server.settings().connections));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
@@ -87,19 +118,38 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>) {
                 continue;
             }
         };
-        let server = server.clone();
+        let (server, security) = (server.clone(), security.clone());
         tokio::spawn(async move {
-            connection(stream, peer, server).await;
+            connection(stream, peer, server, security).await;
             drop(slot);
         });
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, server: Arc<Server>) {
-    let timeout = server.settings.timeout;
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    server: Arc<Server>,
+    security: Option<Security>,
+) {
+    let from = Peer { address: peer.ip(), secure: security.is_some() };
+    let Some(security) = security else { return requests(stream, peer, from, server).await };
+    let shaken = tokio::time::timeout(server.settings().timeout, security.0().accept(stream)).await;
+    match shaken {
+        Ok(Ok(stream)) => requests(stream, peer, from, server).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
+        Err(_) => tracing::debug!(%peer, "no TLS in time"),
+    }
+}
+
+async fn requests<S>(stream: S, peer: SocketAddr, from: Peer, server: Arc<Server>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let timeout = server.settings().timeout;
     let service = service_fn(move |request| {
         let server = server.clone();
-        async move { Ok::<_, Infallible>(server.answer(request, peer.ip()).await) }
+        async move { Ok::<_, Infallible>(server.answer(request, from).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -113,36 +163,38 @@ async fn connection(stream: TcpStream, peer: SocketAddr, server: Arc<Server>) {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
-
-/// Who asks.
-enum Requester {
-    /// Any of these identities.
-    Users(Vec<String>),
-    /// The server itself, one of its services, or the operator.
-    Own(Vec<String>),
-}
-
-impl Requester {
-    fn names(&self) -> &[String] {
-        match self {
-            Self::Users(names) | Self::Own(names) => names,
-        }
-    }
-
-    fn is(&self, user: &str) -> bool {
-        self.names().iter().any(|name| same_user(name, user))
-    }
+/// What a request is about, once its URI is understood.
+struct Target {
+    path: DocumentPath,
+    selector: Option<Selector>,
+    query: Option<String>,
 }
 
 impl Server {
     /// A server over a store.
-    pub fn new(settings: Settings, store: Arc<Store>) -> Self {
-        Self { settings, store, writes: Mutex::default() }
+    pub fn new(mut settings: Settings, store: Arc<Store>) -> Self {
+        let mut key = [0; 32];
+        if let Err(error) = getrandom::fill(&mut key) {
+            tracing::error!(%error, "no random octets: nobody can log in to the XDMS");
+            settings.ut.users = Arc::default();
+        }
+        let settings = RwLock::new(Arc::new(settings));
+        Self { settings, store, gate: Gate::new(key), writes: Mutex::default() }
+    }
+
+    /// Obeys other settings from the next request on. Root, connections and addresses stay as they are.
+    pub fn obey(&self, fresh: Settings) {
+        let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        let Settings { root, origin, connections, .. } = Settings::clone(&settings);
+        *settings = Arc::new(Settings { root, origin, connections, ..fresh });
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers one request that came from `peer`.
-    pub async fn answer<B>(&self, request: Request<B>, peer: IpAddr) -> Answer
+    pub async fn answer<B>(&self, request: Request<B>, peer: Peer) -> Answer
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -150,7 +202,7 @@ impl Server {
         let (head, body) = request.into_parts();
         let method = head.method.clone();
         let path = head.uri.path().to_owned();
-        let (answer, who) = self.handle(head, body, peer).await;
+        let (answer, who) = self.handle(&self.settings(), head, body, peer).await;
         let status = answer.status().as_u16();
         if method == Method::GET {
             tracing::debug!(%method, path, status, who, "XCAP");
@@ -162,9 +214,10 @@ impl Server {
 
     async fn handle<B>(
         &self,
-        head: hyper::http::request::Parts,
+        settings: &Settings,
+        head: Parts,
         body: B,
-        peer: IpAddr,
+        peer: Peer,
     ) -> (Answer, String)
     where
         B: Body<Data = Bytes>,
@@ -172,292 +225,338 @@ impl Server {
     {
         let nobody = String::new;
         // XD-045: method and selector first.
-        let writes = match head.method {
-            Method::GET => false,
-            Method::PUT | Method::DELETE => true,
-            _ => return (not_allowed(ALLOW), nobody()),
-        };
-        let Ok(resource) = Resource::parse(head.uri.path(), &self.settings.root) else {
-            return (plain(StatusCode::NOT_FOUND), nobody());
-        };
-        if writes && resource.selector.is_some() {
-            let namespaces =
-                resource.selector.as_deref().is_some_and(|s| s.ends_with("namespace::*"));
-            let answer =
-                if namespaces { not_allowed("GET") } else { plain(StatusCode::NOT_IMPLEMENTED) };
-            return (answer, nobody());
+        if ![Method::GET, Method::PUT, Method::DELETE].contains(&head.method) {
+            return (not_allowed(ALLOW), nobody());
         }
-        let requester = match self.identify(&head.headers, peer) {
-            Ok(requester) => requester,
+        let target = match target(&head, &settings.root) {
+            Ok(target) => target,
             Err(status) => return (plain(status), nobody()),
         };
-        let who = requester.names().join(", ");
-        let answer = match head.method {
-            Method::GET => self.get(&resource, &head, &requester),
-            Method::DELETE => self.delete(&resource.document, &head.headers, &requester),
-            _ => self.put(&resource.document, &head.headers, body, &requester).await,
-        };
-        (answer, who)
-    }
-
-    /// XD-016, XD-017: identities are believed from trusted proxies only.
-    fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Requester, StatusCode> {
-        if !self.settings.trusted_proxies.iter().any(|net| net.contains(&peer.to_canonical())) {
-            return Err(StatusCode::FORBIDDEN);
+        let namespaces = target.selector.as_ref().is_some_and(|s| s.end == End::Namespaces);
+        if namespaces && head.method != Method::GET {
+            return (not_allowed("GET"), nobody());
         }
-        let asserted: Vec<String> = ["x-3gpp-asserted-identity", "x-xcap-asserted-identity"]
-            .iter()
-            .flat_map(|name| identities(headers, name))
-            .collect();
-        let intended: Vec<String> = identities(headers, "x-3gpp-intended-identity");
-        let names = match (asserted.is_empty(), intended.is_empty()) {
-            (true, true) => return Err(StatusCode::FORBIDDEN),
-            (true, false) => intended,
-            (false, true) => asserted,
-            // XD-017: one may only intend to be somebody one is.
-            (false, false) => {
-                let is_one = |name: &String| asserted.iter().any(|one| same_user(one, name));
-                if !intended.iter().all(is_one) {
-                    return Err(StatusCode::FORBIDDEN);
-                }
-                intended
-            }
+        let rules = Rules {
+            trusted_proxies: &settings.trusted_proxies,
+            own_identities: &settings.own_identities,
+            ut: &settings.ut,
         };
-        let own = self.settings.own_identities.iter().map(String::as_str).chain([OPERATOR]);
-        let is_own = own.into_iter().any(|own| names.iter().any(|name| same_user(name, own)));
-        Ok(if is_own { Requester::Own(names) } else { Requester::Users(names) })
+        let now = Instant::now();
+        let requester = match self.gate.identify(&rules, &head, peer, now.into_std()) {
+            Ok(requester) => requester,
+            Err(away) => return (turned(away), nobody()),
+        };
+        let who = requester.names().join(", ");
+        if head.method == Method::GET {
+            return (self.get(settings, &target, &head, &requester), who);
+        }
+        if let Err(answer) = self.may_write(settings, &target.path, &requester) {
+            return (answer, who);
+        }
+        let answer = self.write(settings, target, &head, body, &who).await;
+        (answer, who)
     }
 
     fn get(
         &self,
-        resource: &Resource,
-        head: &hyper::http::request::Parts,
+        settings: &Settings,
+        target: &Target,
+        head: &Parts,
         requester: &Requester,
     ) -> Answer {
-        let path = &resource.document;
-        if let Some(answer) = self.generated(resource, requester) {
-            return answer;
-        }
-        if !matches!(path.auid.as_str(), GROUPS | RESOURCE_LISTS) {
-            return plain(StatusCode::NOT_FOUND);
-        }
-        // XD-018: another user's tree is closed, whether there is something or not.
-        if let Tree::User(xui) = &path.tree
-            && !requester.is(xui)
-            && matches!(requester, Requester::Users(_))
-        {
-            return plain(StatusCode::FORBIDDEN);
-        }
-        let Some(document) = self.store.get(path) else {
-            return plain(StatusCode::NOT_FOUND);
+        let document = match self.readable(settings, &target.path, requester) {
+            Ok(document) => document,
+            Err(status) => return plain(status),
         };
-        if path.tree == Tree::Global && !may_see(requester, &document) {
-            return plain(StatusCode::FORBIDDEN);
-        }
         let condition = condition(&head.headers);
         let must_match = Condition { matches: condition.matches.clone(), none_matches: None };
         if !must_match.holds(Some(&document.etag)) {
             return plain(StatusCode::PRECONDITION_FAILED);
         }
+        let content = match &target.selector {
+            None => (document.content_type, document.bytes.clone()),
+            Some(selector) => match part(&document, selector) {
+                Some(Selected::Element(text)) => (ELEMENT_TYPE, text.into()),
+                Some(Selected::Attribute(text)) => (ATTRIBUTE_TYPE, text.into()),
+                Some(Selected::Namespaces(text)) => (NAMESPACES_TYPE, text.into()),
+                None => return plain(StatusCode::NOT_FOUND),
+            },
+        };
         // XD-008: one tag for the document and all its parts.
         if !condition.holds(Some(&document.etag)) {
             return tagged(StatusCode::NOT_MODIFIED, &document.etag, None);
         }
-        let (content_type, body) = match resource.selector.as_deref() {
-            None => (document.content_type, document.bytes.clone()),
-            Some(selector) => match part(&document.bytes, selector, head.uri.query()) {
-                Ok(Some(Selected::Element(text))) => ("application/xcap-el+xml", text.into()),
-                Ok(Some(Selected::Attribute(text))) => ("application/xcap-att+xml", text.into()),
-                Ok(None) => return plain(StatusCode::NOT_FOUND),
-                Err(_) => return plain(StatusCode::BAD_REQUEST),
-            },
-        };
-        tagged(StatusCode::OK, &document.etag, Some((content_type, body)))
+        tagged(StatusCode::OK, &document.etag, Some(content))
     }
 
-    /// Documents the server makes itself: which usages there are, and which documents.
-    fn generated(&self, resource: &Resource, requester: &Requester) -> Option<Answer> {
-        let path = &resource.document;
-        if resource.selector.is_some() {
-            return None;
-        }
-        match (path.auid.as_str(), &path.tree, path.name.as_slice()) {
-            (CAPS, Tree::Global, [name]) if name == "index" => {
-                Some(document("application/xcap-caps+xml", capabilities()))
+    /// XD-018: what the requester may read.
+    fn readable(
+        &self,
+        settings: &Settings,
+        path: &DocumentPath,
+        requester: &Requester,
+    ) -> Result<Arc<Document>, StatusCode> {
+        match (path.auid.as_str(), path.name.as_slice()) {
+            (CAPS, [name]) if name == "index" && path.tree == Tree::Global => {
+                return Ok(generated::capabilities(path));
             }
-            (DIRECTORY, tree, [name]) if name == "directory.xml" => {
-                let owner = match (tree, requester) {
-                    (Tree::User(xui), Requester::Own(_)) => Some(xui.as_str()),
-                    (Tree::User(xui), _) if requester.is(xui) => Some(xui.as_str()),
-                    (Tree::Global, Requester::Own(_)) => None,
-                    _ => return Some(plain(StatusCode::FORBIDDEN)),
+            (DIRECTORY, [name]) if name == "directory.xml" => {
+                let owner = match &path.tree {
+                    Tree::User(xui) if requester.is_own() || requester.is(xui) => {
+                        Some(xui.as_str())
+                    }
+                    Tree::Global if requester.is_own() => None,
+                    _ => return Err(StatusCode::FORBIDDEN),
                 };
-                let listing = self.directory(owner);
-                Some(document("application/vnd.oma.xcap-directory+xml", listing))
+                return Ok(generated::directory(path, &settings.root, &self.store.list(owner)));
             }
-            _ => None,
+            _ => {}
         }
-    }
-
-    fn directory(&self, owner: Option<&str>) -> String {
-        let mut out = String::from(concat!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n",
-            "<xcap-directory xmlns=\"urn:oma:xml:xdm:xcap-directory\" xmlns:g=\"urn:oma:xml:poc:list-service\">\n"
-        ));
-        let documents = self.store.list(owner);
-        for auid in [GROUPS, RESOURCE_LISTS] {
-            out.push_str(&format!("<folder auid=\"{auid}\">\n"));
-            for d in documents.iter().filter(|d| d.path.auid == auid) {
-                let uri = format!("{}/{}", self.settings.root, d.path);
-                out.push_str(&format!(
-                    "<entry uri=\"{}\" etag=\"{}\" size=\"{}\"",
-                    escape(&uri),
-                    escape(d.etag.trim_matches('"')),
-                    d.bytes.len()
-                ));
-                if let Some(service) = d.group.as_ref().and_then(|g| g.services.first()) {
-                    out.push_str(&format!(" g:uri=\"{}\"", escape(&service.uri)));
-                }
-                out.push_str("/>\n");
-            }
-            out.push_str("</folder>\n");
+        if Usage::of(&path.auid).is_none() {
+            return Err(StatusCode::NOT_FOUND);
         }
-        out.push_str("</xcap-directory>\n");
-        out
+        // XD-018: another user's tree is closed, whether there is something or not; so is the index of services.
+        let closed = match &path.tree {
+            Tree::User(xui) => !requester.is(xui),
+            Tree::Global => path.group_identity().is_none(),
+        };
+        if closed && !requester.is_own() {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        if self.store.is_unreadable(path) {
+            return Err(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        let document = self.store.get(path).ok_or(StatusCode::NOT_FOUND)?;
+        let may = requester.is_own()
+            || requester.names().iter().any(|name| self.store.may_read(name, path));
+        if may { Ok(document) } else { Err(StatusCode::FORBIDDEN) }
     }
 
     /// XD-018, XD-046: users write their own trees and nothing else.
-    fn may_write(&self, path: &DocumentPath, requester: &Requester) -> Result<(), StatusCode> {
-        if !matches!(path.auid.as_str(), GROUPS | RESOURCE_LISTS) {
-            return Err(StatusCode::NOT_FOUND);
-        }
+    fn may_write(
+        &self,
+        settings: &Settings,
+        path: &DocumentPath,
+        requester: &Requester,
+    ) -> Result<(), Answer> {
         let operator = requester.is(OPERATOR);
-        match &path.tree {
-            Tree::User(xui) if requester.is(xui) || operator => {}
-            _ => return Err(StatusCode::FORBIDDEN),
+        let made = matches!(path.auid.as_str(), CAPS | DIRECTORY);
+        if !made && Usage::of(&path.auid).is_none() {
+            return Err(plain(StatusCode::NOT_FOUND));
         }
-        if !operator && !self.within_rate(requester) {
-            return Err(StatusCode::TOO_MANY_REQUESTS);
+        match &path.tree {
+            Tree::User(xui) if !made && (requester.is(xui) || operator) => {}
+            _ => return Err(plain(StatusCode::FORBIDDEN)),
+        }
+        if !operator && !self.within_rate(settings, requester) {
+            return Err(limited());
         }
         Ok(())
     }
 
     /// XD-048. The table is bounded: when it is full those whose minute is over are forgotten.
-    fn within_rate(&self, requester: &Requester) -> bool {
+    fn within_rate(&self, settings: &Settings, requester: &Requester) -> bool {
         const MINUTE: Duration = Duration::from_secs(60);
         const MOST: usize = 100_000;
         let Some(user) = requester.names().first() else { return false };
+        // However it is spelled this time.
+        let user = group_key(user).unwrap_or_else(|| user.clone());
         let now = Instant::now();
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        if writes.len() >= MOST && !writes.contains_key(user) {
+        if writes.len() >= MOST && !writes.contains_key(&user) {
             writes.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
             if writes.len() >= MOST {
                 return false;
             }
         }
-        let (since, count) = writes.entry(user.clone()).or_insert((now, 0));
+        let (since, count) = writes.entry(user).or_insert((now, 0));
         if now.duration_since(*since) >= MINUTE {
             (*since, *count) = (now, 0);
         }
-        *count += 1;
-        *count <= self.settings.writes_per_minute
+        *count = count.saturating_add(1);
+        *count <= settings.writes_per_minute
     }
 
-    async fn put<B>(
+    /// PUT and DELETE of somebody who may.
+    async fn write<B>(
         &self,
-        path: &DocumentPath,
-        headers: &HeaderMap,
+        settings: &Settings,
+        target: Target,
+        head: &Parts,
         body: B,
-        requester: &Requester,
+        who: &str,
     ) -> Answer
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if let Err(status) = self.may_write(path, requester) {
-            return plain(status);
-        }
-        let condition = condition(headers);
-        let current = self.store.get(path);
-        if !condition.holds(current.as_ref().map(|d| d.etag.as_str())) {
-            return plain(StatusCode::PRECONDITION_FAILED);
-        }
-        // XD-006: the usage's own type.
-        let wanted = if path.auid == GROUPS { GROUP_TYPE } else { LIST_TYPE };
-        let sent = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-        if !sent.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(wanted) {
-            return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        }
-        let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|v| v != "identity");
-        if encoded {
-            return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        }
-        let read = Limited::new(body, store::MAX_DOCUMENT).collect();
-        let bytes = match tokio::time::timeout(self.settings.timeout, read).await {
-            Ok(Ok(collected)) => collected.to_bytes(),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                return conflict(&Flaw::Constraint("the document is too large"));
+        let condition = condition(&head.headers);
+        let change = if head.method == Method::DELETE {
+            Change::Delete
+        } else {
+            let current = self.store.etag(&target.path);
+            if !condition.holds(current.as_deref()) && !self.store.is_unreadable(&target.path) {
+                return plain(StatusCode::PRECONDITION_FAILED);
             }
-            Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST),
-            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT),
+            match sent(settings, &target, &head.headers, body).await {
+                Ok(change) => change,
+                Err(answer) => return answer,
+            }
         };
-        let (store, name) = (self.store.clone(), path.clone());
-        let written =
-            tokio::task::spawn_blocking(move || store.put(&name, bytes, &condition)).await;
-        match written {
-            Ok(Ok(written)) => {
-                let before = written.before.as_deref().unwrap_or("-");
-                tracing::info!(%path, before, after = %written.etag, "document written");
-                let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-                tagged(status, &written.etag, None)
+        let store = self.store.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let done = change.make(&store, &target, &condition);
+            (done, target)
+        });
+        let Ok((done, target)) = done.await else {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR);
+        };
+        let Target { path, selector, query } = &target;
+        match done {
+            Ok(done) => {
+                // XD-048: the audit log.
+                let (before, after) = (done.before.as_deref(), done.after.as_deref());
+                let (old, new) = (before.unwrap_or("-"), after.unwrap_or("-"));
+                let (method, uri) = (&head.method, head.uri.path());
+                tracing::info!(who, %method, uri, %path, old, new, "document written");
+                match after {
+                    Some(tag) if done.created => tagged(StatusCode::CREATED, tag, None),
+                    Some(tag) => tagged(StatusCode::OK, tag, None),
+                    None => plain(StatusCode::OK),
+                }
             }
-            Ok(Err(refused)) => refusal(path, &refused),
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR),
+            Err(refused) => {
+                let root = format!("{}{}", settings.origin, settings.root);
+                let (selector, query) = (selector.as_ref(), query.as_deref());
+                refusal(&About { path, root: &root, selector, query }, &refused)
+            }
         }
     }
+}
 
-    fn delete(&self, path: &DocumentPath, headers: &HeaderMap, requester: &Requester) -> Answer {
-        if let Err(status) = self.may_write(path, requester) {
-            return plain(status);
-        }
-        match self.store.delete(path, &condition(headers)) {
-            Ok(before) => {
-                tracing::info!(%path, before, after = "-", "document removed");
-                plain(StatusCode::OK)
-            }
-            Err(refused) => refusal(path, &refused),
-        }
+/// What is to be written.
+enum Change {
+    /// A whole document, or the content of a node.
+    Put(Bytes),
+    Delete,
+}
+
+/// What was done to a document.
+struct Done {
+    /// A document or node that was not there before.
+    created: bool,
+    /// Its tag before and now.
+    before: Option<String>,
+    after: Option<String>,
+}
+
+impl From<Written> for Done {
+    fn from(written: Written) -> Self {
+        let Written { created, before, etag } = written;
+        Self { created, before, after: Some(etag) }
     }
 }
 
-/// XD-005: the query binds the selector's prefixes.
-fn part(
-    document: &[u8],
-    selector: &str,
-    query: Option<&str>,
-) -> Result<Option<Selected>, Undeclared> {
-    let query = path::decode(query.unwrap_or("")).unwrap_or_default();
-    selector::select(document, selector, &Bindings::parse(&query))
+impl Change {
+    fn make(&self, store: &Store, target: &Target, condition: &Condition) -> Result<Done, Refused> {
+        let path = &target.path;
+        let written = match (self, &target.selector) {
+            (Self::Put(bytes), None) => store.put(path, bytes.clone(), condition),
+            (Self::Put(bytes), Some(selector)) => {
+                let text = std::str::from_utf8(bytes).map_err(|_| Flaw::NotUtf8)?;
+                let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+                store.change(path, condition, selector, Edit::Put(text))
+            }
+            (Self::Delete, Some(selector)) => store.change(path, condition, selector, Edit::Delete),
+            (Self::Delete, None) => {
+                let before = store.delete(path, condition)?;
+                return Ok(Done { created: false, before: Some(before), after: None });
+            }
+        };
+        written.map(Done::from)
+    }
 }
 
-/// XD-018: a group is shown to those it concerns, and to the server.
-fn may_see(requester: &Requester, document: &store::Document) -> bool {
-    matches!(requester, Requester::Own(_))
-        || requester.names().iter().any(|name| document.is_shown_to(name))
+/// XD-044: what the URI names; 404 for what cannot be there, 400 for a prefix nobody declared.
+fn target(head: &Parts, root: &str) -> Result<Target, StatusCode> {
+    let Resource { document: path, selector } =
+        Resource::parse(head.uri.path(), root).map_err(|_| StatusCode::NOT_FOUND)?;
+    let Some(selector) = selector else { return Ok(Target { path, selector: None, query: None }) };
+    let namespace = match path.auid.as_str() {
+        CAPS => CAPS_NAMESPACE,
+        DIRECTORY => DIRECTORY_NAMESPACE,
+        auid => Usage::of(auid).ok_or(StatusCode::NOT_FOUND)?.namespace,
+    };
+    let query = head.uri.query();
+    let decoded = path::decode(query.unwrap_or("")).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let bindings = Bindings::parse(&decoded);
+    let selector =
+        Selector::parse(&selector, &bindings, Some(namespace)).map_err(|bad| match bad {
+            Bad::Undeclared => StatusCode::BAD_REQUEST,
+            Bad::Unknown => StatusCode::NOT_FOUND,
+        })?;
+    Ok(Target { path, selector: Some(selector), query: query.map(str::to_owned) })
 }
 
-/// A comma list, each element bare, in quotes or in angle brackets (XD-016).
-fn identities(headers: &HeaderMap, name: &str) -> Vec<String> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|one| one.trim().trim_matches('"').trim())
-        .map(|one| one.strip_prefix('<').and_then(|o| o.strip_suffix('>')).unwrap_or(one).trim())
-        .filter(|one| !one.is_empty())
-        .map(str::to_owned)
-        .collect()
+/// The body of a PUT: of the right type, complete, and within its bounds while it comes (XD-006, XD-047).
+async fn sent<B>(
+    settings: &Settings,
+    target: &Target,
+    headers: &HeaderMap,
+    body: B,
+) -> Result<Change, Answer>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let wanted = match target.selector.as_ref().map(|selector| &selector.end) {
+        None => Usage::of(&target.path.auid).map_or("", |usage| usage.content_type),
+        Some(End::Attribute(..)) => ATTRIBUTE_TYPE,
+        Some(_) => ELEMENT_TYPE,
+    };
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let sent = sent.split(';').next().unwrap_or("").trim();
+    let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|v| v != "identity");
+    if encoded || !sent.eq_ignore_ascii_case(wanted) {
+        return Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    match tokio::time::timeout(settings.timeout, collect(body, wanted)).await {
+        Ok(Ok(bytes)) => Ok(Change::Put(bytes)),
+        Ok(Err(answer)) => Err(answer),
+        Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT)),
+    }
+}
+
+async fn collect<B>(body: B, content_type: &str) -> Result<Bytes, Answer>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = std::pin::pin!(body);
+    let mut gauge = Gauge::new(BOUNDS);
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| plain(StatusCode::BAD_REQUEST))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        let fits = match content_type {
+            // A value is no markup.
+            ATTRIBUTE_TYPE if bytes.len() + piece.len() > BOUNDS.text => Err(BadXml::TooLarge),
+            ATTRIBUTE_TYPE => Ok(()),
+            _ => gauge.feed(&piece),
+        };
+        fits.map_err(|bad| match (bad, content_type) {
+            (BadXml::Malformed(_), ELEMENT_TYPE) => bad_body(&edit::Refusal::NotFragment),
+            (bad, _) => conflict(&Flaw::from(bad)),
+        })?;
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.freeze())
+}
+
+/// The node of a document that was checked when it was taken.
+fn part(document: &Document, selector: &Selector) -> Option<Selected> {
+    let text = admitted(&document.bytes)?;
+    selector.select(text, &Xml::parse(text).ok()?)
 }
 
 fn condition(headers: &HeaderMap) -> Condition {
@@ -467,102 +566,4 @@ fn condition(headers: &HeaderMap) -> Condition {
         (!values.is_empty()).then(|| Tags::parse(&values.join(",")))
     };
     Condition { matches: tags(header::IF_MATCH), none_matches: tags(header::IF_NONE_MATCH) }
-}
-
-fn capabilities() -> String {
-    let auids: String = [CAPS, GROUPS, RESOURCE_LISTS, DIRECTORY]
-        .iter()
-        .map(|auid| format!("<auid>{auid}</auid>"))
-        .collect();
-    let namespaces: String = [
-        "urn:ietf:params:xml:ns:xcap-caps",
-        "urn:ietf:params:xml:ns:xcap-error",
-        "urn:oma:xml:poc:list-service",
-        "urn:ietf:params:xml:ns:resource-lists",
-        "urn:ietf:params:xml:ns:common-policy",
-    ]
-    .iter()
-    .map(|ns| format!("<namespace>{ns}</namespace>"))
-    .collect();
-    format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-         <xcap-caps xmlns=\"urn:ietf:params:xml:ns:xcap-caps\"><auids>{auids}</auids>\
-         <namespaces>{namespaces}</namespaces></xcap-caps>\n"
-    )
-}
-
-/// XD-044: what the store refuses, as a status.
-fn refusal(path: &DocumentPath, refused: &Refused) -> Answer {
-    match refused {
-        Refused::NotFound => plain(StatusCode::NOT_FOUND),
-        Refused::Precondition => plain(StatusCode::PRECONDITION_FAILED),
-        Refused::Flaw(flaw) => conflict(flaw),
-        Refused::NoParent => conflict_with("<no-parent/>"),
-        Refused::Taken(free) => {
-            let free: String =
-                free.iter().map(|uri| format!("<alt-value>{}</alt-value>", escape(uri))).collect();
-            conflict_with(&format!(
-                "<uniqueness-failure phrase=\"Group identity already in use\">\
-                 <exists field=\"group/list-service/@uri\">{free}</exists></uniqueness-failure>"
-            ))
-        }
-        Refused::Disk(error) => {
-            tracing::error!(%path, %error, "a document cannot be stored");
-            plain(StatusCode::INTERNAL_SERVER_ERROR)
-        }
-    }
-}
-
-/// RFC 4825 §11.
-fn conflict(flaw: &Flaw) -> Answer {
-    let phrase = escape(&flaw.to_string()).into_owned();
-    conflict_with(&match flaw {
-        Flaw::NotUtf8 => format!("<not-utf-8 phrase=\"{phrase}\"/>"),
-        Flaw::NotWellFormed(_) => format!("<not-well-formed phrase=\"{phrase}\"/>"),
-        Flaw::Schema(_) => format!("<schema-validation-error phrase=\"{phrase}\"/>"),
-        Flaw::NotUnique(field) => format!(
-            "<uniqueness-failure phrase=\"{phrase}\"><exists field=\"{}\"/></uniqueness-failure>",
-            escape(field)
-        ),
-        Flaw::Constraint(_) => format!("<constraint-failure phrase=\"{phrase}\"/>"),
-    })
-}
-
-fn conflict_with(child: &str) -> Answer {
-    let body = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-         <xcap-error xmlns=\"urn:ietf:params:xml:ns:xcap-error\">{child}</xcap-error>\n"
-    );
-    let mut answer = document(ERROR_TYPE, body);
-    *answer.status_mut() = StatusCode::CONFLICT;
-    answer
-}
-
-fn plain(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::new()));
-    *answer.status_mut() = status;
-    answer
-}
-
-fn not_allowed(allow: &'static str) -> Answer {
-    let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED);
-    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    answer
-}
-
-fn document(content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-fn tagged(status: StatusCode, etag: &str, content: Option<(&'static str, Bytes)>) -> Answer {
-    let mut answer = plain(status);
-    let tag = HeaderValue::from_str(etag).expect("tags of the store are quoted hex digits");
-    answer.headers_mut().insert(header::ETAG, tag);
-    if let Some((content_type, bytes)) = content {
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        *answer.body_mut() = Full::new(bytes);
-    }
-    answer
 }

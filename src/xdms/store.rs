@@ -1,12 +1,12 @@
 //! Documents on disk: what the embedded XDMS keeps (below `data_dir/xdms`).
 //!
-//! Start at [`Store::open`], [`Store::get`], [`Store::put`]. Everything is in memory as well, so reading never waits for
-//! the disk; a write is in the file system, synced and renamed into place, before it can be seen. Knows no HTTP and no
-//! rights: see `server`. XD-044 to XD-048.
+//! Start at [`Store::open`], [`Store::get`], [`Store::put`], [`Store::change`]. Everything is in memory as well, so reading
+//! never waits for the disk; a write is on the `disk` before it can be seen, and told to the `feed` behind it. What a
+//! document has to be is in `usages`. Knows no HTTP: see `server`. XD-044 to XD-048.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -14,10 +14,14 @@ use bytes::Bytes;
 use roxmltree::{Document as Xml, Node};
 use sha2::{Digest as _, Sha256};
 
+use super::disk::{self, Disk, Failed};
+use super::edit::{self, Edit};
 use super::feed::{Changes, Feed};
-use super::groups::{self, BOUNDS, Flaw, Group, ListService, Member};
-use super::path::{self, DocumentPath, GROUPS, RESOURCE_LISTS, Tree};
-use crate::content::xml::attribute;
+use super::groups::{BOUNDS, Flaw, Group, LIST_SERVICE, LISTS, ListService, Member};
+use super::index::{self, Index, Services};
+use super::path::{DocumentPath, GROUPS, Tree};
+use super::selector::Selector;
+use super::usages::{RLS, Usage};
 use crate::sip::uri::Uri;
 
 /// The type of group documents.
@@ -140,21 +144,47 @@ pub enum Refused {
     /// 409: the document itself.
     #[error("{0}")]
     Flaw(#[from] Flaw),
+    /// 409 or 404: the node.
+    #[error("{0}")]
+    Node(edit::Refusal),
     /// 409 `no-parent`: no such place.
     #[error("there is no such directory")]
     NoParent,
-    /// 409 `uniqueness-failure`: the group identity belongs to another document; these are free.
-    #[error("the group identity is in use")]
-    Taken(Vec<String>),
+    /// 409 `uniqueness-failure`: another document has the identity; these are free.
+    #[error("the identity is in use")]
+    Taken {
+        /// What has to be unique.
+        field: &'static str,
+        free: Vec<String>,
+    },
     /// The disk.
     #[error("the document cannot be stored")]
     Disk(#[from] io::Error),
 }
 
+impl From<Failed> for Refused {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Name => Flaw::Constraint("the name of the document is too long").into(),
+            Failed::Disk(error) => Self::Disk(error),
+        }
+    }
+}
+
+impl From<edit::Refusal> for Refused {
+    fn from(refusal: edit::Refusal) -> Self {
+        match refusal {
+            edit::Refusal::NotFound => Self::NotFound,
+            edit::Refusal::Flaw(flaw) => Self::Flaw(flaw),
+            other => Self::Node(other),
+        }
+    }
+}
+
 /// All documents of this node.
 pub struct Store {
     /// Where documents are kept; without one they end with the process.
-    directory: Option<PathBuf>,
+    disk: Option<Disk>,
     quotas: Quotas,
     /// One writer at a time, without keeping readers out while the disk works.
     writer: Mutex<()>,
@@ -165,50 +195,54 @@ pub struct Store {
 #[derive(Default)]
 struct Tables {
     documents: BTreeMap<DocumentPath, Arc<Document>>,
+    /// Documents on the disk that cannot be read.
+    unreadable: BTreeSet<DocumentPath>,
+    /// How many documents each user has.
+    owned: HashMap<String, usize>,
     /// Key of a group identity -> the document that has it.
     groups: HashMap<String, DocumentPath>,
+    /// What documents of services say.
+    index: Index,
     bytes: u64,
+}
+
+/// A document that has passed, and what of it goes into the tables.
+struct Admitted {
+    document: Document,
+    services: Option<Services>,
 }
 
 impl Store {
     /// Opens the store in a directory and reads what is there. Leftovers of interrupted writes are removed; a document
-    /// that cannot be read is left alone and reported in the log.
+    /// that cannot be read is left where it is, reported in the log and in [`Store::unreadable`], and set aside when
+    /// somebody writes it anew.
     ///
     /// # Errors
     /// The directory cannot be made or read.
     pub fn open(directory: impl Into<PathBuf>, quotas: Quotas) -> io::Result<Self> {
-        let directory = directory.into();
-        fs::create_dir_all(&directory)?;
+        let (disk, found) = Disk::open(directory.into())?;
         let mut tables = Tables::default();
-        for (path, file) in tree(&directory)? {
-            if file.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(".new-")) {
-                fs::remove_file(&file)?;
-                continue;
-            }
-            let Some(path) = path else {
-                tracing::warn!(file = %file.display(), "not a document of the XDMS; left alone");
-                continue;
-            };
-            match read(&path, Bytes::from(fs::read(&file)?)) {
-                Ok(document) => drop(tables.insert(document)),
+        for (path, file) in found {
+            let read = fs::read(&file).map_err(|error| error.to_string()).and_then(|bytes| {
+                // What an earlier version took is kept, whatever the schema says today.
+                read(&path, Bytes::from(bytes)).map_err(|why| why.to_string())
+            });
+            match read {
+                Ok(admitted) => drop(tables.insert(admitted)),
                 Err(why) => {
-                    tracing::error!(file = %file.display(), %why, "a stored document cannot be read");
+                    tracing::error!(file = %file.display(), why, "a stored document cannot be read");
+                    tables.unreadable.insert(path);
                 }
             }
         }
-        Ok(Self {
-            directory: Some(directory),
-            quotas,
-            writer: Mutex::new(()),
-            tables: RwLock::new(tables),
-            feed: Feed::default(),
-        })
+        let (writer, tables) = (Mutex::new(()), RwLock::new(tables));
+        Ok(Self { disk: Some(disk), quotas, writer, tables, feed: Feed::default() })
     }
 
     /// A store that keeps nothing beyond the process.
     pub fn in_memory(quotas: Quotas) -> Self {
         let (writer, tables) = (Mutex::new(()), RwLock::new(Tables::default()));
-        Self { directory: None, quotas, writer, tables, feed: Feed::default() }
+        Self { disk: None, quotas, writer, tables, feed: Feed::default() }
     }
 
     /// Takes over documents of a tree that mirrors the XCAP tree, where there is none of that name yet. A group that
@@ -220,7 +254,7 @@ impl Store {
     pub fn import(&self, from: &Path, owner: &str) -> io::Result<(usize, Vec<(PathBuf, String)>)> {
         let mut taken = 0;
         let mut refused = Vec::new();
-        for (path, file) in tree(from)? {
+        for (path, file) in disk::tree(from)? {
             let Some(path) = path else {
                 refused.push((file, "no XCAP path".to_owned()));
                 continue;
@@ -230,6 +264,10 @@ impl Store {
                 None => path,
             };
             if self.get(&path).is_some() {
+                continue;
+            }
+            if self.is_unreadable(&path) {
+                refused.push((file, "the stored one cannot be read".to_owned()));
                 continue;
             }
             match self.put(&path, Bytes::from(fs::read(&file)?), &Condition::default()) {
@@ -244,13 +282,27 @@ impl Store {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The document of that name. `global/byGroupID` is a view of the owners' trees (XD-046).
+    /// The document of that name. `global/byGroupID` and `rls-services/global/index` are views of the owners' trees
+    /// (XD-046).
     pub fn get(&self, path: &DocumentPath) -> Option<Arc<Document>> {
         let tables = self.tables();
-        match path.group_identity() {
-            Some(uri) => tables.documents.get(tables.groups.get(&group_key(uri)?)?).cloned(),
-            None => tables.documents.get(path).cloned(),
+        if let Some(uri) = path.group_identity() {
+            return tables.documents.get(tables.groups.get(&group_key(uri)?)?).cloned();
         }
+        if path.auid == RLS && *path == index::path() {
+            return tables.index.document();
+        }
+        tables.documents.get(path).cloned()
+    }
+
+    /// Documents that are on the disk and cannot be read.
+    pub fn unreadable(&self) -> Vec<DocumentPath> {
+        self.tables().unreadable.iter().cloned().collect()
+    }
+
+    /// Whether the document is one of [`Store::unreadable`].
+    pub fn is_unreadable(&self, path: &DocumentPath) -> bool {
+        self.tables().unreadable.contains(path)
     }
 
     /// The tag of the document of that name, with its quotes.
@@ -264,10 +316,11 @@ impl Store {
     }
 
     /// Whether a user may read the document, if there is one. XD-018: everybody's own tree is theirs; a group is shown to
-    /// its owner, its members and the group itself.
+    /// its owner, its members and the group itself; the index of services is the server's alone.
     pub fn may_read(&self, identity: &str, path: &DocumentPath) -> bool {
         match &path.tree {
             Tree::User(owner) => same_user(identity, owner),
+            Tree::Global if path.group_identity().is_none() => false,
             Tree::Global => self.get(path).is_some_and(|document| document.is_shown_to(identity)),
         }
     }
@@ -282,7 +335,7 @@ impl Store {
         self.tables().documents.values().filter(of).cloned().collect()
     }
 
-    /// Writes a document. XD-045: precondition, form, quotas, uniqueness, then all at once.
+    /// Writes a document. XD-045: precondition, form, schema, quotas, uniqueness, then all at once.
     ///
     /// # Errors
     /// [`Refused`]; nothing has changed then.
@@ -293,65 +346,151 @@ impl Store {
         condition: &Condition,
     ) -> Result<Written, Refused> {
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.get(path);
-        if !condition.holds(before.as_ref().map(|d| d.etag.as_str())) {
-            return Err(Refused::Precondition);
-        }
+        let before = self.current(path, condition)?;
+        let usage = Usage::of(&path.auid).ok_or(Refused::NotFound)?;
         if !matches!(path.tree, Tree::User(_)) || path.name.len() != 1 {
             return Err(Refused::NoParent);
         }
-        let document = read(path, bytes)?;
-        if let Some(flaw) = document.group.as_ref().and_then(|g| g.flaw.clone()) {
+        let created = before.is_none();
+        self.commit(usage, path, bytes, before, created)
+    }
+
+    /// Changes one node of a document. XD-045: as [`Store::put`], with the whole document that comes of it.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing has changed then. [`Refused::NoParent`] where there is no such document to put into.
+    pub fn change(
+        &self,
+        path: &DocumentPath,
+        condition: &Condition,
+        selector: &Selector,
+        change: Edit<'_>,
+    ) -> Result<Written, Refused> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current(path, condition)?;
+        let usage = Usage::of(&path.auid).ok_or(Refused::NotFound)?;
+        let Some(before) = before else {
+            return Err(match change {
+                Edit::Put(_) => Refused::NoParent,
+                Edit::Delete => Refused::NotFound,
+            });
+        };
+        let (text, _) = usage.read(&before.bytes)?;
+        let order =
+            |parent: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| {
+                usage.comes_before(parent, new, there)
+            };
+        let edited = edit::apply(text, selector, change, &order)?;
+        let bytes = Bytes::from(edited.text);
+        self.commit(usage, path, bytes, Some(before), edited.created)
+    }
+
+    /// The document as it is, if the condition holds for it.
+    fn current(
+        &self,
+        path: &DocumentPath,
+        condition: &Condition,
+    ) -> Result<Option<Arc<Document>>, Refused> {
+        let before = self.get(path);
+        // What cannot be read is there, and has no tag anybody knows.
+        let unread = self.is_unreadable(path).then_some("");
+        let tag = before.as_ref().map(|d| d.etag.as_str()).or(unread);
+        if condition.holds(tag) { Ok(before) } else { Err(Refused::Precondition) }
+    }
+
+    fn commit(
+        &self,
+        usage: &Usage,
+        path: &DocumentPath,
+        bytes: Bytes,
+        before: Option<Arc<Document>>,
+        created: bool,
+    ) -> Result<Written, Refused> {
+        let (_, tree) = usage.read(&bytes)?;
+        usage.check(&tree)?;
+        let admitted = read(path, bytes.clone())?;
+        if let Some(flaw) = admitted.document.group.as_ref().and_then(|g| g.flaw.clone()) {
             return Err(Refused::Flaw(flaw));
         }
-        self.admit(&document, before.as_deref())?;
-        if let Some(file) = self.file(path)? {
-            write_in_place(&file, &document.bytes)?;
+        self.is_unique(&admitted)?;
+        self.has_room(path, &tree, bytes.len(), before.as_deref())?;
+        drop(tree);
+        if let Some(disk) = &self.disk {
+            if self.is_unreadable(path) {
+                disk.set_aside(path)?;
+            }
+            disk.write(path, &bytes, before.as_ref().map(|d| &d.bytes[..]))?;
         }
         let written = Written {
-            created: before.is_none(),
+            created,
             before: before.as_ref().map(|d| d.etag.clone()),
-            etag: document.etag.clone(),
+            etag: admitted.document.etag.clone(),
         };
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let after = tables.insert(document);
+        let index = tables.index.etag();
+        let after = tables.insert(admitted);
+        let indexed = tables.index.etag();
         drop(tables);
-        self.tell(before.as_deref(), Some(&after));
+        self.tell(before.as_deref(), Some(&after), (index, indexed));
         Ok(written)
     }
 
-    /// Quotas and the uniqueness of group identities (XD-045, XD-048).
-    fn admit(&self, document: &Document, before: Option<&Document>) -> Result<(), Refused> {
+    /// Quotas (XD-048).
+    fn has_room(
+        &self,
+        path: &DocumentPath,
+        tree: &Xml<'_>,
+        octets: usize,
+        before: Option<&Document>,
+    ) -> Result<(), Flaw> {
         let tables = self.tables();
         if before.is_none() {
             if tables.documents.len() >= self.quotas.documents {
-                return Err(Flaw::Constraint("the server has too many documents").into());
+                return Err(Flaw::Constraint("the server has too many documents"));
             }
-            if let Tree::User(owner) = &document.path.tree {
-                let own = |p: &&DocumentPath| matches!(&p.tree, Tree::User(xui) if xui == owner);
-                if tables.documents.keys().filter(own).count() >= self.quotas.per_user {
-                    return Err(Flaw::Constraint("too many documents").into());
-                }
+            if let Tree::User(owner) = &path.tree
+                && tables.owned.get(owner).is_some_and(|many| *many >= self.quotas.per_user)
+            {
+                return Err(Flaw::Constraint("too many documents"));
             }
         }
         let freed = before.map_or(0, |d| d.bytes.len() as u64);
-        if tables.bytes - freed + document.bytes.len() as u64 > self.quotas.bytes {
-            return Err(Flaw::Constraint("the server is full").into());
+        if tables.bytes - freed + octets as u64 > self.quotas.bytes {
+            return Err(Flaw::Constraint("the server is full"));
         }
-        let Some(group) = &document.group else { return Ok(()) };
-        for service in &group.services {
-            let members = service.list.iter().filter(|m| matches!(m, Member::Entry(_))).count();
-            if members > self.quotas.members {
-                return Err(Flaw::Constraint("too many members").into());
-            }
+        let member = |n: &Node<'_, '_>| {
+            let ours = matches!(n.tag_name().namespace(), Some(LIST_SERVICE | LISTS));
+            ours && matches!(n.tag_name().name(), "entry" | "entry-ref" | "external")
+        };
+        if tree.descendants().filter(Node::is_element).filter(member).count() > self.quotas.members
+        {
+            return Err(Flaw::Constraint("too many members"));
+        }
+        Ok(())
+    }
+
+    /// XD-045: group identities and services belong to one document of the whole server.
+    fn is_unique(&self, admitted: &Admitted) -> Result<(), Refused> {
+        let tables = self.tables();
+        let own = &admitted.document.path;
+        for service in admitted.document.services() {
             let key = group_key(&service.uri)
                 .ok_or(Flaw::Schema("the uri of a list-service is no URI"))?;
-            if tables.groups.get(&key).is_some_and(|holder| *holder != document.path) {
-                let free = free_identities(&service.uri, |uri| {
-                    group_key(uri).is_some_and(|key| !tables.groups.contains_key(&key))
-                });
-                return Err(Refused::Taken(free));
+            if tables.groups.get(&key).is_some_and(|holder| holder != own) {
+                let free = free_identities(&service.uri, |key| tables.groups.contains_key(key));
+                return Err(Refused::Taken { field: "group/list-service/@uri", free });
             }
+        }
+        let Some(services) = &admitted.services else { return Ok(()) };
+        for uri in &services.uris {
+            let key = group_key(uri).ok_or(Flaw::Schema("the uri of a service is no URI"))?;
+            if tables.index.holder(&key).is_some_and(|holder| holder != own) {
+                let free = free_identities(uri, |key| tables.index.holder(key).is_some());
+                return Err(Refused::Taken { field: "rls-services/service/@uri", free });
+            }
+        }
+        if !tables.index.has_room(own, services) {
+            return Err(Flaw::Constraint("the server has too many services").into());
         }
         Ok(())
     }
@@ -366,17 +505,25 @@ impl Store {
         if !condition.holds(Some(&document.etag)) {
             return Err(Refused::Precondition);
         }
-        if let Some(file) = self.file(&document.path)? {
-            fs::remove_file(&file)?;
-            sync_directory(&file)?;
+        if let Some(disk) = &self.disk {
+            disk.remove(&document.path, &document.bytes)?;
         }
-        self.tables.write().unwrap_or_else(PoisonError::into_inner).remove(&document.path);
-        self.tell(Some(&document), None);
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let index = tables.index.etag();
+        tables.remove(&document.path);
+        let indexed = tables.index.etag();
+        drop(tables);
+        self.tell(Some(&document), None, (index, indexed));
         Ok(document.etag.clone())
     }
 
     /// Tells the feed of a document and of the views that show it. One writer at a time, so the order is that of commits.
-    fn tell(&self, before: Option<&Document>, after: Option<&Document>) {
+    fn tell(
+        &self,
+        before: Option<&Document>,
+        after: Option<&Document>,
+        (index, indexed): (String, String),
+    ) {
         let Some(document) = after.or(before) else { return };
         let tag = |document: Option<&Document>| document.map(|d| d.etag.clone());
         let (old, new) = (tag(before), tag(after));
@@ -396,29 +543,28 @@ impl Store {
             let (old, new) = (of(&gone, &old), of(&there, &new));
             self.feed.tell(view.clone(), old.as_deref(), new.as_deref());
         }
-    }
-
-    fn file(&self, path: &DocumentPath) -> Result<Option<PathBuf>, Refused> {
-        let Some(directory) = &self.directory else { return Ok(None) };
-        let mut file = directory.join(file_name(&path.auid)?);
-        match &path.tree {
-            Tree::User(xui) => file.extend(["users".to_owned(), file_name(xui)?]),
-            Tree::Global => file.push("global"),
+        if index != indexed {
+            self.feed.tell(index::path(), Some(&index), Some(&indexed));
         }
-        for segment in &path.name {
-            file.push(file_name(segment)?);
-        }
-        Ok(Some(file))
     }
 }
 
 impl Tables {
-    fn insert(&mut self, document: Document) -> Arc<Document> {
+    fn insert(&mut self, admitted: Admitted) -> Arc<Document> {
+        let Admitted { document, services } = admitted;
         self.remove(&document.path);
-        for service in document.group.iter().flat_map(|g| &g.services) {
-            if let Some(key) = group_key(&service.uri) {
-                self.groups.insert(key, document.path.clone());
+        self.unreadable.remove(&document.path);
+        for key in document.services().filter_map(|service| group_key(&service.uri)) {
+            let holder = self.groups.entry(key).or_insert_with(|| document.path.clone());
+            if *holder != document.path {
+                tracing::error!(path = %document.path, %holder, "two documents of one group");
             }
+        }
+        if let Some(services) = services {
+            self.index.insert(&document.path, services);
+        }
+        if let Tree::User(owner) = &document.path.tree {
+            *self.owned.entry(owner.clone()).or_default() += 1;
         }
         self.bytes += document.bytes.len() as u64;
         let document = Arc::new(document);
@@ -427,9 +573,21 @@ impl Tables {
     }
 
     fn remove(&mut self, path: &DocumentPath) {
-        if let Some(old) = self.documents.remove(path) {
-            self.bytes -= old.bytes.len() as u64;
-            self.groups.retain(|_, holder| holder != path);
+        let Some(old) = self.documents.remove(path) else { return };
+        self.bytes -= old.bytes.len() as u64;
+        for key in old.services().filter_map(|service| group_key(&service.uri)) {
+            if self.groups.get(&key) == Some(path) {
+                self.groups.remove(&key);
+            }
+        }
+        self.index.remove(path);
+        if let Tree::User(owner) = &path.tree
+            && let Some(many) = self.owned.get_mut(owner)
+        {
+            *many -= 1;
+            if *many == 0 {
+                self.owned.remove(owner);
+            }
         }
     }
 }
@@ -451,121 +609,28 @@ pub fn document_name(group: &str) -> String {
     user.unwrap_or_else(|| group.to_owned())
 }
 
-fn free_identities(uri: &str, free: impl Fn(&str) -> bool) -> Vec<String> {
+/// XD-045: alternatives to an identity that is taken, at most two.
+fn free_identities(uri: &str, taken: impl Fn(&str) -> bool) -> Vec<String> {
     let Some((user, host)) = uri.split_once('@') else { return Vec::new() };
-    (2..100).map(|n| format!("{user}-{n}@{host}")).filter(|uri| free(uri)).take(2).collect()
+    let free = |uri: &String| group_key(uri).is_some_and(|key| !taken(&key));
+    (2..100).map(|n| format!("{user}-{n}@{host}")).filter(free).take(2).collect()
 }
 
-/// Bytes into a document; says what a usage asks of them.
-fn read(path: &DocumentPath, bytes: Bytes) -> Result<Document, Refused> {
-    let (content_type, group) = match path.auid.as_str() {
-        GROUPS => (GROUP_TYPE, Some(Arc::new(Group::parse(&bytes)?))),
-        RESOURCE_LISTS => {
-            check_lists(&bytes)?;
-            (LIST_TYPE, None)
-        }
-        _ => return Err(Refused::NotFound),
+/// Bytes into a document, whatever the schema says; only what nobody could use is refused.
+fn read(path: &DocumentPath, bytes: Bytes) -> Result<Admitted, Refused> {
+    let usage = Usage::of(&path.auid).ok_or(Refused::NotFound)?;
+    let (text, tree) = usage.read(&bytes)?;
+    let group = match usage.auid {
+        GROUPS => Some(Arc::new(Group::parse(&bytes)?)),
+        _ => None,
     };
+    let services = (usage.auid == RLS).then(|| Services::of(text, &tree));
+    drop(tree);
     let digest = Sha256::digest(&bytes);
     let etag = digest[..12].iter().fold(String::from("\""), |tag, b| tag + &format!("{b:02x}"));
-    Ok(Document { path: path.clone(), etag: etag + "\"", content_type, bytes, group })
-}
-
-/// XD-021: the shape of a lists document, and what has to be unique among siblings.
-fn check_lists(bytes: &[u8]) -> Result<(), Flaw> {
-    const NS: &str = "urn:ietf:params:xml:ns:resource-lists";
-    let text = groups::checked(bytes)?;
-    let document = Xml::parse(text).map_err(|_| Flaw::NotWellFormed("not well-formed XML"))?;
-    let root = document.root_element();
-    if root.tag_name().namespace() != Some(NS) || root.tag_name().name() != "resource-lists" {
-        return Err(Flaw::Schema("the root is no resource-lists"));
-    }
-    let mut open: Vec<Node<'_, '_>> = vec![root];
-    while let Some(list) = open.pop() {
-        let mut seen = std::collections::HashSet::new();
-        for node in list.children().filter(Node::is_element) {
-            if node.tag_name().namespace() != Some(NS) {
-                continue;
-            }
-            let (name, field) = match node.tag_name().name() {
-                "list" => {
-                    open.push(node);
-                    ("name", "list/@name")
-                }
-                "entry" => ("uri", "entry/@uri"),
-                "entry-ref" => ("ref", "entry-ref/@ref"),
-                "external" => ("anchor", "external/@anchor"),
-                _ => continue,
-            };
-            match attribute(node, None, name) {
-                Some(value) => {
-                    if !seen.insert((field, value.to_owned())) {
-                        return Err(Flaw::NotUnique(field));
-                    }
-                }
-                None if name == "name" => {}
-                None => return Err(Flaw::Schema("an entry without its address")),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A segment as a file name: no separator, no leading dot, no surprise.
-fn file_name(segment: &str) -> Result<String, Refused> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.@+:=;,".contains(&b);
-    let mut name = path::encode(segment, plain);
-    if name.starts_with('.') {
-        name.replace_range(..1, "%2E");
-    }
-    if name.len() > 240 {
-        return Err(Flaw::Constraint("the name of the document is too long").into());
-    }
-    Ok(name)
-}
-
-/// All files of a tree with the names they stand for, in a steady order.
-fn tree(directory: &Path) -> io::Result<Vec<(Option<DocumentPath>, PathBuf)>> {
-    let mut found = Vec::new();
-    let mut open: Vec<(String, PathBuf)> = vec![(String::new(), directory.to_owned())];
-    while let Some((below, directory)) = open.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let path = if below.is_empty() { name.into_owned() } else { format!("{below}/{name}") };
-            if entry.file_type()?.is_dir() {
-                open.push((path, entry.path()));
-            } else {
-                let resource = path::Resource::below_root(&path).ok();
-                let document = resource.filter(|r| r.selector.is_none()).map(|r| r.document);
-                found.push((document, entry.path()));
-            }
-        }
-    }
-    found.sort_by(|a, b| a.1.cmp(&b.1));
-    Ok(found)
-}
-
-/// Writes beside the file, syncs, renames: after a crash there is the old document or the new one, never half of one.
-fn write_in_place(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = file.parent().ok_or_else(|| io::Error::other("a document has a directory"))?;
-    fs::create_dir_all(directory)?;
-    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    // One writer at a time, so the name is free; at start leftovers are removed.
-    let new = directory.join(format!(".new-{:.200}", name));
-    let mut out = fs::File::create(&new)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    fs::rename(&new, file)?;
-    sync_directory(file)
-}
-
-fn sync_directory(file: &Path) -> io::Result<()> {
-    match file.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    let content_type = usage.content_type;
+    let document = Document { path: path.clone(), etag: etag + "\"", content_type, bytes, group };
+    Ok(Admitted { document, services })
 }
 
 /// The largest body the server reads (XD-048).

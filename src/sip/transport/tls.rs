@@ -18,13 +18,13 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
     SignatureScheme,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::pem::{self, BadFile};
 use crate::sip::uri::Uri;
 
 /// Where certificates and keys stand, all in PEM, and what is asked of clients.
@@ -39,15 +39,6 @@ pub struct Files {
     pub ca: Option<PathBuf>,
     /// Clients without a certificate are turned away.
     pub verify_client: bool,
-}
-
-/// A file that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct BadFile {
-    /// Which of [`Files`].
-    pub key: &'static str,
-    pub what: String,
 }
 
 /// Everything read out of [`Files`], ready for handshakes.
@@ -86,8 +77,8 @@ impl Material {
     /// The first file that is wrong, and how.
     pub fn load(files: &Files) -> Result<Self, BadFile> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let chain = certificates("certificate", &files.certificate)?;
-        let key = private_key(&files.key)?;
+        let chain = pem::certificates("certificate", &files.certificate)?;
+        let key = pem::private_key(&files.key)?;
         let own = X509Certificate::from_der(&chain[0])
             .map_err(|_| bad("certificate", &files.certificate, "holds no X.509 certificate"))?
             .1;
@@ -102,7 +93,7 @@ impl Material {
         let server = match &files.client_ca {
             None => server.with_no_client_auth(),
             Some(path) => {
-                let roots = roots("client_ca", path, &mut print)?;
+                let roots = pem::roots("client_ca", path, |one| print.update(one))?;
                 let asked = WebPkiClientVerifier::builder_with_provider(
                     Arc::new(roots),
                     Arc::clone(&provider),
@@ -122,7 +113,7 @@ impl Material {
         let client = match &files.ca {
             None => None,
             Some(path) => {
-                let roots = roots("ca", path, &mut print)?;
+                let roots = pem::roots("ca", path, |one| print.update(one))?;
                 let verifier = DomainVerifier { roots, provider: Arc::clone(&provider) };
                 let mut client = ClientConfig::builder_with_provider(provider)
                     .with_protocol_versions(VERSIONS)
@@ -172,7 +163,7 @@ const VERSIONS: &[&rustls::SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 fn bad(key: &'static str, path: &Path, what: &str) -> BadFile {
-    BadFile { key, what: format!("{} {what}", path.display()) }
+    BadFile::new(key, path, what)
 }
 
 fn mismatch(files: &Files, error: &Error) -> BadFile {
@@ -184,38 +175,6 @@ fn mismatch(files: &Files, error: &Error) -> BadFile {
         ),
         other => bad("certificate", &files.certificate, &format!("cannot be used: {other}")),
     }
-}
-
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, BadFile> {
-    std::fs::read(path).map_err(|error| bad(key, path, &format!("cannot be read: {error}")))
-}
-
-/// Never empty.
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, BadFile> {
-    let text = read(key, path)?;
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    match found {
-        Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err(bad(key, path, "holds no certificate in PEM")),
-        Err(error) => Err(bad(key, path, &format!("is no good PEM: {error}"))),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, BadFile> {
-    // The error does not repeat what stands in the file.
-    PrivateKeyDer::from_pem_slice(&read("key", path)?)
-        .map_err(|_| bad("key", path, "holds no private key in PEM (PKCS #8, PKCS #1 or SEC 1)"))
-}
-
-fn roots(key: &'static str, path: &Path, print: &mut Sha256) -> Result<RootCertStore, BadFile> {
-    let mut store = RootCertStore::empty();
-    for one in certificates(key, path)? {
-        print.update(&one);
-        store.add(one).map_err(|error| {
-            bad(key, path, &format!("holds a certificate that is no root: {error}"))
-        })?;
-    }
-    Ok(store)
 }
 
 /// The SIP names in a certificate: those of its subjectAltName and nothing else.
