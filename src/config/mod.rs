@@ -144,6 +144,12 @@ pub struct Xdms {
     pub documents: Option<PathBuf>,
     /// Who may assert identities.
     pub trusted_proxies: Vec<IpNet>,
+    /// The XDMS on SIP, for notices of changes; empty: none.
+    pub sip: String,
+    /// Most subscriptions to documents that are served.
+    pub max_subscriptions: u32,
+    /// Most documents of one subscription.
+    pub max_entries: u32,
     /// `[xdms.server_tls]`, read and checked.
     pub server_tls: Option<Material>,
 }
@@ -597,19 +603,11 @@ fn check_trusted_names(r: &Reader, sip: &Sip, core: &Core) -> Result<(), ConfigE
 
 fn read_core(r: &mut Reader) -> Result<Core, ConfigError> {
     let scscf = uri(r, "core.scscf", "sip:127.0.0.1:5060")?;
-    let mut optional = |key: &str| -> Result<String, ConfigError> {
-        let uri: String = r.take(key, String::new())?;
-        if uri.is_empty() || is_sip_uri(&uri) {
-            Ok(uri)
-        } else {
-            Err(r.wrong(key, format!("{uri:?} is no SIP URI"), RIGHT_SIP_URI))
-        }
-    };
-    let icscf = match optional("core.icscf")? {
+    let icscf = match uri_or_none(r, "core.icscf")? {
         empty if empty.is_empty() => scscf.clone(),
         icscf => icscf,
     };
-    let outbound_proxy = optional("core.outbound_proxy")?;
+    let outbound_proxy = uri_or_none(r, "core.outbound_proxy")?;
     let untrusted_hops: Vec<String> = r.take("core.untrusted_hops", Vec::new())?;
     if let Some(hop) = untrusted_hops.iter().find(|hop| !is_place(hop)) {
         return Err(r.wrong(
@@ -762,6 +760,9 @@ fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
             .into_iter()
             .map(|peers| peers.0)
             .collect(),
+        sip: uri_or_none(r, "xdms.sip")?,
+        max_subscriptions: r.take_within("xdms.max_subscriptions", 1000u32, 0, 100_000)?,
+        max_entries: r.take_within("xdms.max_entries", 1000u32, 1, 10_000)?,
         server_tls,
     })
 }
@@ -871,6 +872,15 @@ const RIGHT_SIP_URI: &str = "write a URI like \"sip:name@host\" or \"sip:host:po
 fn uri(r: &mut Reader, key: &str, default: &str) -> Result<String, ConfigError> {
     let uri: String = r.take(key, default.to_owned())?;
     if is_sip_uri(&uri) {
+        Ok(uri)
+    } else {
+        Err(r.wrong(key, format!("{uri:?} is no SIP URI"), RIGHT_SIP_URI))
+    }
+}
+
+fn uri_or_none(r: &mut Reader, key: &str) -> Result<String, ConfigError> {
+    let uri: String = r.take(key, String::new())?;
+    if uri.is_empty() || is_sip_uri(&uri) {
         Ok(uri)
     } else {
         Err(r.wrong(key, format!("{uri:?} is no SIP URI"), RIGHT_SIP_URI))

@@ -68,7 +68,9 @@ impl NodeSettings {
             0 => u8::try_from(cores.clamp(1, 64)).unwrap_or(1),
             threads => threads,
         };
-        let isc = isc_settings(config, profile);
+        let mut isc = isc_settings(config, profile);
+        let each = isc.documents.max_subscriptions.div_ceil(usize::from(threads));
+        isc.documents.max_subscriptions = each;
         Self {
             policy: policy(config, profile, threads),
             msrp: msrp_settings(config, profile),
@@ -133,6 +135,7 @@ impl NodeSettings {
             let scheme = if self.xdms_tls.is_some() { "https" } else { "http" };
             self.config.xdms.root = format!("{scheme}:{authority}/{path}");
             self.resolver.root.clone_from(&self.config.xdms.root);
+            self.isc.documents.root.clone_from(&self.config.xdms.root);
             self.xdms_server.origin = format!("{scheme}:{authority}");
         }
     }
@@ -160,7 +163,9 @@ fn policy(config: &Config, profile: &Profile, threads: u8) -> Policy {
 }
 
 fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
-    use isc::settings::{Auth, Core, Im, IscKeys, Large, Media, Service, Settings, Sip, Ul};
+    use isc::settings::{
+        Auth, Core, Documents, Im, IscKeys, Large, Media, Service, Settings, Sip, Ul,
+    };
     let Config { sip, core, service, auth, .. } = config;
     let Profile { im, isc, msrp, ul, .. } = profile;
     let seconds = u32::try_from(im.session_expires.as_secs()).unwrap_or(u32::MAX);
@@ -243,6 +248,14 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
                     .map(|at| bare(&at.host)),
             ),
             ..Media::default()
+        },
+        documents: Documents {
+            follow: String::new(),
+            serve: config.xdms.sip.clone(),
+            root: config.xdms.root.clone(),
+            identity: service.factories.first().unwrap_or(&sip.uri).clone(),
+            max_subscriptions: config.xdms.max_subscriptions as usize,
+            max_entries: config.xdms.max_entries as usize,
         },
         realm: auth.realm.clone(),
         auth: Auth {

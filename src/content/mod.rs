@@ -12,4 +12,5 @@ pub mod request_body;
 pub mod resource_lists;
 pub mod sdp;
 pub mod service_settings;
+pub mod xcap_diff;
 pub mod xml;

@@ -174,6 +174,22 @@ fn entry(node: Node<'_, '_>, strict: bool) -> Option<Entry> {
     })
 }
 
+/// A flat list of URIs, nothing but entries: what a subscription to documents asks for.
+///
+/// XD-040 (RFC 5875 §4.4).
+pub fn flat<'a>(uris: impl IntoIterator<Item = &'a str>) -> String {
+    let mut out = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<resource-lists xmlns=\"{LISTS}\">\r\n<list>\r\n"
+    );
+    for uri in uris {
+        out.push_str("<entry uri=\"");
+        out.push_str(&escape(uri));
+        out.push_str("\"/>\r\n");
+    }
+    out.push_str("</list>\r\n</resource-lists>\r\n");
+    out
+}
+
 /// One entry for each URI, in the order of first appearance. `key` gives equal keys to equal URIs (UL-011).
 ///
 /// UL-010, UL-012: the strongest copyControl wins, and one `anonymize` is enough.
@@ -299,6 +315,18 @@ mod tests {
             "{HEAD}<list><entry uri='sip:a@h'/></list><entry uri='sip:x@h'/><list><entry uri='sip:b@h'/></list></resource-lists>"
         );
         assert_eq!(uris(&two), ["sip:a@h", "sip:b@h"]);
+    }
+
+    /// Proves XD-040.
+    #[test]
+    fn a_flat_list_reads_back() {
+        let wanted = ["a/global/b/sip:x@h", "a/users/sip:a&<\">@h/index"];
+        let text = flat(wanted);
+        let list = read(text.as_bytes(), &Limits::default()).unwrap();
+        let uris: Vec<_> = list.entries.iter().map(|entry| entry.uri.as_str()).collect();
+        assert_eq!((uris.as_slice(), list.references), (wanted.as_slice(), 0));
+        assert!(!text.contains("copyControl"), "{text}");
+        assert!(read(flat([]).as_bytes(), &Limits::default()).unwrap().entries.is_empty());
     }
 
     /// Proves UL-017.

@@ -360,7 +360,7 @@ fn classify(asked: Asked, case: Case, dialled: &str) -> Result<(Party, bool), Re
     let (uri, group) = match asked {
         Asked::Factory(uri) => (uri, false),
         Asked::Group(uri) => (uri, true),
-        Asked::Server | Asked::Session | Asked::Other => {
+        Asked::Server | Asked::Session | Asked::Documents | Asked::Other => {
             return Err(refusal::nobody(dialled));
         }
     };

@@ -4,18 +4,21 @@
 //! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
 //! reads what comes back, `redirect` where a recipient went, `moves` what changes later. What is not ours passes by
 //! `forward` or, as a dialog on either side, by `bridge`. [`reachable`] reads what the core tells of registered users,
-//! [`registry`] holds it for all threads, `users` acts on it, `watching` subscribes to it. [`rules`] are the pure rules on
-//! header values; [`settings`] is what operators choose.
+//! [`registry`] holds it for all threads, `users` acts on it, `watching` subscribes to it. `following` subscribes to what
+//! is cached of an XDMS, `notifying` tells others of the documents kept here; `subscribing` is how subscriptions of ours
+//! live. [`rules`] are the pure rules on header values; [`settings`] is what operators choose.
 //!
 //! Never decides what a page does next (that is `engine`), opens no socket, asks no other server. Follows TS 24.229 5.7,
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
 mod bridge;
+mod following;
 mod forward;
 mod inbound;
 mod legs;
 pub mod login;
 mod moves;
+mod notifying;
 mod outbound;
 pub mod reachable;
 mod redirect;
@@ -23,6 +26,7 @@ pub mod registry;
 mod requests;
 pub mod rules;
 pub mod settings;
+mod subscribing;
 mod users;
 mod watching;
 
@@ -40,15 +44,21 @@ use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
 use crate::engine::party::{Audience, Party, Recipient};
 use crate::sip::message::{Limits, Malformed, Message, Method, Name};
-use crate::sip::ua::{CallKey, Event, Output, RandomSource, Reply, RequestKey, SendKey, Ua};
+use crate::sip::ua::{
+    CallKey, Event, Output, RandomSource, Reply, RequestKey, SendKey, SubscriptionKey, Ua,
+};
 use crate::sip::{Flow, Protocol, Target, uri::Uri};
 
 use bridge::Bridges;
+pub use following::News;
+use following::{DOCUMENTS, Following};
 use forward::{Forward, Unsent};
 use inbound::{Desk, Facts, texts};
 use legs::{Leg, Page, Plain};
 use login::Guard;
 pub use moves::Move;
+use notifying::Notifying;
+pub use notifying::{DocumentState, Look};
 use outbound::{Block, House, Stamp, Variant};
 pub use redirect::{Place, Redirect};
 use registry::Registry;
@@ -62,7 +72,7 @@ use rules::trust::Trust;
 use settings::{Relay, Settings};
 use users::Users;
 pub use users::{Change, keys_of};
-use watching::Watching;
+use watching::{REG, Watching};
 
 /// What follows from an event of the SIP stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +89,10 @@ pub enum Happening {
     Kept(Box<Change>),
     /// A user with these keys can be reached now: tell every thread's engine, once.
     Reachable(Arc<[Arc<str>]>),
+    /// What the XDMS told of the documents that are cached of it.
+    Documents(Vec<News>),
+    /// Somebody watches documents: give [`Isc::tell`] how they stand.
+    Look(Box<Look>),
 }
 
 /// A refusal, for operators.
@@ -136,6 +150,8 @@ pub struct Isc {
     plain: Plain,
     users: Users,
     watching: Watching,
+    following: Following,
+    notifying: Notifying,
     /// What happened without an event of the stack.
     happened: Vec<Happening>,
     guard: Guard,
@@ -185,6 +201,8 @@ impl Isc {
             plain: Plain::default(),
             users: Users::new(Arc::new(registry)),
             watching: Watching::default(),
+            following: Following::default(),
+            notifying: Notifying::default(),
             happened: Vec::new(),
             guard,
         };
@@ -339,6 +357,7 @@ impl Isc {
         let mut happened = std::mem::take(&mut self.happened);
         self.users_due(now, &mut happened);
         self.watching_due(now);
+        self.following_due(now, &mut happened);
         self.happened = happened;
     }
 
@@ -351,7 +370,7 @@ impl Isc {
     /// When to call [`Isc::wake`] at the latest.
     pub fn next_wake(&self) -> Option<Instant> {
         let own = [self.users.next_wake(), self.watching.next_wake(), self.bridges.next_wake()];
-        own.into_iter().chain([self.ua.next_wake()]).flatten().min()
+        own.into_iter().chain([self.following.next_wake(), self.ua.next_wake()]).flatten().min()
     }
 
     /// How many calls pass through us as dialogs.
@@ -516,7 +535,7 @@ impl Isc {
             Asked::Factory(_) | Asked::Group(_) => {
                 inbound::is_own_call(message.call_id(), &self.house.host) || is_diverted(message)
             }
-            Asked::Server | Asked::Session => false,
+            Asked::Server | Asked::Session | Asked::Documents => false,
         };
         passes.then_some(arrived)
     }
@@ -578,12 +597,64 @@ impl Isc {
                 self.bridges.on(now, &mut self.ua, &self.house, through, route);
             }
             Event::Subscribed { subscription, status, message } => {
-                self.subscribed(now, subscription, status, message.as_ref());
+                self.subscribed(now, subscription, (status, message.as_ref()), out);
             }
             Event::Notified { subscription, request, message, flow } => {
                 self.notified(now, (subscription, request), &message, &flow, out);
             }
+            Event::NotifyDue { watcher, whole, lost } => {
+                self.notify_due(now, watcher, (whole, lost), out);
+            }
+            Event::Resubscribed { watcher, request, message, flow } => {
+                self.watch_again(now, watcher, request, &message, &flow, out);
+            }
+            Event::WatcherGone { watcher, status } => self.watcher_gone(watcher, status),
             Event::Response { .. } | Event::Stray { .. } => {}
+        }
+    }
+
+    /// The answer to a SUBSCRIBE of ours.
+    fn subscribed(
+        &mut self,
+        now: Instant,
+        subscription: SubscriptionKey,
+        (status, message): (u16, Option<&Message>),
+        out: &mut Vec<Happening>,
+    ) {
+        if let Some(user) = self.watching.key_of(subscription) {
+            self.watch_answered(now, &user, status, message);
+        } else if self.following.is(subscription) {
+            self.follow_answered(now, status, message, out);
+        }
+    }
+
+    /// A NOTIFY of one of our subscriptions.
+    ///
+    /// ISC-048, XD-042: 200 at once, whatever it holds.
+    fn notified(
+        &mut self,
+        now: Instant,
+        (subscription, request): (SubscriptionKey, RequestKey),
+        message: &Message,
+        flow: &Flow,
+        out: &mut Vec<Happening>,
+    ) {
+        let user = self.watching.key_of(subscription);
+        let package = match &user {
+            Some(_) => Some(&REG),
+            None => self.following.is(subscription).then_some(&DOCUMENTS),
+        };
+        let status = match package {
+            _ if !self.believes(flow) => 403,
+            None => 481,
+            Some(package) if !package.is_of(message) => 489,
+            Some(_) => 200,
+        };
+        self.ua.respond(now, request, Reply::new(status));
+        match user {
+            _ if status != 200 => {}
+            Some(user) => self.watch_notified(now, &user, message, out),
+            None => self.follow_notified(now, message, out),
         }
     }
 
@@ -672,6 +743,19 @@ impl Isc {
     ) {
         let desk = self.desk();
         let facts = inbound::facts(&desk, now, message, &flow);
+        if notifying::is_asked(&desk, message) {
+            let admitted = requests::admit(&desk, message, &flow, &facts);
+            let watched =
+                admitted.and_then(|()| self.watch_documents(now, request, message, &facts));
+            if let Err(refusal) = watched {
+                let reply = outbound::refuse(&self.house, &facts, &refusal);
+                if reply.status != 401 {
+                    out.push(refused(None, message, &facts, &refusal, reply.status));
+                }
+                self.ua.respond(now, request, reply);
+            }
+            return;
+        }
         let (reply, refusal) = requests::answer(&self.house, &desk, message, &flow, &facts);
         if let Some(refusal) = refusal.filter(|refusal| refusal.status != 401) {
             out.push(refused(None, message, &facts, &refusal, reply.status));

@@ -13,6 +13,7 @@ use super::rules::own::Asked;
 use super::rules::refusal::{self, ALLOW};
 use super::rules::service::{self, LIST_SUBSCRIBE};
 use super::rules::syntax::Address;
+use crate::content::xcap_diff;
 use crate::engine::input::Refusal;
 use crate::sip::Flow;
 use crate::sip::message::{Message, Method, Name};
@@ -45,10 +46,7 @@ fn served(
     if method == Some(Method::Register) {
         return register(house, desk, message, facts);
     }
-    if let Some(seconds) = desk.closed {
-        return Err(Refusal { retry_after: Some(seconds), ..Refusal::new(503, "ISC-072") });
-    }
-    hops(message)?;
+    open(desk, message)?;
     if !facts.admitted {
         identify(flow, facts)?;
     }
@@ -66,6 +64,27 @@ fn served(
         }
         _ => Err(refusal::method("IM-046")),
     }
+}
+
+fn open(desk: &Desk<'_>, message: &Message) -> Result<(), Refusal> {
+    if let Some(seconds) = desk.closed {
+        return Err(Refusal { retry_after: Some(seconds), ..Refusal::new(503, "ISC-072") });
+    }
+    hops(message).map(drop)
+}
+
+/// Whether a request that needs a known sender is looked at.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn admit(
+    desk: &Desk<'_>,
+    message: &Message,
+    flow: &Flow,
+    facts: &Facts,
+) -> Result<(), Refusal> {
+    open(desk, message)?;
+    identify(flow, facts)
 }
 
 /// UL-001: lists of subscriptions are not offered, and nothing else can be subscribed to.
@@ -88,7 +107,7 @@ fn options(
     let asked = desk.own.classify(message.uri());
     let lists = match asked {
         Asked::Factory(_) | Asked::Server => true,
-        Asked::Group(_) | Asked::Session => false,
+        Asked::Group(_) | Asked::Session | Asked::Documents => false,
         Asked::Other => return Err(refusal::nobody(message.uri())),
     };
     // IM-026 (RFC 3261 §8.2.2.3): of every method.
@@ -99,11 +118,16 @@ fn options(
     }
     let tags = if lists { "100rel, timer, recipient-list-invite" } else { "100rel, timer" };
     let uri = format!("sip:{}", house.contact);
+    let more = if asked == Asked::Documents { ", SUBSCRIBE" } else { "" };
     let mut lines = format!(
-        "Allow: {ALLOW}\r\nAccept: {}, message/sipfrag\r\nSupported: {tags}\r\nContact: {}\r\n",
+        "Allow: {ALLOW}{more}\r\nAccept: {}, message/sipfrag\r\nSupported: {tags}\r\nContact: {}\r\n",
         refusal::ACCEPT,
         service::contact(&uri, house.settings.im.large.isfocus, house.icsi()),
     );
+    if asked == Asked::Documents {
+        // RFC 6665 §4.4.4.
+        let _ = write!(lines, "Allow-Events: {}\r\n", xcap_diff::PACKAGE);
+    }
     lines.push_str(&charging_answer(house, facts));
     Ok(Reply { headers: Bytes::from(lines), ..Reply::new(200) })
 }

@@ -56,6 +56,8 @@ pub struct Settings {
     pub ul: Ul,
     /// What the media plane serves.
     pub media: Media,
+    /// Changes of documents.
+    pub documents: Documents,
     /// `[auth] realm`: credentials for it are ours and go no further (UL-029).
     pub realm: String,
     /// `[auth]`, the rest of it: who may come without the core's word.
@@ -114,6 +116,37 @@ pub struct Media {
     pub tls: bool,
     /// `a=fingerprint` of our certificate, where `tls`.
     pub fingerprint: Option<String>,
+}
+
+/// Notification of changes in documents (XD-040 to XD-043).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Documents {
+    /// `xdms.sip` of an XDMS elsewhere, which is asked to tell; empty: none.
+    pub follow: String,
+    /// `xdms.sip` of the XDMS in this process, which tells; empty: it does not.
+    pub serve: String,
+    /// The XCAP root without trailing slash.
+    pub root: String,
+    /// As whom an XDMS elsewhere is asked (XD-013).
+    pub identity: String,
+    /// Most subscriptions one thread serves.
+    pub max_subscriptions: usize,
+    /// Most documents of one subscription, of either direction.
+    pub max_entries: usize,
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self {
+            follow: String::new(),
+            serve: String::new(),
+            root: "http://127.0.0.1:8080/xcap-root".to_owned(),
+            identity: "sip:127.0.0.1:5090".to_owned(),
+            max_subscriptions: 1000,
+            max_entries: 1000,
+        }
+    }
 }
 
 /// Which pages say in CPIM who sent them (MS-020).

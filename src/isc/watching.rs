@@ -1,13 +1,12 @@
 //! Subscriptions to the registration state of users: asked for after their REGISTER, refreshed, and read.
 //!
-//! Start at [`Isc::watch`] and [`Isc::notified`]. One thread of the node watches a user; it is whoever took the REGISTER
+//! Start at [`Isc::watch`] and [`Isc::watch_notified`]; how a subscription lives is in `subscribing`. One thread of the node watches a user; it is whoever took the REGISTER
 //! first. What the registrar tells is more exact than its REGISTER and goes into the same table. After a restart nobody is
 //! watched until the next REGISTER: the registrar hears 481 and forgets us. ISC-047, ISC-048 (RFC 3680, RFC 6665).
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -15,71 +14,19 @@ use super::reachable::{Contact, MAX_CONTACTS};
 use super::registry::View;
 use super::rules::charging::{self, ChargingVector};
 use super::rules::route;
-use super::rules::syntax::{param, quote};
+use super::rules::syntax::quote;
+use super::subscribing::{Package, Standing, Subscriptions};
 use super::{Happening, Isc};
 use crate::content::reginfo::{self, DEFAULT_DURATION, Sequence, Taken as Step};
-use crate::sip::Flow;
-use crate::sip::message::{Message, Method, Name};
-use crate::sip::ua::{OutRequest, Reply, RequestKey, SubscriptionKey};
+use crate::sip::message::{Message, Method};
+use crate::sip::ua::OutRequest;
 
-/// The first wait after a failure; each one more doubles it, up to an hour.
-const FIRST_WAIT: Duration = Duration::from_secs(30);
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// So long before its end a subscription is refreshed, if it lasts more than twice that; else at half its time.
-const REFRESH_BEFORE: u32 = 600;
+/// This thread's subscriptions, by user.
+pub(super) type Watching = Subscriptions<Arc<str>, Sequence>;
 
-/// This thread's subscriptions.
-#[derive(Default)]
-pub(super) struct Watching {
-    watches: HashMap<Arc<str>, Watch>,
-    of: HashMap<SubscriptionKey, Arc<str>>,
-    due: BTreeSet<(Instant, Arc<str>)>,
-}
-
-/// One user.
-struct Watch {
-    /// `None` while the next try is awaited.
-    subscription: Option<SubscriptionKey>,
-    /// A SUBSCRIBE has no answer yet.
-    asked: bool,
-    sequence: Sequence,
-    /// When the registrar granted it.
-    granted: Option<Instant>,
-    /// How often it failed, or did not last.
-    failures: u32,
-    /// When to refresh or to try again.
-    at: Option<Instant>,
-    /// Least time the registrar grants, once it has said so.
-    least: u32,
-}
-
-impl Watch {
-    /// It was granted, and not just now.
-    fn lasted(&self, now: Instant) -> bool {
-        self.granted.is_some_and(|since| now.saturating_duration_since(since) >= FIRST_WAIT)
-    }
-}
-
-impl Watching {
-    pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
-    }
-
-    /// How many users are watched.
-    pub(super) fn len(&self) -> usize {
-        self.watches.len()
-    }
-
-    fn set(&mut self, key: &Arc<str>, at: Option<Instant>) {
-        let Some(watch) = self.watches.get_mut(key) else { return };
-        if let Some(old) = std::mem::replace(&mut watch.at, at) {
-            self.due.remove(&(old, Arc::clone(key)));
-        }
-        if let Some(at) = at {
-            self.due.insert((at, Arc::clone(key)));
-        }
-    }
-}
+/// ISC-047: 480 (registered no more) and 403 (not in the user's filter criteria) are final until the next REGISTER.
+pub(super) const REG: Package =
+    Package { name: "reg", usual: DEFAULT_DURATION, hopeless: &[403, 480] };
 
 impl Isc {
     /// How many users' registration states this thread is subscribed to.
@@ -98,10 +45,10 @@ impl Isc {
         if !self.may_watch() {
             return;
         }
-        match self.watching.watches.get(key) {
-            Some(watch) if watch.subscription.is_some() => self.ask_again(now, key),
-            Some(_) if registered => self.begin_watch(now, key),
-            Some(_) => {}
+        match self.watching.is_subscribed(key) {
+            Some(true) => self.ask_again(now, key),
+            Some(false) if registered => self.begin_watch(now, key),
+            Some(false) => {}
             None => {
                 let thread = self.house.thread;
                 if registered && self.users.registry.claim(key, thread) {
@@ -118,44 +65,26 @@ impl Isc {
             self.end_watch(key);
             return;
         };
-        let failed = self.watching.watches.get(key).map_or((0, 0), |old| (old.failures, old.least));
         let own = format!("<{}>", self.house.settings.sip.uri);
         let request = OutRequest {
             request_uri: view.registration.identity.clone(),
             to: format!("<{}>", view.registration.identity),
             from: own,
             route: vec![route::entry(&view.registration.scscf, false)],
-            headers: self.subscribe_lines(now, &view, failed.1),
+            headers: self.subscribe_lines(now, &view, self.watching.least(key)),
             ..OutRequest::new(Method::Subscribe)
         };
-        let Some(subscription) = self.ua.subscribe(now, request) else {
+        if !self.watching.begin(now, &mut self.ua, key, request) {
             tracing::warn!(user = &**key, "no room for a subscription to its registration state");
             self.end_watch(key);
-            return;
-        };
-        self.watching.set(key, None);
-        self.watching.of.insert(subscription, Arc::clone(key));
-        let watch = Watch {
-            subscription: Some(subscription),
-            asked: true,
-            sequence: Sequence::default(),
-            granted: None,
-            failures: failed.0,
-            at: None,
-            least: failed.1,
-        };
-        self.watching.watches.insert(Arc::clone(key), watch);
+        }
     }
 
     /// SUBSCRIBE in the dialog: longer, and all of it once more (RFC 3680 §4.7).
     fn ask_again(&mut self, now: Instant, key: &Arc<str>) {
         let Some(view) = self.users.registry.view(now, key) else { return };
-        let Some(watch) = self.watching.watches.get_mut(key) else { return };
-        let Some(subscription) = watch.subscription.filter(|_| !watch.asked) else { return };
-        watch.asked = true;
-        let least = watch.least;
-        let lines = self.subscribe_lines(now, &view, least);
-        self.ua.subscribe_again(now, subscription, lines);
+        let lines = self.subscribe_lines(now, &view, self.watching.least(key));
+        self.watching.again(now, &mut self.ua, key, (lines, None));
     }
 
     /// What stands in every SUBSCRIBE of ours.
@@ -197,105 +126,33 @@ impl Isc {
 
     /// Nothing more is asked about this user before its next REGISTER.
     fn end_watch(&mut self, key: &Arc<str>) {
-        self.watching.set(key, None);
-        if let Some(watch) = self.watching.watches.remove(key)
-            && let Some(subscription) = watch.subscription
-        {
-            self.watching.of.remove(&subscription);
-            self.ua.forget_subscription(subscription);
-        }
+        self.watching.end(&mut self.ua, key);
         self.users.registry.unclaim(key, self.house.thread);
-    }
-
-    /// The subscription is over, and another one may be asked for at once: but not again and again of a registrar that
-    /// grants none, or none that lasts.
-    fn watch_anew(&mut self, now: Instant, key: &Arc<str>) {
-        let watch = self.watching.watches.get(key);
-        let first = watch.is_some_and(|watch| watch.failures == 0 || watch.lasted(now));
-        self.watch_later(now, key, first.then_some(Duration::ZERO));
-    }
-
-    /// The subscription is over or never was: another one after a while.
-    fn watch_later(&mut self, now: Instant, key: &Arc<str>, wait: Option<Duration>) {
-        let Some(watch) = self.watching.watches.get_mut(key) else { return };
-        if watch.lasted(now) {
-            watch.failures = 0;
-        }
-        watch.granted = None;
-        let own = FIRST_WAIT * 2_u32.pow(watch.failures.min(7));
-        watch.failures += 1;
-        watch.asked = false;
-        watch.sequence = Sequence::default();
-        if let Some(subscription) = watch.subscription.take() {
-            self.watching.of.remove(&subscription);
-            self.ua.forget_subscription(subscription);
-        }
-        let wait = wait.unwrap_or(own).min(LONGEST_WAIT);
-        self.watching.set(key, Some(now + wait));
     }
 
     /// The answer to a SUBSCRIBE.
     ///
-    /// ISC-047: 480 (registered no more) and 403 (not in the user's filter criteria) are final until the next REGISTER;
-    /// anything else is tried again, later and later.
-    pub(super) fn subscribed(
+    /// ISC-047: what is final, see [`REG`]; anything else is tried again, later and later.
+    pub(super) fn watch_answered(
         &mut self,
         now: Instant,
-        subscription: SubscriptionKey,
+        key: &Arc<str>,
         status: u16,
         message: Option<&Message>,
     ) {
-        let Some(key) = self.watching.of.get(&subscription).cloned() else { return };
-        let number = |name| message.and_then(|message| message.text(name)?.trim().parse().ok());
-        match status {
-            200..=299 => {
-                if let Some(watch) = self.watching.watches.get_mut(&key) {
-                    watch.asked = false;
-                    watch.granted.get_or_insert(now);
-                }
-                self.lasts(now, &key, number(Name::Expires).unwrap_or(DEFAULT_DURATION));
-            }
-            403 | 480 => {
-                tracing::info!(
-                    rule = "ISC-047",
-                    user = &*key,
-                    status,
-                    "registration state not told"
-                );
-                self.end_watch(&key);
-            }
-            // RFC 6665 §4.1.2.1: the dialog is gone there.
-            481 => self.watch_anew(now, &key),
-            423 => {
-                if let Some(watch) = self.watching.watches.get_mut(&key) {
-                    watch.least = number(Name::MinExpires).unwrap_or(DEFAULT_DURATION);
-                }
-                self.watch_anew(now, &key);
-            }
-            _ => {
-                tracing::info!(rule = "ISC-047", user = &*key, status, "SUBSCRIBE failed");
-                let wait = number(Name::RetryAfter).map(|wait| Duration::from_secs(wait.into()));
-                self.watch_later(now, &key, wait);
-            }
+        let answer = (status, message);
+        let standing = self.watching.answered(now, &mut self.ua, key, answer, &REG);
+        if standing != Standing::Goes {
+            tracing::info!(rule = "ISC-047", user = &**key, status, "registration state not told");
         }
-    }
-
-    /// The subscription ends in so many seconds: it is refreshed before.
-    fn lasts(&mut self, now: Instant, key: &Arc<str>, seconds: u32) {
-        let refresh =
-            if seconds > 2 * REFRESH_BEFORE { seconds - REFRESH_BEFORE } else { seconds / 2 };
-        let wait = Duration::from_secs(refresh.max(1).into()).min(10 * 24 * LONGEST_WAIT);
-        self.watching.set(key, Some(now + wait));
+        if standing == Standing::Hopeless {
+            self.end_watch(key);
+        }
     }
 
     /// Does what is due for subscriptions.
     pub(super) fn watching_due(&mut self, now: Instant) {
-        while let Some((at, key)) = self.watching.due.first().filter(|(at, _)| *at <= now).cloned()
-        {
-            self.watching.due.remove(&(at, Arc::clone(&key)));
-            let Some(watch) = self.watching.watches.get_mut(&key) else { continue };
-            watch.at = None;
-            let subscribed = watch.subscription.is_some();
+        while let Some((key, subscribed)) = self.watching.due(now) {
             let known = self.users.registry.view(now, &key);
             if !known.is_some_and(|view| view.registered) || !self.may_watch() {
                 self.end_watch(&key);
@@ -307,49 +164,17 @@ impl Isc {
         }
     }
 
-    /// A NOTIFY of one of our subscriptions.
-    ///
-    /// ISC-048: 200 at once, whatever it holds.
-    pub(super) fn notified(
+    /// A NOTIFY of one of these subscriptions; it has been answered.
+    pub(super) fn watch_notified(
         &mut self,
         now: Instant,
-        (subscription, request): (SubscriptionKey, RequestKey),
+        key: &Arc<str>,
         message: &Message,
-        flow: &Flow,
         out: &mut Vec<Happening>,
     ) {
-        let key = self.watching.of.get(&subscription).cloned();
-        let event = message.text(Name::Event).map(|event| event.split(';').next().unwrap_or(event));
-        let is_reg = event.is_some_and(|event| event.trim().eq_ignore_ascii_case("reg"));
-        let status = match () {
-            () if !self.believes(flow) => 403,
-            () if key.is_none() => 481,
-            () if !is_reg => 489,
-            () => 200,
-        };
-        self.ua.respond(now, request, Reply::new(status));
-        let Some(key) = key.filter(|_| status == 200) else { return };
-        self.read_reginfo(now, &key, message, out);
-        let state = message.text(Name::SubscriptionState).unwrap_or_default();
-        let (state, params) = state.split_at(state.find(';').unwrap_or(state.len()));
-        let seconds =
-            |name| param(params, name).flatten().and_then(|text| text.trim().parse().ok());
-        if !state.trim().eq_ignore_ascii_case("terminated") {
-            if let Some(left) = seconds("expires") {
-                self.lasts(now, &key, left);
-            }
-            return;
-        }
-        let reason = param(params, "reason").flatten().unwrap_or_default().to_ascii_lowercase();
-        tracing::debug!(user = &*key, reason, "subscription to its registration state ended");
-        match reason.as_str() {
-            // RFC 6665 §4.1.3: there is no use in asking again, or at once.
-            "rejected" | "noresource" | "invariant" => self.end_watch(&key),
-            "deactivated" | "timeout" => self.watch_anew(now, &key),
-            _ => {
-                let wait = seconds("retry-after").map(|wait: u32| Duration::from_secs(wait.into()));
-                self.watch_later(now, &key, wait);
-            }
+        self.read_reginfo(now, key, message, out);
+        if self.watching.notified(now, &mut self.ua, key, message) == Standing::Hopeless {
+            self.end_watch(key);
         }
     }
 
@@ -371,8 +196,8 @@ impl Isc {
                 return;
             }
         };
-        let Some(watch) = self.watching.watches.get_mut(key) else { return };
-        match watch.sequence.take(document) {
+        let Some(sequence) = self.watching.told_mut(key) else { return };
+        match sequence.take(document) {
             Step::Yes => self.conclude(now, key, out),
             Step::Old => tracing::debug!(user = &**key, "registration state known already"),
             Step::Gap => {
@@ -386,12 +211,12 @@ impl Isc {
     ///
     /// ISC-048: registered by any active contact that takes pages. A contact's own REGISTER knows its tags best.
     fn conclude(&mut self, now: Instant, key: &Arc<str>, out: &mut Vec<Happening>) {
-        let Some(watch) = self.watching.watches.get(key) else { return };
+        let Some(sequence) = self.watching.told(key) else { return };
         let Some(view) = self.users.registry.view(now, key) else { return };
         let icsi = self.house.icsi();
         let mut contacts = Vec::new();
         let mut lasts = None;
-        let registrations = watch.sequence.registrations();
+        let registrations = sequence.registrations();
         for told in registrations.filter(|told| self.user_key(&told.aor) == *key) {
             for told in told.reachable().take(MAX_CONTACTS) {
                 let mut known = view.registration.contacts.iter();

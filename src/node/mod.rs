@@ -4,6 +4,7 @@
 //! [`shard::Shard`]; what watches is in [`watch`]. `media` translates what SDP agreed on for the MSRP switch. No rule is here.
 
 pub mod control;
+mod documents;
 mod doorless;
 mod load;
 mod media;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 
 pub use control::Controls;
+use documents::Documents as Carried;
 pub use doorless::Doorless;
 pub use load::Load;
 pub use shard::{Agenda, Left, Shard, ToShard, Watcher};
@@ -282,6 +284,7 @@ fn assemble(
         flows: Arc::new(flows),
     });
 
+    let carried = Carried::new(Arc::clone(&documents), &settings.xdms_server.own_identities);
     let resolver = Arc::new(Resolver::new(settings.resolver.clone(), documents));
     resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
 
@@ -310,6 +313,7 @@ fn assemble(
             settings: settings.clone(),
             switch: switch.clone(),
             resolver: Arc::clone(&resolver),
+            documents: carried.clone(),
             watch: Arc::clone(&watch),
             inbox,
             own: inboxes[thread].clone(),
@@ -333,6 +337,7 @@ struct Parts {
     settings: NodeSettings,
     switch: Switch,
     resolver: Arc<Resolver>,
+    documents: Carried,
     watch: Arc<Watch>,
     inbox: mpsc::UnboundedReceiver<ToShard>,
     own: mpsc::UnboundedSender<ToShard>,
@@ -361,6 +366,7 @@ impl Parts {
             engine: Engine::new(self.settings.policy),
             switch: self.switch,
             resolver: self.resolver,
+            documents: self.documents,
             store: self.store,
             inbox: self.inbox,
             own: self.own,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::documents::Documents;
 use super::load::Load;
 use super::media;
 use super::watch::{Clock, Ladder, Watch, wall_clock};
@@ -35,7 +36,8 @@ use crate::xdms::{Query, Resolver};
 /// What reaches a thread from elsewhere in the process.
 ///
 /// The channel behind it has no length of its own: media events are a handful per leg and legs are bounded by the
-/// policy, there is one resolution per page, and the rest comes from operators.
+/// policy, there is one resolution per page, changes of documents are as many as writes to the XDMS, and the rest comes
+/// from operators.
 pub enum ToShard {
     Media(MediaEvent),
     Resolved {
@@ -51,6 +53,10 @@ pub enum ToShard {
         uri: String,
         barred: bool,
     },
+    /// A document of ours is another one now; `None`: any may be.
+    DocumentChanged(Option<Arc<str>>),
+    /// These are cached of an XDMS elsewhere.
+    Follow(Vec<String>),
     Drain,
     Settings {
         isc: Box<isc::settings::Settings>,
@@ -69,6 +75,7 @@ pub struct Shard {
     pub engine: Engine,
     pub switch: Switch,
     pub resolver: Arc<Resolver>,
+    pub documents: Documents,
     pub store: Arc<Store>,
     pub inbox: mpsc::UnboundedReceiver<ToShard>,
     /// Our own address, for tasks that answer later.
@@ -123,6 +130,8 @@ pub enum Left {
 impl Shard {
     /// Serves until told to stop; then what is left can be looked at.
     pub async fn run(mut self) -> Self {
+        // One thread is enough to tell all.
+        let _telling = (self.thread == 0).then(|| self.documents.tell(&self.all));
         loop {
             let wake = self.next_wake();
             let mut idle = false;
@@ -290,10 +299,13 @@ impl Shard {
                 }
             }
             ToShard::Kept(ticket) => self.isc.kept(now, ticket),
+            ToShard::DocumentChanged(name) => self.isc.document_changed(now, name.as_deref()),
+            ToShard::Follow(documents) => self.isc.follow(now, documents),
             ToShard::Bar { uri, barred } => self.isc.bar(&uri, barred),
             ToShard::Drain => {
                 self.engine.drain();
                 self.isc.drain();
+                self.isc.end_watchers(now);
                 self.left.send_replace(Left::Draining);
             }
             ToShard::Settings { isc, policy, max_lag } => {
@@ -370,6 +382,11 @@ impl Shard {
             Happening::Moved(change) => self.moved(now, *change),
             Happening::Redirected(redirect) => self.redirected(now, *redirect),
             Happening::Kept(change) => self.keep(now, *change),
+            Happening::Documents(news) => self.documents.take(news),
+            Happening::Look(look) => {
+                let states = self.documents.look(&look);
+                self.isc.tell(now, &look, &states);
+            }
             Happening::Reachable(users) => {
                 for shard in &self.all {
                     // A thread that is gone has no pages.

@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use super::access::{Requester, Surroundings, decide};
 use super::groups::{Condition, Grants, ListChild, ListService, Member, Rule};
@@ -68,6 +69,34 @@ pub trait Source: Send + Sync {
 
     /// Whoever wants to hear of exchanges over the wire, if there are any.
     fn hears(&self, _heard: Heard) {}
+
+    /// The store it reads, where the documents are kept here.
+    fn store(&self) -> Option<&Store> {
+        None
+    }
+
+    /// Its copies, where the documents are kept elsewhere.
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
+    }
+}
+
+/// Copies of documents of an XDMS elsewhere, for those who hear of changes there (XD-041).
+pub trait Copies: Send + Sync {
+    /// Those below the root, each with its tag as HTTP has it.
+    fn cached(&self) -> Vec<(DocumentPath, String)>;
+
+    /// Changes whenever [`Copies::cached`] names other documents.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// The XDMS has the document with this tag: a copy with another one is asked for again before it is used.
+    fn invalidate(&self, document: &DocumentPath, etag: &str);
+
+    /// The XDMS has no such document any more.
+    fn purge(&self, document: &DocumentPath);
+
+    /// Changes of it are told from now on, or no longer (XD-038).
+    fn notified(&self, document: &DocumentPath, notified: bool);
 }
 
 /// What is known of the server.
@@ -82,6 +111,10 @@ pub struct Health {
 impl Source for Store {
     fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a> {
         Box::pin(std::future::ready(Ok(self.get(path))))
+    }
+
+    fn store(&self) -> Option<&Store> {
+        Some(self)
     }
 }
 

@@ -6,15 +6,18 @@
 //! request, `edges` what leaves the trust domain or comes into it, `numbers` tel URIs wherever they may stand, `switch` one
 //! INVITE under every profile, `registering` what the core tells of its users, `watching` what it is asked of
 //! them, `surface` every method in every place, `passing` what only
-//! passes through, `relaying` the same as a B2BUA, `pressure` what is sent away first, `noise` what nobody should send.
+//! passes through, `relaying` the same as a B2BUA, `pressure` what is sent away first, `noise` what nobody should send,
+//! `following` what an XDMS elsewhere is asked to tell, `notifying` what the one here tells others.
 
 mod answers;
 mod edges;
+mod following;
 mod inbound;
 mod legs;
 mod login;
 mod moves;
 mod noise;
+mod notifying;
 mod numbers;
 mod others;
 mod outbound;

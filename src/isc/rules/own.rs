@@ -25,6 +25,8 @@ pub enum Asked {
     Server,
     /// The Contact of one of our pages.
     Session,
+    /// The XDMS in this process, as an event server.
+    Documents,
     /// A user, a foreign group, or nobody.
     Other,
 }
@@ -36,6 +38,7 @@ pub struct Own {
     factories: Vec<Psi>,
     groups: Vec<Psi>,
     group_domains: Vec<String>,
+    documents: Option<Psi>,
 }
 
 /// How the user part of our session URIs begins.
@@ -60,6 +63,10 @@ impl Own {
         };
         Ok(Self {
             hosts,
+            documents: match settings.documents.serve.as_str() {
+                "" => None,
+                serve => Some(psi("xdms.sip", serve)?),
+            },
             factories: list("service.factories", &settings.service.factories)?,
             groups: list("service.groups", &settings.service.groups)?,
             group_domains: settings
@@ -83,6 +90,9 @@ impl Own {
     /// IM-023, ISC-056, ISC-057: a distinct identity before one that stands for many (TS 23.003 §13.5).
     pub fn classify(&self, text: &str) -> Asked {
         let Ok(uri) = Uri::parse(text) else { return Asked::Other };
+        if self.documents.as_ref().is_some_and(|documents| documents.matches(&uri)) {
+            return Asked::Documents;
+        }
         for wildcard in [false, true] {
             let find = |own: &[Psi]| {
                 let found =

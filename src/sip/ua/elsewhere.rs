@@ -72,6 +72,7 @@ impl Ua {
                 ClientUser::Refresh
                 | ClientUser::Silent
                 | ClientUser::Subscribe(_)
+                | ClientUser::Notify(_)
                 | ClientUser::Through => false,
             }
     }

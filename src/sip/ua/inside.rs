@@ -45,6 +45,9 @@ impl Ua {
         if *method == Method::Notify && self.receive_notify(now, &message, flow, key) {
             return;
         }
+        if *method == Method::Subscribe && self.receive_resubscribe(now, &message, flow, key) {
+            return;
+        }
         let transaction =
             self.open_server(now, message.clone(), flow, key, String::new(), ServerUser::Own);
         let found = self.find_dialog(&message);

@@ -6,7 +6,7 @@
 //!
 //! * `transactions` moves the machines of [`crate::sip::transaction`] and does what they say.
 //! * `caller` is an INVITE of ours, `callee` one of the peer, `inside` a request in a dialog, `refresh` the session timer.
-//! * `subscribe` is a subscription of ours.
+//! * `subscribe` is a subscription of ours, `notifier` one of the peer.
 //! * `through` is what passes as a transaction on either side, its dialogs left to the layer above.
 //! * `elsewhere` says when a request goes to another next hop.
 //! * `wire` writes messages, [`types`] are the words of the interface.
@@ -18,6 +18,7 @@ mod callee;
 mod caller;
 mod elsewhere;
 mod inside;
+mod notifier;
 mod refresh;
 mod subscribe;
 mod table;
@@ -41,6 +42,8 @@ use crate::sip::{Flow, Protocol, Target};
 
 use call::{Call, Phase, Side};
 pub use elsewhere::Unavailable;
+pub use notifier::{Package, Unwatched, WatcherKey};
+use notifier::{Watcher, WatcherTimer};
 use subscribe::Subscription;
 pub use subscribe::SubscriptionKey;
 use table::{Key, Table};
@@ -70,6 +73,9 @@ pub struct Ua {
     subscriptions: Table<Box<Subscription>>,
     /// Call-ID and our tag, of subscriptions.
     subscribed: HashMap<u128, Key>,
+    watchers: Table<Box<Watcher>>,
+    /// Call-ID and our tag, of subscriptions of the peer.
+    watched: HashMap<u128, Key>,
     hashers: [ahash::RandomState; 2],
     timers: timers::Queue<Due>,
     out: VecDeque<Output>,
@@ -89,6 +95,7 @@ pub type Repeat = Box<dyn Fn(&Message, &Flow, &Reply) -> Bytes + Send>;
 enum Due {
     Transaction(Key, Timer),
     Call(Key, CallTimer),
+    Watcher(Key, WatcherTimer),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +136,8 @@ impl Ua {
             dialogs: HashMap::new(),
             subscriptions: Table::new(),
             subscribed: HashMap::new(),
+            watchers: Table::new(),
+            watched: HashMap::new(),
             hashers,
             timers: timers::Queue::new(),
             out: VecDeque::new(),
@@ -199,6 +208,7 @@ impl Ua {
             match due {
                 Due::Transaction(key, timer) => self.transaction_timer(now, key, timer),
                 Due::Call(key, timer) => self.call_timer(now, key, timer),
+                Due::Watcher(key, timer) => self.watcher_timer(now, key, timer),
             }
         }
     }
@@ -218,6 +228,7 @@ impl Ua {
         Stats {
             calls: self.calls.len(),
             subscriptions: self.subscriptions.len(),
+            watchers: self.watchers.len(),
             timers: self.timers.len(),
             ..self.counts
         }
@@ -391,7 +402,8 @@ impl Ua {
     /// Entries of the tables that lead to transactions and calls, for leak tests.
     #[cfg(test)]
     fn indexes(&self) -> usize {
-        self.clients.len() + self.servers.len() + self.arrivals.len() + self.dialogs.len()
+        let transactions = self.clients.len() + self.servers.len() + self.arrivals.len();
+        transactions + self.dialogs.len() + self.watched.len()
     }
 
     fn event(&mut self, event: Event) {

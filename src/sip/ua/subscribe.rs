@@ -52,13 +52,20 @@ impl Ua {
         Some(SubscriptionKey(key))
     }
 
-    /// Sends SUBSCRIBE once more, in the dialog if there is one; `headers` as in the first.
-    pub fn subscribe_again(&mut self, now: Instant, subscription: SubscriptionKey, headers: Bytes) {
+    /// Sends SUBSCRIBE once more, in the dialog if there is one; `headers` and `body` as in the first.
+    pub fn subscribe_again(
+        &mut self,
+        now: Instant,
+        subscription: SubscriptionKey,
+        headers: Bytes,
+        body: Option<(String, Bytes)>,
+    ) {
         self.latest = Some(now);
         let (branch, via) = self.fresh_via();
         let key = subscription.0;
         let Some(state) = self.subscriptions.get_mut(key) else { return };
         state.request.headers = headers;
+        state.request.body = body;
         let Some(dialog) = &mut state.dialog else {
             state.request.cseq += 1;
             self.send_subscribe(now, key);
@@ -67,7 +74,8 @@ impl Ua {
         let cseq = dialog.next_cseq();
         let mut writer = dialog.request(&Method::Subscribe, cseq, &via);
         writer.lines(&state.request.headers);
-        let (bytes, next_hop) = (writer.finish(None), dialog.next_hop().to_owned());
+        let body = state.request.body.as_ref().map(|(kind, body)| (kind.as_str(), &body[..]));
+        let (bytes, next_hop) = (writer.finish(body), dialog.next_hop().to_owned());
         self.open_client(now, bytes, branch, next_hop, ClientUser::Subscribe(key), None);
     }
 

@@ -34,6 +34,8 @@ pub enum ClientUser {
     OutOfDialog,
     /// A subscription of ours.
     Subscribe(Key),
+    /// A subscription of the peer.
+    Notify(Key),
     /// [`Event::Through`].
     Through,
 }
@@ -424,6 +426,9 @@ impl Ua {
             (ClientUser::Subscribe(subscription), _) if status >= 200 => {
                 self.subscribe_response(subscription, status, Some(response));
             }
+            (ClientUser::Notify(watcher), _) if status >= 200 => {
+                self.notify_response(now, watcher, status, Some(response));
+            }
             _ => {}
         }
     }
@@ -450,6 +455,7 @@ impl Ua {
             (ClientUser::Subscribe(subscription), _) => {
                 self.subscribe_response(subscription, status, None);
             }
+            (ClientUser::Notify(watcher), _) => self.notify_response(now, watcher, status, None),
             _ => {}
         }
     }
@@ -552,7 +558,8 @@ impl Ua {
         let mut writer =
             wire::response(&request, &server.flow, reply, &server.tag, &self.settings.server);
         self.repeat_into(&mut writer, &request, &server.flow, reply);
-        let opens = matches!(reply.status, 101..=299) && request.method() == Some(Method::Invite);
+        let dialogs = matches!(request.method(), Some(Method::Invite | Method::Subscribe));
+        let opens = matches!(reply.status, 101..=299) && dialogs;
         if opens && request.to_tag().is_none() {
             writer.echo(&request, Name::RecordRoute);
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::notifier::WatcherKey;
 use super::subscribe::SubscriptionKey;
 use super::table::Key;
 pub use crate::sip::dialog::session::{Refresher, SessionTimer};
@@ -267,6 +268,14 @@ pub enum Event {
     Subscribed { subscription: SubscriptionKey, status: u16, message: Option<Message> },
     /// A NOTIFY of one of our subscriptions: answer by [`super::Ua::respond`].
     Notified { subscription: SubscriptionKey, request: RequestKey, message: Message, flow: Flow },
+    /// A watcher is owed a NOTIFY: give its body by [`super::Ua::notify`], soon; changes meanwhile are told by the next one.
+    /// `whole` because it was asked for, else about what changed since the last one, which was taken unless `lost`.
+    NotifyDue { watcher: WatcherKey, whole: bool, lost: bool },
+    /// A SUBSCRIBE of a watcher: answer by [`super::Ua::renew_watcher`], or refuse by [`super::Ua::respond`], which
+    /// leaves the subscription as it was.
+    Resubscribed { watcher: WatcherKey, request: RequestKey, message: Message, flow: Flow },
+    /// A subscription of the peer is over; `status` is the answer to its last NOTIFY, 408 after a timeout.
+    WatcherGone { watcher: WatcherKey, status: u16 },
     /// A response nobody asked for.
     Stray { message: Message },
     /// Something of [`super::Ua::receive_through`] and [`super::Ua::pass`].
@@ -293,6 +302,9 @@ impl Event {
             | Self::Response { .. }
             | Self::Subscribed { .. }
             | Self::Notified { .. }
+            | Self::NotifyDue { .. }
+            | Self::Resubscribed { .. }
+            | Self::WatcherGone { .. }
             | Self::Stray { .. }
             | Self::Through(_) => None,
         }
@@ -324,8 +336,9 @@ pub struct Stats {
     pub server_transactions: usize,
     /// Calls that live now.
     pub calls: usize,
-    /// Subscriptions of ours that live now.
+    /// Subscriptions of ours that live now, and of peers.
     pub subscriptions: usize,
+    pub watchers: usize,
     /// Timers that run now.
     pub timers: usize,
     /// Bytes of messages kept by live server transactions.

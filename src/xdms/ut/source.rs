@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::super::groups::{self, Flaw, Group};
 use super::super::path::{CAPS, DIRECTORY, DocumentPath, GROUPS, RESOURCE_LISTS, Tree};
-use super::super::resolver::{Fetching, Health, Source, Unavailable};
+use super::super::resolver::{Copies, Fetching, Health, Source, Unavailable};
 use super::super::store::{Document, GROUP_TYPE, LIST_TYPE};
 use super::super::trail;
 use super::cache::{Cache, Cached, Found, Limits, Times};
@@ -104,6 +104,32 @@ impl Source for Remote {
     fn hears(&self, heard: Heard) {
         // The first one stays.
         let _ = self.heard.set(heard);
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        Some(self)
+    }
+}
+
+impl Copies for Remote {
+    fn cached(&self) -> Vec<(DocumentPath, String)> {
+        Self::cached(self).into_iter().map(|cached| (cached.path, cached.etag)).collect()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        Self::changes(self)
+    }
+
+    fn invalidate(&self, document: &DocumentPath, etag: &str) {
+        Self::invalidate(self, document, etag);
+    }
+
+    fn purge(&self, document: &DocumentPath) {
+        Self::purge(self, document);
+    }
+
+    fn notified(&self, document: &DocumentPath, notified: bool) {
+        Self::notified(self, document, notified);
     }
 }
 
@@ -550,5 +576,9 @@ impl Source for Embedded {
 
     fn hears(&self, heard: Heard) {
         self.remote.hears(heard);
+    }
+
+    fn store(&self) -> Option<&super::super::store::Store> {
+        Some(&self.store)
     }
 }

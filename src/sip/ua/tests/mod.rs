@@ -7,6 +7,7 @@ mod callee;
 mod caller;
 mod chaos;
 mod inside;
+mod notifier;
 mod pair;
 mod refresh;
 mod subscribe;
@@ -243,6 +244,12 @@ pub fn name(event: &Event) -> String {
         Event::InDialog { message, .. } => format!("InDialog {}", message.cseq().method.as_str()),
         Event::Subscribed { status, .. } => format!("Subscribed {status}"),
         Event::Notified { .. } => "Notified".into(),
+        Event::NotifyDue { whole, lost, .. } => {
+            let word = if *whole { "NotifyDue whole" } else { "NotifyDue" };
+            format!("{word}{}", if *lost { " lost" } else { "" })
+        }
+        Event::Resubscribed { .. } => "Resubscribed".into(),
+        Event::WatcherGone { status, .. } => format!("WatcherGone {status}"),
         Event::Stray { .. } => "Stray".into(),
         Event::Through(_) => "Through".into(),
     }

@@ -33,8 +33,14 @@ const ACCEPTED: &str = "Contact: <sip:notifier@198.51.100.7>\r\nExpires: 600\r\n
 
 fn next(bench: &mut Bench, key: SubscriptionKey) -> Sent {
     let lines = Bytes::from_static(b"Event: reg\r\nExpires: 700\r\n");
-    bench.act(|ua, now| ua.subscribe_again(now, key, lines));
-    bench.send()
+    let body = Some(("text/plain".to_owned(), Bytes::from_static(b"what")));
+    bench.act(|ua, now| ua.subscribe_again(now, key, lines, body));
+    let sent = bench.send();
+    assert_eq!(
+        (sent.message.content_type(), &sent.message.body()[..]),
+        (Some("text/plain"), &b"what"[..])
+    );
+    sent
 }
 
 /// Whatever comes first makes the dialog: the NOTIFY or the 2xx (RFC 6665 §4.4.1).
