@@ -4,14 +4,17 @@
 //! codec, dictionary   octets <-> messages and AVPs; no I/O
 //! peer, watchdog      one peer: its connection, its watchdog, its open requests; no I/O
 //! routing, overload   which peer a request goes to, and what becomes of it; no I/O
+//! router, link        the task that drives them, and the sockets
 //! ```
 //!
 //! Nothing outside this module names the protocol.
 
 pub mod codec;
 pub mod dictionary;
+pub mod link;
 pub mod overload;
 pub mod peer;
+pub mod router;
 pub mod routing;
 pub mod settings;
 pub mod watchdog;
