@@ -116,6 +116,7 @@ impl Router {
             asked: HashMap::new(),
             next_ticket: 0,
             shown: Arc::clone(&shown),
+            show: true,
             ending: None,
             gone: false,
             settings,
@@ -194,6 +195,8 @@ struct Task {
     asked: HashMap<Ticket, oneshot::Sender<Result<Message, Failure>>>,
     next_ticket: u64,
     shown: Arc<Mutex<Vec<PeerStatus>>>,
+    /// What is shown is to be made anew.
+    show: bool,
     ending: Option<oneshot::Sender<()>>,
     gone: bool,
 }
@@ -268,6 +271,7 @@ impl Task {
     }
 
     fn on_event(&mut self, event: Event, out: &mut Vec<Effect>) {
+        self.show |= !matches!(event, Event::Received { .. });
         let input = match event {
             Event::Opened { peer, link, addresses } => {
                 Input::Peer { peer, input: peer::Input::Connected { link, addresses } }
@@ -323,12 +327,11 @@ impl Task {
     }
 
     fn perform(&mut self, out: &mut Vec<Effect>) {
-        let mut show = false;
         let mut round = std::mem::take(out);
         for effect in round.drain(..) {
             match effect {
                 Effect::Connect { peer, address } => {
-                    show = true;
+                    self.show = true;
                     self.connect(peer, address);
                 }
                 Effect::Send { link, octets } => {
@@ -350,7 +353,7 @@ impl Task {
                 Effect::Inbound { link, message } => self.hand_over(link, message),
                 Effect::Revalidate { .. } => self.inbound.revalidate(),
                 Effect::Service { peer, up } => {
-                    show = true;
+                    self.show = true;
                     let peer = self.name(peer);
                     if up {
                         tracing::info!(peer, "a Diameter peer is in service");
@@ -359,7 +362,7 @@ impl Task {
                     }
                 }
                 Effect::Alarm { peer, alarm } => {
-                    show = true;
+                    self.show = true;
                     let what = describe(&alarm);
                     tracing::error!(peer = self.name(peer), what, rule = "SH-010", "no Sh");
                     self.routing.note(peer, what);
@@ -372,7 +375,7 @@ impl Task {
             }
         }
         *out = round;
-        if show {
+        if std::mem::take(&mut self.show) {
             let status = self.routing.status();
             *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = status;
         }
