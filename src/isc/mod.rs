@@ -13,6 +13,7 @@
 mod bridge;
 mod forward;
 mod inbound;
+mod learning;
 mod legs;
 pub mod login;
 mod moves;
@@ -46,6 +47,7 @@ use crate::sip::{Flow, Protocol, Target, uri::Uri};
 use bridge::Bridges;
 use forward::{Forward, Unsent};
 use inbound::{Desk, Facts, texts};
+pub use learning::{Behalf, Learnt, Unknown};
 use legs::{Leg, Page, Plain};
 use login::Guard;
 pub use moves::Move;

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as signal};
 use tokio::time::Instant;
 
+use super::hss::{Directory, Sh};
 use super::shard::{Left, ToShard};
 use super::watch::Watch;
 use crate::config::node::NodeSettings;
@@ -18,6 +20,7 @@ use crate::msrp::Switch;
 use crate::ops::board::PageState;
 use crate::ops::metrics::{Direction, Metrics};
 use crate::ops::{Control, Done, Neighbour, NeighbourState, Status, log};
+use crate::sh::client::{Client, Subject};
 use crate::sip::uri::Uri;
 use crate::store;
 use crate::xdms::Resolver;
@@ -33,6 +36,8 @@ pub struct Controls {
     resolver: Arc<Resolver>,
     registry: Arc<Registry>,
     store: Arc<store::Store>,
+    sh: Option<Sh>,
+    directory: Arc<Directory>,
     pub(super) watch: Arc<Watch>,
     drain: signal::Sender<bool>,
     started: Instant,
@@ -46,6 +51,8 @@ pub(super) struct Shared {
     pub resolver: Arc<Resolver>,
     pub registry: Arc<Registry>,
     pub store: Arc<store::Store>,
+    pub sh: Option<Sh>,
+    pub directory: Arc<Directory>,
     pub watch: Arc<Watch>,
 }
 
@@ -59,7 +66,7 @@ impl Controls {
         left: Vec<signal::Receiver<Left>>,
         shared: Shared,
     ) -> Self {
-        let Shared { switch, resolver, registry, store, watch } = shared;
+        let Shared { switch, resolver, registry, store, sh, directory, watch } = shared;
         Self {
             settings,
             source,
@@ -70,6 +77,8 @@ impl Controls {
             resolver,
             registry,
             store,
+            sh,
+            directory,
             watch,
             drain: signal::channel(false).0,
             started: Instant::now(),
@@ -88,6 +97,9 @@ impl Controls {
 
     /// Ends every thread, whatever it is doing.
     pub fn stop(&self) {
+        if let Some(sh) = &self.sh {
+            sh.task.abort();
+        }
         for shard in &self.shards {
             // A thread that is gone needs no telling.
             let _ = shard.send(ToShard::Stop);
@@ -130,6 +142,7 @@ impl Controls {
             (None, None) => {}
         }
         self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
+        self.directory.set_check_registration(fresh.profile.im.check_registration);
         let max_lag = fresh.config.node.max_lag;
         for shard in &self.shards {
             let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
@@ -137,6 +150,27 @@ impl Controls {
             let _ = shard.send(ToShard::Settings { isc, policy, max_lag });
         }
         Ok(())
+    }
+
+    /// Parts from the HSS, as far as it takes part (SH-011).
+    pub(super) async fn leave_hss(&self) {
+        if let Some(sh) = &self.sh {
+            sh.router.shutdown().await;
+        }
+    }
+
+    /// Asks everything about a test identity once there is an HSS, and says in the log what it permits (SH-054).
+    pub(super) async fn probe_permissions(&self, identity: &str) {
+        let (Some(sh), Some(user)) = (&self.sh, Subject::user(identity)) else { return };
+        while sh.neighbour().state != NeighbourState::Up {
+            tokio::time::sleep(PROBE_PAUSE).await;
+        }
+        sh.client.probe(&user).await;
+    }
+
+    /// What the HSS tells, where Sh is on.
+    pub fn sh(&self) -> Option<&Arc<Client>> {
+        self.sh.as_ref().map(|sh| &sh.client)
     }
 
     /// What watches the node.
@@ -157,6 +191,19 @@ impl Controls {
     /// The MSRP switch, for its counters.
     pub fn switch(&self) -> &Switch {
         &self.switch
+    }
+}
+
+/// How often it is looked whether there is an HSS to be probed.
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Sh is off.
+fn off() -> Neighbour {
+    Neighbour {
+        name: "HSS".to_owned(),
+        state: NeighbourState::Off,
+        address: String::new(),
+        last_error: None,
     }
 }
 
@@ -188,12 +235,7 @@ impl Control for Controls {
                     last_error,
                 },
                 up("XDMS", self.settings.resolver.root.clone()),
-                Neighbour {
-                    name: "HSS".to_owned(),
-                    state: NeighbourState::Off,
-                    address: String::new(),
-                    last_error: None,
-                },
+                self.sh.as_ref().map_or_else(off, Sh::neighbour),
                 Neighbour {
                     name: "store".to_owned(),
                     state: if health.up { NeighbourState::Up } else { NeighbourState::Down },
