@@ -50,7 +50,10 @@ const RULES: &[(&str, &[&str])] = &[
             "sh", "sip", "spool", "store", "xdms",
         ],
     ),
-    ("cli", &["config", "content", "engine", "flow", "node", "ops", "profile", "sip", "xdms"]),
+    (
+        "cli",
+        &["config", "content", "engine", "flow", "node", "ops", "profile", "sh", "sip", "xdms"],
+    ),
     (
         "cli::demo",
         &[

@@ -151,6 +151,7 @@ async fn ask(
     let query = Query {
         target,
         identities: who.iter().map(|uri| party(uri)).collect(),
+        names: Vec::new(),
         anonymous,
         now: tokio::time::Instant::now().into_std(),
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000),
@@ -281,6 +282,7 @@ async fn a_list_cannot_be_used_as_a_weapon() {
             (0..n).map(|n| entry(&format!("sip:u{n}@ims.test"), Copy::To)).collect(),
         ),
         identities: vec![party(who)],
+        names: Vec::new(),
         anonymous: false,
         now,
         time: SystemTime::UNIX_EPOCH,
@@ -311,6 +313,7 @@ async fn consent_and_barring_are_obeyed() {
     let query = Query {
         target: Target::List(to(&["sip:carol@ims.test", "sip:bob@ims.test"])),
         identities: vec![party("sip:alice@ims.test")],
+        names: Vec::new(),
         anonymous: true,
         now: tokio::time::Instant::now().into_std(),
         time: SystemTime::UNIX_EPOCH,

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,6 +12,8 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::config::node::NodeSettings;
+use crate::sh;
+use crate::sh::router::{Inbound, Router};
 use crate::sip::Protocol;
 use crate::sip::message::{Limits, Message, Method, Writer};
 use crate::sip::resolve::Dns;
@@ -21,16 +24,23 @@ use crate::xdms::server::OPERATOR;
 
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether there is an answer.
+const LOOK: Duration = Duration::from_millis(20);
 /// A request over UDP is sent so often.
 const TRIES: u32 = 3;
 
 /// Prints a line for each neighbour; whether all of them answered.
 pub async fn probe(settings: &NodeSettings) -> bool {
     let scscf = &settings.config.core.scscf;
+    let peers = settings.sh.iter().flat_map(|sh| &sh.peers).map(ToString::to_string);
+    let hss = match peers.collect::<Vec<_>>() {
+        none if none.is_empty() => "-".to_owned(),
+        some => some.join(","),
+    };
     let answers = [
         ("S-CSCF", scscf.as_str(), options(scscf, settings.transport.security.as_ref()).await),
         ("XDMS", settings.resolver.root.as_str(), groups(&settings.resolver.root).await),
-        ("HSS", "-", Ok("off (sh.enabled)".to_owned())),
+        ("HSS", &*hss, exchange(settings.sh.clone()).await),
         (
             "store",
             &*settings.config.node.data_dir.to_string_lossy(),
@@ -135,6 +145,51 @@ async fn groups(root: &str) -> Result<String, String> {
     let listed = timeout(PATIENCE, client.list(OPERATOR)).await;
     let listed = listed.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
     Ok(format!("{} groups", listed.len()))
+}
+
+/// A capabilities exchange with every peer; one that has Sh is enough.
+async fn exchange(settings: Option<sh::settings::Settings>) -> Result<String, String> {
+    let Some(mut settings) = settings else { return Ok("off (sh.enabled)".to_owned()) };
+    // Whoever serves has that door.
+    settings.listen.clear();
+    let inbound = Arc::new(Nobody(settings.origin_host.clone(), settings.origin_realm.clone()));
+    let started = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    let router = Router::start(settings, inbound, started).await.map_err(|e| e.to_string())?;
+    let answered = async {
+        // Each of them is up or has failed; the first that is up ends the wait.
+        loop {
+            let peers = router.status();
+            let up = peers.iter().any(|peer| peer.state == "up");
+            if up || (!peers.is_empty() && peers.iter().all(|peer| peer.error.is_some())) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let in_time = timeout(PATIENCE, answered).await.is_ok();
+    let peers = router.status();
+    let told: Vec<String> = peers
+        .iter()
+        .map(|peer| match (&peer.name, &peer.error) {
+            (Some(name), _) if peer.state == "up" => format!("CER answered by {name}"),
+            (_, Some(error)) => format!("{}: {error}", peer.address),
+            (_, None) => format!("{}: no answer to CER", peer.address),
+        })
+        .collect();
+    let up = peers.iter().any(|peer| peer.state == "up");
+    if in_time {
+        router.shutdown().await;
+    }
+    if up { Ok(told.join("; ")) } else { Err(told.join("; ")) }
+}
+
+/// Hears nothing: the probe is gone before anybody has something to say.
+struct Nobody(String, String);
+
+impl Inbound for Nobody {
+    fn notified(&self, request: &sh::codec::Message) -> sh::codec::Message {
+        sh::client::not_yet(request, &self.0, &self.1)
+    }
 }
 
 /// A file written, read back and removed.

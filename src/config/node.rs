@@ -15,7 +15,7 @@ use crate::sip::transaction::Timers;
 use crate::sip::transport::doors::{Door, Doors};
 use crate::sip::transport::tls::{Names, Tls};
 use crate::sip::uri::Psi;
-use crate::{flow, isc, msrp, ops, profile, sip, xdms};
+use crate::{flow, isc, msrp, ops, profile, sh, sip, xdms};
 
 /// Settings of every part.
 #[derive(Clone)]
@@ -40,6 +40,12 @@ pub struct NodeSettings {
     /// What others are told of the way back, by each protocol and address family.
     pub doors: Doors,
     pub resolver: xdms::Settings,
+    /// Connections to the HSS, where Sh is on.
+    pub sh: Option<sh::settings::Settings>,
+    /// What is asked of it.
+    pub hss: sh::client::Settings,
+    /// Whom it is asked about to see what it permits (SH-054).
+    pub test_identity: Option<String>,
     pub xdms_server: xdms::server::Settings,
     /// `[xdms.server_tls]`
     pub xdms_tls: Option<Tls>,
@@ -88,6 +94,9 @@ impl NodeSettings {
             resolver: resolver_settings(config, profile),
             xdms_server: xdms_server_settings(config),
             xdms_tls: config.xdms.server_tls.clone().map(|material| Tls::new(material, Vec::new())),
+            hss: hss_settings(profile, "", ""),
+            sh: None,
+            test_identity: None,
             log: config.log,
             door: ops::http::Settings {
                 token: config.ops.token.clone(),
@@ -366,6 +375,19 @@ fn xdms_server_settings(config: &Config) -> xdms::server::Settings {
             max_failures: auth.max_failures,
         },
         ..xdms::server::Settings::default()
+    }
+}
+
+fn hss_settings(profile: &Profile, host: &str, realm: &str) -> sh::client::Settings {
+    let sh = &profile.sh;
+    sh::client::Settings {
+        origin_host: host.to_ascii_lowercase(),
+        origin_realm: realm.to_ascii_lowercase(),
+        cache_ttl: sh.cache_ttl,
+        subscription_time: sh.subscription_time,
+        max_subscriptions: sh.max_subscriptions as usize,
+        binding_ttl: sh.hss_binding_ttl,
+        service_indication: sh.service_indication.as_str().into(),
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Removal {
     Unroutable,
     /// A group inside a list or group (UL-016).
     NestedGroup,
+    /// Not registered at the moment (`im.check_registration`).
+    Away,
     /// Our own factory (UL-034) or an address literal (UL-033).
     Refused,
 }

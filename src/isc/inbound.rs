@@ -75,6 +75,8 @@ pub struct Origin {
     pub registered: Option<bool>,
     /// The S-CSCF that registered that user (ISC-058).
     pub scscf: Option<String>,
+    /// The S-CSCF the HSS names for whoever legs leave on behalf of (ISC-058).
+    pub asked_scscf: Option<String>,
     /// The request came in the originating case: its S-CSCF is that user's (ISC-058).
     pub same_user: bool,
     pub charging_functions: Option<String>,
@@ -228,6 +230,7 @@ pub fn check(
         arrived,
         registered,
         scscf: None,
+        asked_scscf: None,
         charging_functions: ims_text(desk, message, Name::PChargingFunctionAddresses),
         max_forwards,
         copied: copied(desk, message),

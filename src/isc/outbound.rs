@@ -257,7 +257,12 @@ fn served_user_value(
 ///
 /// ISC-006: the received Route serves only until our final answer.
 pub fn way(house: &House, origin: &Origin, answered: bool) -> Way {
-    route::fanout(Fanout {
+    route::fanout(leaving(house, origin, answered))
+}
+
+/// What decides it.
+pub fn leaving<'a>(house: &'a House, origin: &'a Origin, answered: bool) -> Fanout<'a> {
+    Fanout {
         profile: house.settings.profile,
         route: house.settings.isc.fanout_route,
         psi_route: house.settings.isc.psi_route,
@@ -266,7 +271,8 @@ pub fn way(house: &House, origin: &Origin, answered: bool) -> Way {
         odi_valid: !answered,
         same_user: origin.same_user,
         stored: origin.scscf.as_deref(),
-    })
+        asked: origin.asked_scscf.as_deref(),
+    }
 }
 
 /// What belongs to one leg alone.

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as signal};
 use tokio::time::Instant;
 
+use super::hss::{Directory, Sh};
 use super::shard::{Left, ToShard};
 use super::watch::Watch;
 use crate::config::node::NodeSettings;
@@ -18,6 +20,7 @@ use crate::msrp::Switch;
 use crate::ops::board::PageState;
 use crate::ops::metrics::{Direction, Metrics};
 use crate::ops::{Control, Done, Neighbour, NeighbourState, Status, log};
+use crate::sh::client::{Client, Subject};
 use crate::sip::uri::Uri;
 use crate::store;
 use crate::xdms::{self, Resolver};
@@ -35,6 +38,8 @@ pub struct Controls {
     store: Arc<store::Store>,
     /// The embedded XDMS, where it has a door.
     documents: OnceLock<Arc<xdms::server::Server>>,
+    sh: Option<Sh>,
+    directory: Arc<Directory>,
     pub(super) watch: Arc<Watch>,
     drain: signal::Sender<bool>,
     started: Instant,
@@ -48,6 +53,8 @@ pub(super) struct Shared {
     pub resolver: Arc<Resolver>,
     pub registry: Arc<Registry>,
     pub store: Arc<store::Store>,
+    pub sh: Option<Sh>,
+    pub directory: Arc<Directory>,
     pub watch: Arc<Watch>,
 }
 
@@ -61,7 +68,7 @@ impl Controls {
         left: Vec<signal::Receiver<Left>>,
         shared: Shared,
     ) -> Self {
-        let Shared { switch, resolver, registry, store, watch } = shared;
+        let Shared { switch, resolver, registry, store, sh, directory, watch } = shared;
         Self {
             settings,
             source,
@@ -73,6 +80,8 @@ impl Controls {
             registry,
             store,
             documents: OnceLock::new(),
+            sh,
+            directory,
             watch,
             drain: signal::channel(false).0,
             started: Instant::now(),
@@ -97,6 +106,9 @@ impl Controls {
 
     /// Ends every thread, whatever it is doing.
     pub fn stop(&self) {
+        if let Some(sh) = &self.sh {
+            sh.task.abort();
+        }
         for shard in &self.shards {
             // A thread that is gone needs no telling.
             let _ = shard.send(ToShard::Stop);
@@ -147,6 +159,7 @@ impl Controls {
             server.obey(fresh.xdms_server.clone());
         }
         self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
+        self.directory.set_check_registration(fresh.profile.im.check_registration);
         let max_lag = fresh.config.node.max_lag;
         for shard in &self.shards {
             let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
@@ -154,6 +167,27 @@ impl Controls {
             let _ = shard.send(ToShard::Settings { isc, policy, max_lag });
         }
         Ok(())
+    }
+
+    /// Parts from the HSS, as far as it takes part (SH-011).
+    pub(super) async fn leave_hss(&self) {
+        if let Some(sh) = &self.sh {
+            sh.router.shutdown().await;
+        }
+    }
+
+    /// Asks everything about a test identity once there is an HSS, and says in the log what it permits (SH-054).
+    pub(super) async fn probe_permissions(&self, identity: &str) {
+        let (Some(sh), Some(user)) = (&self.sh, Subject::user(identity)) else { return };
+        while sh.neighbour().state != NeighbourState::Up {
+            tokio::time::sleep(PROBE_PAUSE).await;
+        }
+        sh.client.probe(&user).await;
+    }
+
+    /// What the HSS tells, where Sh is on.
+    pub fn sh(&self) -> Option<&Arc<Client>> {
+        self.sh.as_ref().map(|sh| &sh.client)
     }
 
     /// What watches the node.
@@ -174,6 +208,19 @@ impl Controls {
     /// The MSRP switch, for its counters.
     pub fn switch(&self) -> &Switch {
         &self.switch
+    }
+}
+
+/// How often it is looked whether there is an HSS to be probed.
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Sh is off.
+fn off() -> Neighbour {
+    Neighbour {
+        name: "HSS".to_owned(),
+        state: NeighbourState::Off,
+        address: String::new(),
+        last_error: None,
     }
 }
 
@@ -205,12 +252,7 @@ impl Control for Controls {
                     last_error,
                 },
                 up("XDMS", self.settings.resolver.root.clone()),
-                Neighbour {
-                    name: "HSS".to_owned(),
-                    state: NeighbourState::Off,
-                    address: String::new(),
-                    last_error: None,
-                },
+                self.sh.as_ref().map_or_else(off, Sh::neighbour),
                 Neighbour {
                     name: "store".to_owned(),
                     state: if health.up { NeighbourState::Up } else { NeighbourState::Down },

@@ -7,8 +7,10 @@
 
 use std::sync::Arc;
 
-use super::{Controls, Shard, StartError, assemble};
+use super::hss::Ear;
+use super::{Controls, Shard, StartError, assemble, unix};
 use crate::config::node::NodeSettings;
+use crate::sh::router::Router;
 use crate::sip::resolve::Dns;
 use crate::sip::transport::{FakeWire, Transport};
 use crate::sip::ua::SendKey;
@@ -34,13 +36,31 @@ impl Doorless {
         documents: Arc<dyn Source>,
         dns: &Dns,
     ) -> Result<Self, StartError> {
+        Self::with_hss(settings, documents, dns, None)
+    }
+
+    /// The same, with connections to the HSS made by `hss`. Sh is off without it.
+    ///
+    /// # Errors
+    /// As [`Doorless::new`].
+    pub fn with_hss(
+        settings: NodeSettings,
+        documents: Arc<dyn Source>,
+        dns: &Dns,
+        hss: Option<Arc<dyn crate::sh::link::Transport>>,
+    ) -> Result<Self, StartError> {
         let threads = usize::from(settings.threads.max(1));
         let (transports, wire) = Transport::fake(&settings.transport, threads, dns);
         wire.tell(settings.doors.clone());
         let sip_address = settings.config.sip.listen.first().map(|listen| listen.address);
         let kept = (Store::memory(), Vec::new());
+        let sh = settings.sh.clone().zip(hss).map(|(sh, transport)| {
+            let ear = Arc::new(Ear::new(&sh.origin_host, &sh.origin_realm));
+            let router = Router::start_over(sh, transport, Arc::clone(&ear) as _, unix());
+            (router, ear)
+        });
         let (parts, control) =
-            assemble(settings, threads, sip_address, documents, kept, None, None)?;
+            assemble(settings, threads, sip_address, documents, kept, sh, None, None)?;
         let shards = parts
             .into_iter()
             .zip(transports)

@@ -1,6 +1,6 @@
 //! What signalling agreed on, in the words of the MSRP switch.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::content::sdp;
 use crate::engine::input::Arrival;
@@ -37,15 +37,22 @@ pub fn accept(accept: &sdp::AcceptTypes) -> AcceptTypes {
 ///
 /// MS-094, MS-099: with sender attribution the page is `message/cpim`; its From is an identity of the originator, or the
 /// anonymous URI where anonymity was asked and allowed.
-pub fn rules(attributed: bool, arrival: &Arrival) -> PageRules {
+///
+/// SH-051: `names` are what else the HSS says the originator is called, once it has.
+pub fn rules(attributed: bool, arrival: &Arrival, names: &Arc<OnceLock<Vec<String>>>) -> PageRules {
     if !attributed {
         return PageRules::default();
     }
     let anonymous = arrival.anonymous;
     let from: Vec<Arc<str>> = arrival.identities.iter().map(|party| party.key.clone()).collect();
+    let names = Arc::clone(names);
     let from_ok: UriTest = Arc::new(move |uri: &str| match Uri::parse(uri) {
         Ok(uri) if anonymous => uri.host().eq_ignore_ascii_case("anonymous.invalid"),
-        Ok(uri) => from.iter().any(|key| **key == *uri.canonical()),
+        Ok(uri) => {
+            let key = uri.canonical();
+            from.iter().any(|known| **known == *key)
+                || names.get().is_some_and(|names| names.contains(&key))
+        }
         Err(_) => false,
     });
     let to = arrival.dialled.key.clone();

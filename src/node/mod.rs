@@ -6,6 +6,7 @@
 pub mod control;
 mod documents;
 mod doorless;
+mod hss;
 mod load;
 mod media;
 mod shard;
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
+
+use hss::{Directory, Ear, Ends, Sh};
 
 pub use control::Controls;
 use documents::Documents as Carried;
@@ -44,6 +47,7 @@ use crate::msrp::{MediaEvent, Sink, Switch};
 use crate::ops::board::Board;
 use crate::ops::metrics::Metrics;
 use crate::ops::{Control, NeighbourState, http, log};
+use crate::sh::router::Router;
 use crate::sip::resolve::Dns;
 use crate::sip::transport::{Bound, Transport};
 use crate::sip::ua::{RandomSource, SendKey, Ua};
@@ -159,10 +163,15 @@ impl Node {
         let shelf = open_documents(&settings)?;
         let kept = open_store(&settings)?;
         let sip_address = doors.sip.first().map(|(_, at)| *at);
+        let sh = start_sh(&settings).await?;
         let xdms_server = settings.xdms_server.clone();
         let documents = Arc::clone(&shelf) as Arc<dyn Documents>;
         let (parts, control) =
-            assemble(settings, threads, sip_address, documents, kept, source, log)?;
+            assemble(settings, threads, sip_address, documents, kept, sh, source, log)?;
+        if let Some(identity) = control.settings.test_identity.clone() {
+            let control = Arc::clone(&control);
+            tokio::spawn(async move { control.probe_permissions(&identity).await });
+        }
 
         let mut running = Vec::new();
         for (parts, bound) in parts.into_iter().zip(sip) {
@@ -243,6 +252,7 @@ impl Node {
         if tokio::time::timeout(limit, idle).await.is_err() {
             tracing::warn!(?limit, "pages are still running; node.drain_timeout ends them");
         }
+        self.control.leave_hss().await;
     }
 
     /// Ends every thread and task.
@@ -265,6 +275,7 @@ fn assemble(
     sip_address: Option<SocketAddr>,
     documents: Arc<dyn Documents>,
     (store, rows): (Store, Vec<(Table, Row)>),
+    sh: Option<(Router, Arc<Ear>)>,
     source: Option<Source>,
     log: Option<log::Handle>,
 ) -> Result<(Vec<Parts>, Arc<Controls>), StartError> {
@@ -293,7 +304,20 @@ fn assemble(
     store.on_commit(move |took| metrics.store_commit_seconds(took.as_secs_f64()));
     let most = settings.config.node.max_registrations as usize;
     let registry = Arc::new(Registry::new(most, settings.isc.isc.reg_grace));
+    let (subscriptions, rows): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|(table, _)| *table == Table::ShSub);
     let mut restored = restore(&registry, settings.isc.ul.normalise_tel, rows);
+    let sh = sh.map(|(router, ear)| {
+        let ends = Ends { store: Arc::clone(&store), watch: Arc::clone(&watch) };
+        let rows = subscriptions.into_iter().map(|(_, row)| row);
+        Sh::start(settings.hss.clone(), router, &ear, ends, SystemRandom.next_u64(), rows)
+    });
+    let directory = Arc::new(Directory::new(
+        sh.as_ref().map(|sh| Arc::clone(&sh.client)),
+        settings.profile.im.check_registration,
+        settings.resolver.home_domains.clone(),
+        Arc::clone(&watch),
+    ));
 
     let (inboxes, outboxes): (Vec<_>, Vec<_>) =
         (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
@@ -314,6 +338,7 @@ fn assemble(
             switch: switch.clone(),
             resolver: Arc::clone(&resolver),
             documents: carried.clone(),
+            directory: Arc::clone(&directory),
             watch: Arc::clone(&watch),
             inbox,
             own: inboxes[thread].clone(),
@@ -326,7 +351,7 @@ fn assemble(
             left: told,
         });
     }
-    let shared = control::Shared { switch, resolver, registry, store, watch };
+    let shared = control::Shared { switch, resolver, registry, store, sh, directory, watch };
     let control = Controls::new(settings, source, log, inboxes, left, shared);
     Ok((parts, Arc::new(control)))
 }
@@ -338,6 +363,7 @@ struct Parts {
     switch: Switch,
     resolver: Arc<Resolver>,
     documents: Carried,
+    directory: Arc<Directory>,
     watch: Arc<Watch>,
     inbox: mpsc::UnboundedReceiver<ToShard>,
     own: mpsc::UnboundedSender<ToShard>,
@@ -367,6 +393,7 @@ impl Parts {
             switch: self.switch,
             resolver: self.resolver,
             documents: self.documents,
+            directory: self.directory,
             store: self.store,
             inbox: self.inbox,
             own: self.own,
@@ -493,6 +520,21 @@ fn take_folder(folder: &Path) -> Result<File, StartError> {
     }
 }
 
+/// Connects to the HSS, where Sh is on.
+async fn start_sh(settings: &NodeSettings) -> Result<Option<(Router, Arc<Ear>)>, StartError> {
+    let Some(sh) = settings.sh.clone() else { return Ok(None) };
+    let ear = Arc::new(Ear::new(&sh.origin_host, &sh.origin_realm));
+    let failed = |cause| listen_error("Sh", "the doors for it", cause);
+    let router = Router::start(sh, Arc::clone(&ear) as _, unix()).await.map_err(failed)?;
+    Ok(Some((router, ear)))
+}
+
+/// Seconds since 1970.
+fn unix() -> u64 {
+    let clock = Clock { now: shard::now(), time: watch::wall_clock() };
+    clock.millis(clock.now) / 1000
+}
+
 /// Opens what survives restarts.
 fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), StartError> {
     if settings.config.store == config::Store::Memory {
@@ -500,8 +542,9 @@ fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), Sta
     }
     let folder = &settings.config.node.data_dir;
     let clock = Clock { now: shard::now(), time: watch::wall_clock() };
-    // Every identity may change while the store is down, and go as well.
-    let most = 2 * settings.config.node.max_registrations as usize;
+    // Every identity may change while the store is down, and go as well; every subscription, too.
+    let most =
+        2 * (settings.config.node.max_registrations as usize) + 2 * settings.hss.max_subscriptions;
     Store::open(folder, clock.millis(clock.now), most)
         .map_err(|cause| StartError::Store { path: folder.join(store::FILE), cause })
 }
@@ -514,7 +557,7 @@ fn restore(
 ) -> Vec<(Arc<str>, Instant)> {
     let clock = Clock { now: shard::now(), time: watch::wall_clock() };
     let mut restored = Vec::with_capacity(rows.len());
-    for (Table::Reg, row) in rows {
+    for (_, row) in rows {
         let age = Duration::from_millis(clock.millis(clock.now).saturating_sub(row.since));
         let keys = |registration: &Registration| isc::keys_of(normalise_tel, registration);
         match registry.restore(clock.now, keys, age, &row.value) {

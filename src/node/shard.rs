@@ -6,12 +6,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
 use super::documents::Documents;
+use super::hss::{self, Directory, Found};
 use super::load::Load;
 use super::media;
 use super::watch::{Clock, Ladder, Watch, wall_clock};
@@ -29,6 +30,7 @@ use crate::msrp::{MediaEvent, Side, Switch};
 use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
+use crate::sip::uri::Uri;
 use crate::sip::{Flow, Protocol};
 use crate::store::{Row, Store, Table, Told};
 use crate::xdms::{Query, Resolver};
@@ -43,6 +45,7 @@ pub enum ToShard {
     Resolved {
         page: PageId,
         result: Result<Audience, Refusal>,
+        found: Box<Found>,
     },
     EndPage(PageId),
     /// A user with these keys can be reached now.
@@ -76,6 +79,7 @@ pub struct Shard {
     pub switch: Switch,
     pub resolver: Arc<Resolver>,
     pub documents: Documents,
+    pub directory: Arc<Directory>,
     pub store: Arc<Store>,
     pub inbox: mpsc::UnboundedReceiver<ToShard>,
     /// Our own address, for tasks that answer later.
@@ -115,6 +119,8 @@ pub struct Originator {
     arrival: Arrival,
     /// Own MSRP path on the originator's side, once it is reserved.
     path: Option<String>,
+    /// Keys of its other names, once the HSS has said them.
+    names: Arc<OnceLock<Vec<String>>>,
 }
 
 /// Whether a thread still has work.
@@ -289,7 +295,14 @@ impl Shard {
             ToShard::Media(MediaEvent::Leg { leg, event }) => {
                 self.happened(now, Input::LegMedia { leg, event });
             }
-            ToShard::Resolved { page, result } => {
+            ToShard::Resolved { page, result, found } => {
+                self.isc.learnt(page, &found.learnt);
+                if let Some(originator) = self.pages.get(&page) {
+                    let key = |name: &String| Some(Uri::parse(name).ok()?.canonical());
+                    let names = found.own.iter().filter_map(key).collect();
+                    // There is one answer to a page.
+                    let _ = originator.names.set(names);
+                }
                 self.happened(now, Input::Resolved { page, result });
             }
             ToShard::EndPage(page) => self.happened(now, Input::End { page }),
@@ -438,7 +451,7 @@ impl Shard {
         }
         if let Input::Arrived(arrival) = &input {
             let (page, arrival) = (arrival.page, arrival.clone());
-            self.pages.insert(page, Originator { arrival, path: None });
+            self.pages.insert(page, Originator { arrival, path: None, names: Arc::default() });
         }
         if let Input::Originator { page, event: OriginatorEvent::Acked } = &input {
             self.switch.await_originator(*page);
@@ -511,6 +524,7 @@ impl Shard {
         let query = Query {
             target: Target::List(Vec::new()),
             identities: arrival.identities.clone(),
+            names: Vec::new(),
             anonymous: arrival.anonymous,
             now,
             time: wall_clock(),
@@ -525,13 +539,16 @@ impl Shard {
     /// Asks who is meant, in a task of its own; the answer comes back through the inbox.
     fn resolve(&mut self, now: Instant, page: PageId, target: Target) {
         let Some(Originator { arrival, .. }) = self.pages.get(&page) else { return };
-        let query = Query {
+        let mut query = Query {
             target,
             identities: arrival.identities.clone(),
+            names: Vec::new(),
             anonymous: arrival.anonymous,
             now,
             time: wall_clock(),
         };
+        let unknown = self.isc.unknown(page);
+        let directory = Arc::clone(&self.directory);
         let group = match &query.target {
             Target::Group(group) => Some(Arc::clone(&group.uri)),
             Target::List(_) => None,
@@ -539,12 +556,23 @@ impl Shard {
         let (resolver, own) = (Arc::clone(&self.resolver), self.own.clone());
         let watch = Arc::clone(&self.watch);
         tokio::spawn(async move {
-            let result = resolver.resolve(query).await;
+            // ISC-059: all of it within a second.
+            let deadline = tokio::time::Instant::now() + hss::WAIT;
+            let found = directory.originator(page, &query.identities, unknown).await;
+            query.names.clone_from(&found.names);
+            let mut result = resolver.resolve(query).await;
+            if let Ok(audience) = &mut result {
+                let key_of = |uri: &str| resolver.key_of(uri);
+                directory.members(audience, &found, group.is_some(), key_of, deadline).await;
+                if audience.recipients.is_empty() {
+                    result = Err(resolver.nobody_here());
+                }
+            }
             if let Some(group) = group {
                 watch.asked(page, &group, result.as_ref().err());
             }
             // Without a receiver the thread is gone and so is the page.
-            let _ = own.send(ToShard::Resolved { page, result });
+            let _ = own.send(ToShard::Resolved { page, result, found: Box::new(found) });
         });
     }
 
@@ -556,7 +584,7 @@ impl Shard {
         }
         let agreed = self.isc.media_of_originator(page)?;
         let path = self.switch.reserve_for(Side::Originator(page), agreed.family()).ok()?;
-        let rules = media::rules(agreed.attributed, &originator.arrival);
+        let rules = media::rules(agreed.attributed, &originator.arrival, &originator.names);
         let (peer, accept) = (media::peer(&agreed.peer), media::accept(&agreed.accept));
         self.switch.open_originator(page, peer, accept, rules);
         originator.path = Some(path.clone());

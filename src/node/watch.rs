@@ -129,6 +129,22 @@ impl Watch {
         self.flows.record_note(step(false), Proto::Xcap, &format!("XCAP/1.0 {answer}\r\n"), 0);
     }
 
+    /// The HSS was asked about whoever sends a page, or what it said before was looked up.
+    pub fn asked_hss(&self, page: PageId, what: &str, answer: &str) {
+        if self.flows.is_off() {
+            return;
+        }
+        let hss: Arc<str> = "HSS".into();
+        let step = |sent: bool| Crossing {
+            transport: Transport::Inside,
+            from: if sent { self.name.clone() } else { hss.clone() },
+            to: if sent { hss.clone() } else { self.name.clone() },
+            ..self.crossing(page, None, sent)
+        };
+        self.flows.record_note(step(true), Proto::Sh, &format!("Sh-Pull {what}\r\n"), 0);
+        self.flows.record_note(step(false), Proto::Sh, &format!("Sh-Pull {what} {answer}\r\n"), 0);
+    }
+
     /// A request was refused before the engine heard of it; `isc` has written its log line.
     pub fn refused(&self, refused: &Refused) {
         self.metrics.refused(refused.rule);

@@ -495,6 +495,7 @@ fn removal_text(why: Removal) -> &'static str {
         Removal::Duplicate => "named before",
         Removal::Barred => "not allowed by policy",
         Removal::Unroutable => "cannot be routed",
+        Removal::Away => "not registered",
         Removal::NestedGroup => "a group inside a list",
         Removal::Refused => "not allowed as a target",
     }

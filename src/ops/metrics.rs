@@ -320,6 +320,12 @@ impl Metrics {
         self.xdms_requests.get_or_create(&ResultLabels { result }).inc();
     }
 
+    /// A request to or from the HSS has its answer, or has none.
+    pub fn sh_request(&self, command: &'static str, result: &'static str) {
+        let labels = ShLabels { command: Word(command), result: Word(result) };
+        self.sh_requests.get_or_create(&labels).inc();
+    }
+
     /// Something was refused: the rule's id, or a word of ours.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabels { reason: Reason(reason) }).inc();

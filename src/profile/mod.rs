@@ -136,6 +136,8 @@ section! {
         originator_bye_timeout: Duration = "im.originator_bye_timeout", secs(30), secs(0) => secs(3600);
         /// First 183 at the latest, while the recipients are still being found out (IM-020).
         progress_after: Duration = "im.progress_after", millis(500), secs(0) => millis(1500);
+        /// Recipients the HSS says are not registered are not invited (Sh; ISC-059).
+        check_registration: bool = "im.check_registration", false;
         /// Pages one user may have running (IM-036).
         max_parallel_per_user: u32 = "im.max_parallel_per_user", 20, 1 => 1_000_000;
         /// Pages one user may start in a second (IM-036).
@@ -275,6 +277,22 @@ section! {
     }
 }
 
+section! {
+    /// `sh.*`, what is asked of the HSS and how long it is known.
+    Sh {
+        /// Data nobody tells us changes of is known for this time, what changes as users come and go for a fifth (SH-050).
+        cache_ttl: Duration = "sh.cache_ttl", secs(300), secs(1) => DAY;
+        /// How long the HSS is asked to tell of changes (SH-047).
+        subscription_time: Duration = "sh.subscription_time", DAY, secs(60) => secs(31_536_000);
+        /// Most data the HSS tells us changes of; as much again is known without (SH-049).
+        max_subscriptions: u32 = "sh.max_subscriptions", 50_000, 1 => 1_000_000;
+        /// How long it is known which HSS serves a user (SH-026).
+        hss_binding_ttl: Duration = "sh.hss_binding_ttl", secs(3600), secs(1) => DAY;
+        /// Name of the slot that holds the service settings of users (SH-039).
+        service_indication: String = "sh.service_indication", "oma-im-settings".to_owned();
+    }
+}
+
 /// A whole profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
@@ -288,6 +306,7 @@ pub struct Profile {
     pub connect_allow: Option<Vec<ipnet::IpNet>>,
     pub ul: Ul,
     pub xdm: Xdm,
+    pub sh: Sh,
     /// UL-033: `ul.allow_loopback_targets`; unless set, on when listening on loopback.
     pub allow_loopback_targets: bool,
 }
@@ -299,7 +318,7 @@ const LATER: &[(&str, &str)] = &[
     ("imdn.", "disposition notifications"),
     ("session.", "session mode"),
     ("ft.", "file transfer"),
-    ("sh.", "Sh"),
+    ("sh.max_inflight", "Sh"),
     ("dia.", "Sh"),
     ("xdm.timeout", "an XDMS elsewhere"),
     ("xdm.cache_ttl", "an XDMS elsewhere"),
@@ -313,7 +332,6 @@ const LATER: &[(&str, &str)] = &[
     ("im.apply_member_policy", "policies of recipients"),
     ("im.late_offer", "INVITE without SDP"),
     ("im.tls_downgrade", "TLS of the media plane"),
-    ("im.check_registration", "Sh"),
     ("msrp.cema", "CEMA"),
     ("msrp.cpim_rewrite", "rewriting CPIM"),
     ("msrp.deliver_all_forks", "delivery to all forks"),
@@ -345,7 +363,7 @@ const ABOUT: &[(&str, &str)] = &[
 
 /// What a key does, in one clause.
 pub fn about(key: &str) -> Option<&'static str> {
-    [Im::ABOUT, Isc::ABOUT, SipTimers::ABOUT, Msrp::ABOUT, Xdm::ABOUT, Ul::ABOUT, ABOUT]
+    [Im::ABOUT, Isc::ABOUT, SipTimers::ABOUT, Msrp::ABOUT, Xdm::ABOUT, Ul::ABOUT, Sh::ABOUT, ABOUT]
         .into_iter()
         .flatten()
         .find(|(known, _)| *known == key)
@@ -390,6 +408,7 @@ impl Profile {
                 .map(|peers| peers.into_iter().map(|peers| peers.0).collect()),
             ul: Ul::read(r)?,
             xdm: Xdm::read(r)?,
+            sh: Sh::read(r)?,
             allow_loopback_targets: r.take("ul.allow_loopback_targets", local)?,
         };
         if profile.connect_allow.as_ref().is_some_and(Vec::is_empty) {
@@ -407,6 +426,14 @@ impl Profile {
                 "im.max_rate_per_user",
                 "is not a whole number a second, at least 1",
                 "write \"10/s\" or \"600/m\"",
+            ));
+        }
+        let slot = &profile.sh.service_indication;
+        if slot.is_empty() || slot.len() > 256 || slot.chars().any(char::is_control) {
+            return Err(r.wrong(
+                "sh.service_indication",
+                format!("{slot:?} names no slot"),
+                "write \"oma-im-settings\"",
             ));
         }
         if !matches!(profile.im.release.as_str(), "1.0" | "2.0") {

@@ -7,6 +7,7 @@
 //! client              questions, cache, subscriptions, notifications
 //! peer, watchdog      one peer: its connection, its watchdog, its open requests; no I/O
 //! routing, overload   which peer a request goes to, and what becomes of it; no I/O
+//! router, link        the task that drives them, and the sockets
 //! ```
 //!
 //! Nothing outside this module names the protocol.
@@ -15,9 +16,11 @@ pub mod client;
 pub mod codec;
 pub mod dictionary;
 pub mod identity;
+pub mod link;
 pub mod overload;
 pub mod peer;
 pub mod results;
+pub mod router;
 pub mod routing;
 pub mod settings;
 pub mod userdata;

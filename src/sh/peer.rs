@@ -62,6 +62,33 @@ impl Identity {
         avps
     }
 
+    /// The generic answer with E set.
+    ///
+    /// SH-025 (RFC 6733 §6.2, §7.2).
+    pub fn protocol_error(&self, request: &Message, code: u32) -> Message {
+        let mut answer = request.answer(self.answer_head(request, code));
+        answer.header.flags |= Header::ERROR;
+        answer
+    }
+
+    /// The answer to a request with a broken AVP.
+    ///
+    /// SH-018, SH-025 (RFC 6733 §7.1.5, §7.5).
+    pub fn fault_answer(&self, request: &Message, fault: &Fault) -> Message {
+        let mut avps = self.answer_head(request, fault.result_code());
+        let at = avps.iter().position(|avp| avp.is(&d::PROXY_INFO)).unwrap_or(avps.len());
+        avps.insert(at, fault.failed_avp());
+        request.answer(avps)
+    }
+
+    fn answer_head(&self, request: &Message, code: u32) -> Vec<Avp> {
+        let mut avps: Vec<Avp> = request.find(&d::SESSION_ID).cloned().into_iter().collect();
+        avps.extend(self.origin());
+        avps.push(Avp::u32(&d::RESULT_CODE, code));
+        avps.extend(request.find_all(&d::PROXY_INFO).cloned());
+        avps
+    }
+
     /// Whether we keep the connection we received when both sides opened one.
     ///
     /// SH-006 (RFC 6733 §5.6.4): the names as octets, a to z equal to A to Z; a longer one wins over its beginning.
@@ -723,8 +750,8 @@ impl Peer {
             None
         };
         let answer = match (refuse, fault) {
-            (Some(code), _) => self.protocol_error(&message, code),
-            (None, Some(fault)) => self.fault_answer(&message, &fault),
+            (Some(code), _) => self.own.protocol_error(&message, code),
+            (None, Some(fault)) => self.own.fault_answer(&message, &fault),
             (None, None) => {
                 out.push(Effect::Request { link, message });
                 return;
@@ -740,33 +767,6 @@ impl Peer {
         avps.extend(self.own.capabilities(&[]));
         avps.extend(fault.map(|fault| fault.failed_avp()));
         out.push(Effect::Send { link, octets: cer.answer(avps).encode() });
-    }
-
-    /// The generic answer with E set.
-    ///
-    /// SH-025 (RFC 6733 §6.2, §7.2).
-    pub fn protocol_error(&self, request: &Message, code: u32) -> Message {
-        let mut answer = request.answer(self.answer_head(request, code));
-        answer.header.flags |= Header::ERROR;
-        answer
-    }
-
-    /// The answer to a request with a broken AVP.
-    ///
-    /// SH-018, SH-025 (RFC 6733 §7.1.5, §7.5).
-    pub fn fault_answer(&self, request: &Message, fault: &Fault) -> Message {
-        let mut avps = self.answer_head(request, fault.result_code());
-        let at = avps.iter().position(|avp| avp.is(&d::PROXY_INFO)).unwrap_or(avps.len());
-        avps.insert(at, fault.failed_avp());
-        request.answer(avps)
-    }
-
-    fn answer_head(&self, request: &Message, code: u32) -> Vec<Avp> {
-        let mut avps: Vec<Avp> = request.find(&d::SESSION_ID).cloned().into_iter().collect();
-        avps.extend(self.own.origin());
-        avps.push(Avp::u32(&d::RESULT_CODE, code));
-        avps.extend(request.find_all(&d::PROXY_INFO).cloned());
-        avps
     }
 
     /// SH-021 (RFC 6733 §3): known by Hop-by-Hop on this connection; whatever does not fit is nobody's.

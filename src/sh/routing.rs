@@ -178,7 +178,8 @@ pub struct PeerStatus {
     pub name: Option<String>,
     /// `up`, `suspect`, `reopening`, `connecting`, `closing` or `down`.
     pub state: &'static str,
-    pub open_requests: usize,
+    /// What went wrong last, if anything did.
+    pub error: Option<String>,
 }
 
 struct Slot {
@@ -189,6 +190,7 @@ struct Slot {
     /// Made for a redirect.
     on_demand: bool,
     gone: bool,
+    error: Option<String>,
 }
 
 /// One request until it is done.
@@ -291,7 +293,7 @@ impl Routing {
         let timers = self.settings.timers.clone();
         let seed = self.dice.next();
         let peer = Peer::new(self.own.clone(), timers, address.identity.clone(), seed);
-        let slot = Slot { address, peer, is_hss: false, on_demand, gone: false };
+        let slot = Slot { address, peer, is_hss: false, on_demand, gone: false, error: None };
         if let Some(free) = self.slots.iter().position(|slot| slot.on_demand && slot.gone) {
             self.slots[free] = slot;
             return free;
@@ -303,6 +305,11 @@ impl Routing {
     /// Who we are.
     pub fn identity(&self) -> &Identity {
         &self.own
+    }
+
+    /// What a peer is called in logs.
+    pub fn name(&self, index: Index) -> String {
+        self.slots.get(index).map_or_else(String::new, |slot| slot.address.to_string())
     }
 
     /// Begins to connect to every peer.
@@ -323,9 +330,16 @@ impl Routing {
                 address: slot.address.to_string(),
                 name: slot.peer.name().map(str::to_owned),
                 state: slot.peer.state(),
-                open_requests: slot.peer.open_requests(),
+                error: slot.error.clone(),
             })
             .collect()
+    }
+
+    /// Notes for people what went wrong with a peer.
+    pub fn note(&mut self, index: Index, error: String) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.error = Some(error);
+        }
     }
 
     /// When to call [`Routing::wake`] at the latest.

@@ -25,15 +25,18 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum Table {
     /// Who is registered where.
     Reg,
+    /// What the HSS tells us changes of.
+    ShSub,
 }
 
 impl Table {
     /// Every table there is.
-    pub const ALL: [Self; 1] = [Self::Reg];
+    pub const ALL: [Self; 2] = [Self::Reg, Self::ShSub];
 
     fn name(self) -> &'static str {
         match self {
             Self::Reg => "reg",
+            Self::ShSub => "shsub",
         }
     }
 }

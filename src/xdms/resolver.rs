@@ -35,6 +35,8 @@ pub struct Query {
     pub target: Target,
     /// Asserted identities of the originator.
     pub identities: Vec<Party>,
+    /// Other URIs the originator goes by: none of them is a recipient of its own page (UL-013).
+    pub names: Vec<String>,
     /// The originator asks to stay unknown (IM-022).
     pub anonymous: bool,
     /// Now, for budgets.
@@ -158,7 +160,8 @@ impl Resolver {
     /// # Errors
     /// The refusal the originator gets. It is final and nobody is invited.
     pub async fn resolve(&self, query: Query) -> Result<Audience, Refusal> {
-        let originator = self.keys_of(&query.identities);
+        let mut originator = self.keys_of(&query.identities);
+        originator.extend(query.names.iter().map(|name| self.key_of(name)));
         let audience = match &query.target {
             Target::List(entries) => self.list(entries, &originator)?,
             Target::Group(group) => self.group_in_time(group, &query, &originator).await?,
@@ -198,6 +201,16 @@ impl Resolver {
         })?;
         self.spend(query, 1).ok()?;
         Some((at, party))
+    }
+
+    /// As [`Settings::key_of`].
+    pub fn key_of(&self, uri: &str) -> String {
+        self.settings.key_of(uri)
+    }
+
+    /// Who would be asked is away, every one of them: what the originator gets if they had been asked (IM-057).
+    pub fn nobody_here(&self) -> Refusal {
+        Refusal::new(480, "IM-057").key("im.check_registration")
     }
 
     fn keys_of(&self, identities: &[Party]) -> HashSet<String> {

@@ -9,12 +9,14 @@
 //! missing, and every phone is the side that connects.
 
 mod answering;
+mod asking;
 mod callee;
 mod caller;
 mod changing;
 mod chaos;
 mod faults;
 mod hops;
+mod hss;
 mod inviting;
 mod keys;
 mod leaks;

@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::callee::Callee;
 use crate::caller::Caller;
+use crate::hss::{Hss, Line};
 use crate::text::{self, Invite};
 
 pub fn seconds(n: u64) -> Duration {
@@ -66,6 +67,7 @@ pub struct Scscf {
 pub struct Net {
     core: Arc<Scscf>,
     pub shelf: Arc<Shelf>,
+    hss: Option<Arc<Hss>>,
     threads: Vec<JoinHandle<Shard>>,
     pump: JoinHandle<()>,
 }
@@ -125,8 +127,10 @@ impl Net {
         settings.flow.folder = None;
         let shelf = Arc::new(Shelf::default());
         let documents = Arc::clone(&shelf) as Arc<dyn Source>;
+        let hss = settings.sh.is_some().then(Hss::new);
+        let line = hss.clone().map(|hss| Arc::new(Line(hss)) as _);
         let Doorless { mut shards, control, wire } =
-            Doorless::new(settings, documents, &Dns::Zone(zone)).expect("a node");
+            Doorless::with_hss(settings, documents, &Dns::Zone(zone), line).expect("a node");
         let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
         let core = Arc::new(Scscf {
             unheard: Mutex::default(),
@@ -154,7 +158,12 @@ impl Net {
         });
         shards[0].watched = watched;
         let threads = shards.into_iter().map(|shard| tokio::spawn(shard.run())).collect();
-        Self { core, shelf, threads, pump }
+        Self { core, shelf, hss, threads, pump }
+    }
+
+    /// The HSS, where `sh.enabled` is set.
+    pub fn hss(&self) -> &Arc<Hss> {
+        self.hss.as_ref().expect("sh.enabled is set")
     }
 
     pub fn scscf(&self) -> &Arc<Scscf> {

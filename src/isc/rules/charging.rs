@@ -116,9 +116,43 @@ pub fn ioi(prefix: &str, operator: &str) -> String {
     format!("{prefix}{operator}")
 }
 
+/// A P-Charging-Function-Addresses value from names of charging functions, primary ones first; `None` without any.
+///
+/// ISC-031 (RFC 7315 §4.6): the addresses are quoted, as none of them is a token. What cannot be quoted is left out.
+pub fn functions(collection: &[String], event: &[String]) -> Option<String> {
+    let fits = |name: &&String| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(&b))
+    };
+    let of = |kinds: [&'static str; 2], names: &[String]| -> Vec<String> {
+        let names = names.iter().filter(fits).take(2).zip(kinds);
+        names.map(|(name, kind)| format!("{kind}=\"{name}\"")).collect()
+    };
+    let mut all = of(["ccf", "ccf-2"], collection);
+    all.extend(of(["ecf", "ecf-2"], event));
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Proves ISC-031.
+    #[test]
+    fn charging_functions_are_quoted_with_the_primary_ones_first() {
+        let name = |text: &str| text.to_owned();
+        let (ccf, ecf) = (name("aaa://ccf1.ims.test;transport=tcp"), name("aaa://ecf1.ims.test"));
+        assert_eq!(
+            functions(&[ccf.clone(), name("aaa://ccf2.ims.test")], std::slice::from_ref(&ecf))
+                .as_deref(),
+            Some(
+                "ccf=\"aaa://ccf1.ims.test;transport=tcp\"; ccf-2=\"aaa://ccf2.ims.test\"; \
+                 ecf=\"aaa://ecf1.ims.test\""
+            )
+        );
+        assert_eq!(functions(&[], &[]), None);
+        assert_eq!(functions(&[name("a\"\r\nX: y")], &[]), None, "no header of its own");
+        assert_eq!(functions(&[], &[ecf]).as_deref(), Some("ecf=\"aaa://ecf1.ims.test\""));
+    }
 
     const RECEIVED: &str = "icid-value=\"pc1-20240101-00042\";icid-generated-at=pcscf1.home1.example;orig-ioi=\"Type 3home1.example\"";
 

@@ -106,6 +106,8 @@ pub struct Fanout<'a> {
     pub same_user: bool,
     /// The S-CSCF the originator is registered at, from its third-party REGISTER.
     pub stored: Option<&'a str>,
+    /// The S-CSCF the HSS names for the originator, or for the PSI where legs are the PSI's.
+    pub asked: Option<&'a str>,
 }
 
 /// The way a leg goes.
@@ -145,7 +147,8 @@ pub fn fanout(how: Fanout<'_>) -> Way {
             Way { route: one(user_scscf(how), true), kind: Kind::User }
         }
         FanoutRoute::Psi if how.psi_route == PsiRoute::Scscf => {
-            Way { route: one(how.core.scscf.clone(), true), kind: Kind::Service }
+            let scscf = how.asked.unwrap_or(&how.core.scscf);
+            Way { route: one(scscf.to_owned(), true), kind: Kind::Service }
         }
         // ISC-010: no originating services for the PSI.
         FanoutRoute::Psi => Way { route: one(icscf(how.core), false), kind: Kind::Service },
@@ -154,15 +157,30 @@ pub fn fanout(how: Fanout<'_>) -> Way {
 }
 
 /// ISC-058, ISC-009: the S-CSCF of the registration, the Route entry of the current request where it is the same user's,
-/// the configured S-CSCF, the I-CSCF.
+/// the one the HSS names, the configured S-CSCF, the I-CSCF.
 fn user_scscf(how: Fanout<'_>) -> String {
     if let Some(stored) = how.stored {
         return stored.to_owned();
     }
     let here = if how.same_user { how.arrived.scscf() } else { None };
-    here.unwrap_or_else(|| {
+    here.or_else(|| how.asked.map(str::to_owned)).unwrap_or_else(|| {
         if how.core.scscf.is_empty() { how.core.icscf.clone() } else { how.core.scscf.clone() }
     })
+}
+
+/// Whether the route of legs would be another one if the HSS named an S-CSCF, and if so for whom it would have to.
+///
+/// ISC-058: only where neither the registration nor the received Route gives one.
+pub fn lacks_scscf(how: Fanout<'_>) -> Option<Kind> {
+    match how.route {
+        _ if !how.profile.is_ims() => None,
+        FanoutRoute::OrigScscf | FanoutRoute::Odi => {
+            let here = how.same_user && how.arrived.scscf().is_some();
+            (how.stored.is_none() && !here).then_some(Kind::User)
+        }
+        FanoutRoute::Psi if how.psi_route == PsiRoute::Scscf => Some(Kind::Service),
+        FanoutRoute::Psi | FanoutRoute::TermIcscf => None,
+    }
 }
 
 /// The Request-URI of a leg that goes `route`: the recipient's, but a number that nobody on the way could look up becomes
@@ -188,6 +206,47 @@ fn one(uri: String, orig: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Proves ISC-058.
+    #[test]
+    fn the_hss_is_asked_last_and_before_what_is_configured() {
+        let (core, here, nothing) = (core(), arrived(&[KAMAILIO]), Arrived::default());
+        let base = |arrived| how(&core, arrived, FanoutRoute::OrigScscf);
+        let stored = Some("sip:reg.home1.example");
+        let asked = Some("sip:hss.home1.example:5054");
+        let cases: &[(Fanout<'_>, &str, Option<Kind>)] = &[
+            (Fanout { stored, asked, ..base(&here) }, "<sip:reg.home1.example;lr;orig>", None),
+            (Fanout { asked, ..base(&here) }, "<sip:scscf.ims.test:5060;lr;orig>", None),
+            (
+                Fanout { asked, same_user: false, ..base(&here) },
+                "<sip:hss.home1.example:5054;lr;orig>",
+                Some(Kind::User),
+            ),
+            (
+                Fanout { asked, ..base(&nothing) },
+                "<sip:hss.home1.example:5054;lr;orig>",
+                Some(Kind::User),
+            ),
+            (base(&nothing), "<sip:default-scscf.home1.example;lr;orig>", Some(Kind::User)),
+            (
+                Fanout { asked, psi_route: PsiRoute::Scscf, ..how(&core, &here, FanoutRoute::Psi) },
+                "<sip:hss.home1.example:5054;lr;orig>",
+                Some(Kind::Service),
+            ),
+            (
+                Fanout { asked, ..how(&core, &here, FanoutRoute::Psi) },
+                "<sip:icscf1.home1.example;lr>",
+                None,
+            ),
+        ];
+        for (how, route, lacks) in cases {
+            assert_eq!(fanout(*how).route, [*route]);
+            assert_eq!(lacks_scscf(*how), *lacks, "{route}");
+        }
+        let icscf = Core { scscf: String::new(), ..core.clone() };
+        let how = Fanout { core: &icscf, ..base(&nothing) };
+        assert_eq!(fanout(how).route, ["<sip:icscf1.home1.example;lr;orig>"]);
+    }
 
     const KAMAILIO: &str =
         "<sip:iscmark@scscf.ims.test:5060;lr;s=2;h=1;d=0;a=7369703a616c69636540696d732e74657374>";
@@ -215,6 +274,7 @@ mod tests {
             odi_valid: true,
             same_user: true,
             stored: None,
+            asked: None,
         }
     }
 

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::data::{Data, Operation, Subject};
-use super::hss::{Ask, Binding, Class, NoAnswer};
+use super::hss::{Binding, is_shed, is_silent};
 use super::wildcard::Wildcard;
 use super::{Client, SUSPENDED};
 use crate::sh::codec::{Avp, Message, Outcome};
 use crate::sh::dictionary::{self as d, VENDOR_3GPP, command};
+use crate::sh::overload::Class;
 use crate::sh::results::{Verdict, verdict};
+use crate::sh::routing::Request;
 
 /// SH-033: bits of feature list 1 this server implements: notifications and pulls of several data at once.
 pub const NOTIF_EFF: u32 = 1;
@@ -135,24 +137,25 @@ impl Client {
         for _ in 0..MOST_TRIES {
             let known = self.lock().wildcards.get(identity).cloned();
             let wildcard = what.wildcard.or(known.as_ref());
-            let ask = Ask {
-                command: code,
-                to: to.clone(),
-                home: identity.domain().map(str::to_owned),
+            let request = Request {
+                code,
+                destination_host: to.as_ref().map(|to| to.host.clone()),
+                destination_realm: to.as_ref().map(|to| to.realm.clone()),
+                identity: Some(identity.as_str().to_owned()),
                 avps: what.avps(announce, wildcard),
                 class: what.class,
+                priority: None,
             };
-            let answer = match self.hss.ask(ask).await {
+            let answer = match self.hss.ask(request).await {
                 Ok(answer) => answer,
                 Err(why) => {
                     self.house.answered(name, "unavailable");
-                    if why == NoAnswer::Silent && to.take().is_some() {
+                    if is_silent(&why) && to.take().is_some() {
                         self.unbind(what);
                         continue;
                     }
                     self.failed(name, &why.to_string());
-                    let shed = why == NoAnswer::Shed;
-                    return Err(if shed { Failed::Shed } else { Failed::Unavailable });
+                    return Err(if is_shed(&why) { Failed::Shed } else { Failed::Unavailable });
                 }
             };
             let outcome = match self.outcome_of(&answer) {

@@ -5,20 +5,9 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use super::subscriptions::Kept;
-use crate::sh::codec::{Avp, Message};
-
-/// One request, without what stands at its head: session, application, origin and destination are written by whoever
-/// routes it.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    pub command: u32,
-    /// The HSS that serves the identity, where it is known (SH-026).
-    pub to: Option<Binding>,
-    /// The home domain of the identity, where it has one.
-    pub home: Option<String>,
-    pub avps: Vec<Avp>,
-    pub class: Class,
-}
+use crate::sh::codec::Message;
+use crate::sh::router::Router;
+use crate::sh::routing::{Failure, Request, Why};
 
 /// Which HSS serves an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,37 +16,30 @@ pub struct Binding {
     pub realm: String,
 }
 
-/// What a request is for; under overload the first are dropped first (SH-031).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Class {
-    Refresh,
-    Subscription,
-    StateCheck,
-    Settings,
-    Page,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
-    /// Nobody answered in time.
-    #[error("no answer in time")]
-    Silent,
-    /// No HSS can be reached.
-    #[error("no HSS can be reached")]
-    Down,
-    /// Not sent, for the HSS or this server has too much to do.
-    #[error("held back under overload")]
-    Shed,
-}
-
 /// The answer to come.
-pub type Asking = Pin<Box<dyn Future<Output = Result<Message, NoAnswer>> + Send>>;
+pub type Asking = Pin<Box<dyn Future<Output = Result<Message, Failure>> + Send>>;
 
 /// Whoever reaches an HSS.
 pub trait Hss: Send + Sync {
     /// Asks once. The request is on its way, or waits for its turn, when this returns.
-    fn ask(&self, ask: Ask) -> Asking;
+    fn ask(&self, request: Request) -> Asking;
+}
+
+impl Hss for Router {
+    fn ask(&self, request: Request) -> Asking {
+        let router = self.clone();
+        Box::pin(async move { router.request(request).await })
+    }
+}
+
+/// Whether the HSS that was named may be the wrong one (SH-026).
+pub fn is_silent(failure: &Failure) -> bool {
+    matches!(failure, Failure::Unavailable(Why::TimedOut | Why::LinkFailed | Why::Undeliverable))
+}
+
+/// Whether something more important might have passed (SH-031).
+pub fn is_shed(failure: &Failure) -> bool {
+    matches!(failure, Failure::Overloaded | Failure::Saturated)
 }
 
 /// The same moment on both clocks.

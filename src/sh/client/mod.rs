@@ -35,7 +35,8 @@ use tokio::sync::{Notify, watch};
 
 pub use cache::Slot;
 pub use data::{Data, IdentitySet, Kind, Operation, Subject};
-pub use hss::{Ask, Asking, Binding, Class, House, Hss, Moment, NoAnswer};
+pub use hss::{Asking, Binding, House, Hss, Moment};
+pub use push::not_yet;
 pub use questions::{Answer, Probed};
 pub use subscriptions::Kept;
 pub use update::NotWritten;
@@ -67,12 +68,19 @@ pub struct Settings {
     pub cache_ttl: Duration,
     /// SH-047: `sh.subscription_time`.
     pub subscription_time: Duration,
-    /// SH-049: `sh.max_subscriptions`; twice as many cached values are held.
+    /// SH-049: `sh.max_subscriptions`; see [`Settings::most_known`].
     pub max_subscriptions: usize,
     /// SH-026: `sh.hss_binding_ttl`.
     pub binding_ttl: Duration,
     /// The slot with the service settings of users: `sh.service_indication`.
     pub service_indication: Arc<str>,
+}
+
+impl Settings {
+    /// Most values known at a time, and most questions waiting for an answer: what is subscribed to and as much again.
+    fn most_known(&self) -> usize {
+        self.max_subscriptions.saturating_mul(2).saturating_add(1000)
+    }
 }
 
 /// Everything this server knows of users by Sh. One for a node.
@@ -105,14 +113,17 @@ struct State {
     suspended: HashMap<(Operation, u32), Instant>,
     /// Answers to notifications, by who sent them and under which number.
     pushes: Bounded<(String, u32), Message>,
+    /// How many changes were told when the last one of each key was: what was asked for before is older.
+    told: Bounded<Key, u64>,
+    tellings: u64,
     writing: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
     last_error: Option<String>,
 }
 
 struct Flight {
     outcome: watch::Receiver<Option<Known>>,
-    /// The HSS has told of a change meanwhile, so the answer may be older than what is known.
-    overtaken: bool,
+    /// How much the HSS had told when the question left.
+    told: u64,
 }
 
 /// What is known of a key in the end.
@@ -137,7 +148,7 @@ impl Client {
         house: Box<dyn House>,
         salt: u64,
     ) -> Arc<Self> {
-        let most = settings.max_subscriptions.max(1).saturating_mul(2);
+        let most = settings.most_known();
         let state = State {
             cache: Cache::new(most, settings.cache_ttl),
             subscriptions: Subscriptions::default(),
@@ -150,6 +161,8 @@ impl Client {
             last_host: None,
             suspended: HashMap::new(),
             pushes: Bounded::new(MOST_PUSHES),
+            told: Bounded::new(most),
+            tellings: 0,
             writing: HashMap::new(),
             last_error: None,
         };

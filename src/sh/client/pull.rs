@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use super::cache::{Look, Slot, Value};
 use super::data::{Data, IdentitySet, Key, Kind, Operation, Subject};
 use super::exchange::{Exchange, Failed, What};
-use super::hss::Class;
 use super::{Client, Flight, Known, PATIENCE, State};
 use crate::sh::codec::Message;
 use crate::sh::dictionary as d;
+use crate::sh::overload::Class;
 use crate::sh::userdata::{Identities, IdentityType, Presence, Set, ShData, UserState};
 
 /// How data is going to be used.
@@ -77,7 +77,7 @@ impl Client {
         let mut wanted = Vec::new();
         {
             let mut state = self.lock();
-            let most = self.settings.max_subscriptions.max(1) * 2;
+            let most = self.settings.most_known();
             for data in data {
                 if !data.is_of(subject.kind) {
                     found.push(Found::Here(Known::Absent));
@@ -147,7 +147,7 @@ impl Client {
 
     fn take_off(self: &Arc<Self>, state: &mut State, key: &Key) -> Landing {
         let (tell, outcome) = watch::channel(None);
-        state.flights.insert(key.clone(), Flight { outcome, overtaken: false });
+        state.flights.insert(key.clone(), Flight { outcome, told: state.tellings });
         Landing { client: Arc::clone(self), key: key.clone(), tell }
     }
 
@@ -250,7 +250,8 @@ impl Client {
         let Wanted { key, landing, .. } = wanted;
         let now = self.now();
         let mut state = self.lock();
-        let overtaken = state.flights.remove(&key).is_some_and(|flight| flight.overtaken);
+        let flight = state.flights.remove(&key);
+        let overtaken = flight.is_some_and(|flight| state.is_overtaken(&key, flight.told));
         let known = match value {
             // What the HSS has told meanwhile is newer.
             Ok(_) if overtaken => state.cache.peek(&key).cloned().into(),

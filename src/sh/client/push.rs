@@ -159,6 +159,20 @@ impl Client {
     }
 }
 
+/// The answer of a server that is only just starting: come again.
+///
+/// SH-025: a protocol error in the generic format.
+pub fn not_yet(request: &Message, host: &str, realm: &str) -> Message {
+    let mut avps: Vec<Avp> = request.find(&d::SESSION_ID).cloned().into_iter().collect();
+    avps.push(Avp::u32(&d::RESULT_CODE, result::TOO_BUSY));
+    avps.push(Avp::text(&d::ORIGIN_HOST, host));
+    avps.push(Avp::text(&d::ORIGIN_REALM, realm));
+    avps.extend(request.find_all(&d::PROXY_INFO).cloned());
+    let mut answer = request.answer(avps);
+    answer.header.flags |= Header::ERROR;
+    answer
+}
+
 /// The identity in User-Identity; `None` for one we have no name for.
 fn named(request: &Message) -> Result<Option<Identity>, Fault> {
     let group = request.required(&d::USER_IDENTITY)?.as_group()?;

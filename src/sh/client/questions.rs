@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::cache::{Slot, Value};
 use super::data::{Data, IdentitySet, Subject};
-use super::hss::Class;
 use super::pull::{Need, Use};
 use super::{Client, Known};
+use crate::sh::overload::Class;
 use crate::sh::userdata::{Charging, UserState};
 
 /// What came of a question.

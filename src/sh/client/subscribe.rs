@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::cache::Value;
 use super::data::{Data, Key, Operation, Subject};
 use super::exchange::{Exchange, Failed, What};
-use super::hss::{Class, Moment};
+use super::hss::Moment;
 use super::pull::{read, value_of};
 use super::subscriptions::{Kept, Subscription, refresh_at};
 use super::wildcard::Wildcard;
@@ -14,6 +14,7 @@ use super::{Client, State};
 use crate::sh::codec::Message;
 use crate::sh::dictionary as d;
 use crate::sh::identity::Identity;
+use crate::sh::overload::Class;
 
 /// Most subscriptions that are refreshed or ended at the same time.
 const AT_ONCE: usize = 16;
@@ -151,11 +152,14 @@ impl Client {
             return;
         }
         let Subscription { subject, wildcard, .. } = &subscription;
+        let told = self.lock().tellings;
         match self.subscribe(subject, wildcard.as_ref(), &key.data, Class::Refresh).await {
             Ok(value) => {
                 let now = self.now();
                 let mut state = self.lock();
                 match value {
+                    // What was told meanwhile is newer.
+                    Some(_) if state.is_overtaken(&key, told) => {}
                     Some(value) => {
                         state.take(&key, Some(value), now);
                     }
@@ -281,9 +285,13 @@ impl State {
 
     /// A change was told: what is on its way may be older.
     pub(super) fn overtake(&mut self, key: &Key) {
-        if let Some(flight) = self.flights.get_mut(key) {
-            flight.overtaken = true;
-        }
+        self.tellings += 1;
+        self.told.insert(key.clone(), self.tellings);
+    }
+
+    /// Whether a change was told since that many had been.
+    pub(super) fn is_overtaken(&self, key: &Key, told: u64) -> bool {
+        self.told.get(key).is_some_and(|last| *last > told)
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::cache::{Slot, Value};
 use super::data::{Data, Key, Operation, Subject, next_sequence};
 use super::exchange::{Exchange, Failed, PAUSE, What};
-use super::hss::Class;
 use super::{Client, State};
+use crate::sh::overload::Class;
 use crate::sh::userdata::{Presence, Repository, ShData};
 
 /// SH-041: most rounds of reading and writing, and most waits for another writer.

@@ -8,6 +8,7 @@
 mod im;
 mod isc;
 mod msrp;
+mod sh;
 mod ul;
 
 use std::collections::BTreeSet;
@@ -135,7 +136,7 @@ impl Visit for Line {
 }
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    [im::CASES, isc::CASES, msrp::CASES, ul::CASES].into_iter().flatten()
+    [im::CASES, isc::CASES, msrp::CASES, sh::CASES, ul::CASES].into_iter().flatten()
 }
 
 fn ship(name: &str) -> PathBuf {
@@ -215,6 +216,11 @@ fn keys_of_isc_and_sip_change_what_neighbours_see() {
 #[test]
 fn keys_of_msrp_change_what_neighbours_see() {
     walk(msrp::CASES);
+}
+
+#[test]
+fn keys_of_sh_change_what_neighbours_see() {
+    walk(sh::CASES);
 }
 
 #[test]

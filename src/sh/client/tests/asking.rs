@@ -125,7 +125,7 @@ async fn the_hss_of_an_identity_is_named_once_it_is_known_and_forgotten_when_it_
     let world = World::new(move |asked| good(asked, scscf, vec![]));
     let alice = user("alice");
     let named = |asked: Vec<Asked>| -> Vec<Option<String>> {
-        asked.into_iter().map(|asked| asked.to.map(|to| to.host)).collect()
+        asked.into_iter().map(|asked| asked.to).collect()
     };
     let hss1 = || Some("hss1.ims.test".to_owned());
     world.client.serving_cscf(&alice).await;

@@ -10,18 +10,19 @@ use bytes::Bytes;
 use super::*;
 use crate::sh::codec::{Avp, Message};
 use crate::sh::dictionary::{self as d, APPLICATION_SH, VENDOR_3GPP, command};
+use crate::sh::routing::{Failure, Request, Why};
 
 const UNIX: u64 = 1_772_615_700_000;
 
 /// What the HSS does with one request: how long it takes, and what comes.
-type Reply = (Duration, Result<Message, NoAnswer>);
+type Reply = (Duration, Result<Message, Failure>);
 type Script = Box<dyn FnMut(&Asked) -> Reply + Send>;
 
 /// A request as the HSS got it.
 #[derive(Clone)]
 struct Asked {
     message: Message,
-    to: Option<Binding>,
+    to: Option<String>,
 }
 
 impl Asked {
@@ -61,9 +62,11 @@ struct Scripted {
 }
 
 impl Hss for Scripted {
-    fn ask(&self, ask: Ask) -> Asking {
-        let asked =
-            Asked { message: Message::request(ask.command, APPLICATION_SH, ask.avps), to: ask.to };
+    fn ask(&self, request: Request) -> Asking {
+        let asked = Asked {
+            message: Message::request(request.code, APPLICATION_SH, request.avps),
+            to: request.destination_host,
+        };
         let (after, reply) = self.script.lock().expect("no panic")(&asked);
         self.asked.lock().expect("no panic").push((self.begin.elapsed(), asked));
         Box::pin(async move {
@@ -202,11 +205,11 @@ fn good(asked: &Asked, inside: &str, more: Vec<Avp>) -> Reply {
 }
 
 fn silent() -> Reply {
-    (secs(8), Err(NoAnswer::Silent))
+    (secs(8), Err(Failure::Unavailable(Why::TimedOut)))
 }
 
 fn down() -> Reply {
-    (Duration::ZERO, Err(NoAnswer::Down))
+    (Duration::ZERO, Err(Failure::Unavailable(Why::NoPeer)))
 }
 
 fn state(number: u32) -> String {

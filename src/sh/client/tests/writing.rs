@@ -99,7 +99,7 @@ async fn two_writers_lose_nothing() {
     let world = World::new(move |asked| {
         // Another server writes between our reading and our writing.
         if asked.code() == command::PROFILE_UPDATE && between.take().is_some() {
-            *other.0.lock().expect("no panic") = Some((6, "<s>1</s>".to_owned()));
+            *other.0.lock().expect("no panic") = Some((6, "<s>10</s>".to_owned()));
         }
         hss.serves(asked)
     });
@@ -114,7 +114,7 @@ async fn two_writers_lose_nothing() {
         tokio::spawn(async move { also.update(&user("alice"), "oma-im-settings", add).await });
     assert_eq!(one.await.expect("no panic"), Ok(()));
     assert_eq!(two.await.expect("no panic"), Ok(()));
-    assert_eq!(stored.now(), Some((8, "<s>3</s>".to_owned())));
+    assert_eq!(stored.now(), Some((8, "<s>12</s>".to_owned())));
 }
 
 /// Proves SH-041.
