@@ -1,15 +1,19 @@
 //! Who is meant: groups and lists, who may use them, and the server that keeps them.
 //!
 //! [`resolver`] answers the engine's question; it reads documents of [`groups`], applies their rules ([`access`]) and
-//! sifts names ([`lists`]). Documents come from a [`resolver::Source`]: here the [`store`], which [`server`] opens to
+//! sifts names ([`lists`]); what recipients say themselves is asked in
+//! [`recipients`]. Documents come from a [`resolver::Source`]: here the [`store`], which [`server`] opens to
 //! XCAP clients over HTTP. [`client`] is such a client. Sends no SIP and knows no page.
 
 pub mod access;
 pub mod client;
 pub mod groups;
 pub mod lists;
+pub mod member_rules;
 pub mod path;
+pub mod recipients;
 pub mod resolver;
+pub mod ruleset;
 pub mod selector;
 pub mod server;
 pub mod store;
@@ -81,6 +85,8 @@ pub struct Settings {
     pub anon_reject: AnonReject,
     /// `im.pager_to_chat_group`
     pub pager_to_chat_group: bool,
+    /// `im.apply_member_policy` (IM-090).
+    pub apply_member_policy: bool,
     /// `xdm.im_enabler_ids`; empty: any enabler.
     pub im_enabler_ids: Vec<String>,
     /// `xdm.absent_ruleset = "members"`
@@ -118,6 +124,7 @@ impl Default for Settings {
             consent: Consent::Static,
             anon_reject: AnonReject::Oma,
             pager_to_chat_group: false,
+            apply_member_policy: false,
             im_enabler_ids: Vec::new(),
             absent_ruleset_members: false,
             oma_precedence: true,

@@ -90,7 +90,10 @@ pub(super) fn list_at(
     let text = groups::checked(document).ok()?;
     let tree = Document::parse(text).ok()?;
     let element = walk(&tree, &steps(selector?)?, &Bindings::default()).ok()??;
-    (element.tag_name().name() == wanted).then(|| list_children(element))
+    // XD-022: of the namespace of lists, whatever document it stands in.
+    let tag = element.tag_name();
+    let found = tag.name() == wanted && tag.namespace() == Some(groups::LISTS);
+    found.then(|| list_children(element))
 }
 
 /// Splits at slashes outside quotes.
