@@ -11,9 +11,10 @@ use bytes::Bytes;
 use pagecast::engine::input::Refusal;
 use pagecast::engine::party::{Audience, Copy, Party, Recipient, Removal, Target};
 use pagecast::sip::uri::Psi;
+use pagecast::xdms::groups::Group;
 use pagecast::xdms::path::DocumentPath;
 use pagecast::xdms::resolver::{Fetching, Source, Unavailable};
-use pagecast::xdms::store::{Condition, Quotas, Store};
+use pagecast::xdms::store::{Condition, Document, GROUP_TYPE, Quotas, Store};
 use pagecast::xdms::{AnonReject, Consent, Query, Resolver, Settings};
 
 const ROOT: &str = "http://127.0.0.1:8080/xcap-root";
@@ -324,7 +325,21 @@ async fn consent_and_barring_are_obeyed() {
     assert_eq!(audience.removed[0].1, Removal::Barred);
 }
 
-/// Proves XD-022, XD-023, XD-026, XD-033, XD-034, XD-035, XD-036, IM-004, IM-022.
+/// Who, anonymously or not, the changes of the document and of the settings, and what comes of it.
+struct Row<'a> {
+    number: &'a str,
+    who: &'a str,
+    anonymous: bool,
+    changes: Vec<(&'a str, &'a str)>,
+    settings: Settings,
+    /// Documents that cannot be had.
+    down: &'a str,
+    want: Result<Vec<String>, (u16, Option<String>)>,
+}
+
+/// The fourteen rows of section 10.9, each with and without precedence: none of them tells the two apart.
+///
+/// Proves XD-022, XD-023, XD-024, XD-026, XD-031, XD-032, XD-033, XD-034, XD-035, XD-036, XD-037, IM-004, IM-022, IM-033, IM-089.
 #[tokio::test]
 async fn the_truth_table_of_the_rules_holds() {
     let everybody = |but: &str| -> Vec<String> {
@@ -348,91 +363,434 @@ async fn the_truth_table_of_the_rules_holds() {
         </cp:conditions><cp:actions><allow-initiate-conference>false</allow-initiate-conference></cp:actions></cp:rule></cp:ruleset>";
     let end = "</cp:ruleset>";
     let owner = "<allow-initiate-conference>true</allow-initiate-conference>\n          <allow-invite-users-dynamically>true";
-    type Row<'a> =
-        (u8, &'a str, bool, Vec<(&'a str, &'a str)>, Result<Vec<String>, (u16, Option<String>)>);
-    let rows: Vec<Row<'_>> = vec![
-        (1, "bob", false, vec![], Ok(everybody("bob"))),
-        (2, "bob", true, vec![], Err(refused(403, "Anonymity not allowed"))),
-        (3, "alice", true, vec![], Ok(everybody("alice"))),
-        (4, "gus", false, vec![], Ok(everybody("gus"))),
-        (5, "mallory", false, vec![], not_allowed()),
-        (6, "bob", false, vec![(end, named_false)], Ok(everybody("bob"))),
-        (
-            7,
+    let ruleset = group_of(&[]);
+    let start = ruleset.find("<cp:ruleset>").expect("there");
+    let stop = ruleset.find("</list-service>").expect("there");
+    let rules = &ruleset[start..stop];
+    let unknown = "<is-list-member/><x:new xmlns:x=\"urn:x\"/>";
+    let chat = ("<invite-members>true", "<invite-members>false");
+    let small = ("<max-participant-count>20", "<max-participant-count>3");
+    let too_many = Err(refused(486, "102 Too many participants"));
+    let hidden = |status, text: Option<&str>| Err((status, text.map(str::to_owned)));
+    let rfc = Settings { anon_reject: AnonReject::Rfc, ..settings() };
+    let members = Settings { absent_ruleset_members: true, ..settings() };
+    let partial = Settings { partial_lists: true, ..settings() };
+    let some = ["sip:alice@ims.test", "tel:+491701112223"].map(str::to_owned).to_vec();
+    let row = |number, who, changes, want| Row {
+        number,
+        who,
+        anonymous: false,
+        changes,
+        settings: settings(),
+        down: "",
+        want,
+    };
+    let rows = vec![
+        row("1", "bob", vec![], Ok(everybody("bob"))),
+        Row {
+            anonymous: true,
+            ..row("2", "bob", vec![], hidden(403, Some("Anonymity not allowed")))
+        },
+        Row { anonymous: true, settings: rfc, ..row("2, rfc", "bob", vec![], hidden(433, None)) },
+        Row { anonymous: true, ..row("3", "alice", vec![], Ok(everybody("alice"))) },
+        row("4", "gus", vec![], Ok(everybody("gus"))),
+        row("5", "mallory", vec![], not_allowed()),
+        row("6", "bob", vec![(end, named_false)], Ok(everybody("bob"))),
+        row(
+            "7",
             "alice",
-            false,
             vec![(owner, "<allow-invite-users-dynamically>true")],
             Ok(everybody("alice")),
         ),
-        (8, "mallory", false, vec![(end, many)], Ok(everybody(""))),
-        (9, "mallory", false, vec![(end, &but_mallory)], not_allowed()),
-        (
-            10,
-            "bob",
-            false,
-            vec![("<is-list-member/>", "<is-list-member/><x:new xmlns:x=\"urn:x\"/>")],
-            not_allowed(),
-        ),
-        (13, "bob", false, vec![("<invite-members>true", "<invite-members>false")], not_allowed()),
-        (
-            14,
-            "bob",
-            false,
-            vec![("<max-participant-count>20", "<max-participant-count>3")],
-            Err(refused(486, "102 Too many participants")),
-        ),
+        row("8", "mallory", vec![(end, many)], Ok(everybody(""))),
+        row("9", "mallory", vec![(end, &but_mallory)], not_allowed()),
+        row("10", "bob", vec![("<is-list-member/>", unknown)], not_allowed()),
+        row("11", "bob", vec![(rules, "")], not_allowed()),
+        // Without rules there are no key participants, and the members come as they stand.
+        Row {
+            settings: members.clone(),
+            ..row("11, members", "bob", vec![(rules, "")], Ok(everybody("bob")))
+        },
+        Row {
+            settings: members,
+            ..row("11, no member", "mallory", vec![(rules, "")], not_allowed())
+        },
+        Row { down: "resource-lists", ..row("12", "bob", vec![], hidden(480, None)) },
+        Row {
+            down: "resource-lists",
+            settings: partial,
+            ..row("12, partial", "bob", vec![], Ok(some))
+        },
+        row("13", "bob", vec![chat], not_allowed()),
+        row("14", "bob", vec![small], too_many),
     ];
-    for (row, who, anonymous, changes, want) in rows {
-        let bench = Bench::new(&format!("row{row}"), &group_of(&changes), FRANK, settings());
-        let got = bench.page(&format!("sip:{who}@ims.test"), anonymous).await;
-        match want {
-            Ok(want) => {
-                let audience = got.unwrap_or_else(|why| panic!("row {row}: {why:?}"));
-                assert!(
-                    bench.source.fetches.load(Ordering::Relaxed) > 0,
-                    "row {row}: the XDMS was asked"
-                );
-                // The owner is a key participant and is invited first; the others in document order.
-                assert_eq!(uris(&audience), want, "row {row}");
-                assert!(audience.history.is_empty(), "row {row}");
+    for row in rows {
+        for oma_precedence in [true, false] {
+            let name = format!("row {}, precedence {oma_precedence}", row.number);
+            let settings = Settings { oma_precedence, ..row.settings.clone() };
+            let mut bench = Bench::new("row", &group_of(&row.changes), FRANK, settings);
+            if !row.down.is_empty() {
+                bench = bench.down(row.down);
             }
-            Err(want) => assert_eq!(said(got), want, "row {row}"),
+            let got = bench.page(&format!("sip:{}@ims.test", row.who), row.anonymous).await;
+            match &row.want {
+                Ok(want) => {
+                    let audience = got.unwrap_or_else(|why| panic!("{name}: {why:?}"));
+                    assert!(
+                        bench.source.fetches.load(Ordering::Relaxed) > 0,
+                        "{name}: the XDMS was asked"
+                    );
+                    // The owner is a key participant and is invited first; the others in document order.
+                    assert_eq!(&uris(&audience), want, "{name}");
+                    assert!(audience.history.is_empty(), "{name}");
+                }
+                Err(want) => {
+                    let refusal = got.expect_err("refused");
+                    assert_eq!(refusal.retry_after.is_some(), refusal.status == 480, "{name}");
+                    assert_eq!(&said(Err(refusal)), want, "{name}");
+                }
+            }
         }
     }
 }
 
-/// Proves XD-033, XD-036.
+/// Proves IM-033.
 #[tokio::test]
-async fn settings_change_what_the_table_says() {
-    let ruleset = group_of(&[]);
-    let (start, end) = (
-        ruleset.find("<cp:ruleset>").expect("there"),
-        ruleset.find("</list-service>").expect("there"),
-    );
-    let without = format!("{}{}", &ruleset[..start], &ruleset[end..]);
-    let bench = Bench::new("row11", &without, FRANK, settings());
-    assert_eq!(
-        said(bench.page("sip:bob@ims.test", false).await),
-        refused(403, "Function not allowed"),
-        "row 11"
-    );
-    let members = Settings { absent_ruleset_members: true, ..settings() };
-    let bench = Bench::new("row11m", &without, FRANK, members);
-    assert!(bench.page("sip:bob@ims.test", false).await.is_ok(), "row 11, members");
-    assert_eq!(said(bench.page("sip:mallory@ims.test", false).await).0, 403, "row 11, no member");
-
-    let rfc = Settings { anon_reject: AnonReject::Rfc, ..settings() };
-    let bench = Bench::new("row2", &group_of(&[]), FRANK, rfc);
-    assert_eq!(said(bench.page("sip:bob@ims.test", true).await), (433, None), "row 2");
-
+async fn a_chat_group_takes_pages_where_the_operator_says_so() {
     let chat = Settings { pager_to_chat_group: true, ..settings() };
-    let bench = Bench::new(
-        "row13",
-        &group_of(&[("<invite-members>true", "<invite-members>false")]),
-        FRANK,
-        chat,
+    let document = group_of(&[("<invite-members>true", "<invite-members>false")]);
+    let bench = Bench::new("chat", &document, FRANK, chat);
+    assert!(bench.page("sip:bob@ims.test", false).await.is_ok());
+}
+
+/// Section 10.9 has no row in which the classes disagree; these have.
+///
+/// Proves XD-034, XD-035, XD-037.
+#[tokio::test]
+async fn precedence_and_missing_lists_decide_between_rules() {
+    let grant = |conditions: &str, may: bool| {
+        format!(
+            "<cp:rule id=\"x\"><cp:conditions>{conditions}</cp:conditions><cp:actions>\
+             <allow-initiate-conference>{may}</allow-initiate-conference></cp:actions></cp:rule>"
+        )
+    };
+    let one = |id: &str| format!("<cp:identity><cp:one id=\"{id}\"/></cp:identity>");
+    let list = |owner: &str, name: &str| {
+        format!(
+            "<ocp:external-list><ocp:entry anc=\"{ROOT}/resource-lists/users/{owner}/index/~~/resource-lists/\
+             list%5b@name=%22{name}%22%5d\"/></ocp:external-list>"
+        )
+    };
+    let many = "<cp:identity><cp:many/></cp:identity>";
+    let pool = list("sip:frank@ims.test", "pool");
+    let gone = list("sip:frank@ims.test", "none");
+    let gus = "sip:gus@ims.test";
+    // Conditions with what they grant to Gus, who is in the pool; the answer with precedence and without.
+    let later = 480;
+    let cases: Vec<(Vec<(&str, bool)>, u16, u16)> = vec![
+        (vec![(&pool, true), (many, false)], 200, 200),
+        (vec![(&pool, false), (many, true)], 403, 200),
+        (vec![(&gone, true)], later, later),
+        (vec![(&gone, false)], 403, 403),
+        // The missing list might be closer than the rule that grants; without precedence it can take nothing away.
+        (vec![(&gone, false), (many, true)], later, 200),
+        (vec![(&gone, true), (many, true)], 200, 200),
+        (vec![(&gone, false), (&pool, true)], 200, 200),
+        (vec![(&gone, true), (&pool, false)], later, later),
+        (vec![(&gone, false), ("<ocp:other-identity/>", true)], later, later),
+    ];
+    let from = group_of(&[]);
+    let (start, stop) = (
+        from.find("<cp:ruleset>").expect("there") + "<cp:ruleset>".len(),
+        from.find("</cp:ruleset>").expect("there"),
     );
-    assert!(bench.page("sip:bob@ims.test", false).await.is_ok(), "row 13, pager_to_chat_group");
+    let named = one(gus);
+    let with_name: Vec<(Vec<(&str, bool)>, u16, u16)> = vec![
+        // Named in person: no list is closer.
+        (vec![(&gone, false), (&named, true)], 200, 200),
+        (vec![(&gone, true), (&named, false)], 403, later),
+    ];
+    for (rules, with, without) in cases.into_iter().chain(with_name) {
+        let text: String = rules.iter().map(|(conditions, may)| grant(conditions, *may)).collect();
+        let document = format!("{}{text}{}", &from[..start], &from[stop..]);
+        for (oma_precedence, want) in [(true, with), (false, without)] {
+            for partial_lists in [false, true] {
+                let settings = Settings { oma_precedence, partial_lists, ..settings() };
+                let bench = Bench::new("classes", &document, FRANK, settings);
+                let got = bench.page(gus, false).await.map_or_else(|why| why.status, |_| 200);
+                assert_eq!(got, want, "{rules:?}, precedence {oma_precedence}, {partial_lists}");
+            }
+        }
+    }
+}
+
+/// Section 11, item 5.
+///
+/// Proves XD-022, XD-023, XD-024, XD-025, XD-026.
+#[tokio::test]
+async fn lists_that_are_wrong_or_too_large_make_the_group_unresolvable() {
+    let anchor = |owner: &str, rest: &str| {
+        format!("{ROOT}/resource-lists/users/sip:{owner}@ims.test/index/~~/resource-lists/{rest}")
+    };
+    let list = |name: &str| format!("list%5b@name=%22{name}%22%5d");
+    let lists = |inside: &str| {
+        format!(
+            "<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\">{inside}</resource-lists>"
+        )
+    };
+    let external = |anchor: &str| format!("<external anchor=\"{anchor}\"/>");
+    let chain = |n: usize| {
+        let one = |at: usize| {
+            let next = external(&anchor("frank", &list(&format!("l{}", at + 1))));
+            let next = if at + 1 == n { String::new() } else { next };
+            format!("<list name=\"l{at}\"><entry uri=\"sip:m{at}@ims.test\"/>{next}</list>")
+        };
+        lists(&(0..n).map(one).collect::<String>())
+    };
+    let wide = |n: usize| {
+        let named =
+            |at: usize| format!("<list name=\"w{at}\"><entry uri=\"sip:w{at}@ims.test\"/></list>");
+        let all: String =
+            (0..n).map(|at| external(&anchor("frank", &list(&format!("w{at}"))))).collect();
+        lists(&format!("<list name=\"l0\">{all}</list>{}", (0..n).map(named).collect::<String>()))
+    };
+    let in_frank = |inside: &str| lists(&format!("<list name=\"l0\">{inside}</list>"));
+    let first = external(&anchor("frank", &list("l0")));
+    let to_alice = external(&anchor("alice", &list("back")));
+    let entry_ref = |rest: &str| {
+        format!(
+            "<entry-ref ref=\"resource-lists/users/sip:frank@ims.test/index/~~/resource-lists/{rest}\"/>"
+        )
+    };
+    let itself = external(&format!(
+        "{ROOT}/org.openmobilealliance.groups/global/byGroupID/{TEAM}/~~/group/list-service/list"
+    ));
+    let thousand = |n: usize| {
+        in_frank(&(0..n).map(|n| format!("<entry uri=\"sip:u{n}@ims.test\"/>")).collect::<String>())
+    };
+    let numbers = in_frank(
+        "<entry uri=\"tel:+1-555-0001\"/><entry uri=\"sip:+15550001@ims.test;user=phone\"/><entry uri=\"sip:bob@ims.test\"/>",
+    );
+    // What is asked, the list of the group, Frank's lists, Alice's, and the status or how many are invited.
+    type Case<'a> = (&'a str, String, String, String, Result<usize, u16>);
+    let none = || lists("");
+    let cases: Vec<Case<'_>> = vec![
+        ("as it should be", first.clone(), chain(1), none(), Ok(1)),
+        ("the group itself", itself, none(), none(), Err(480)),
+        (
+            "a list that names itself",
+            first.clone(),
+            in_frank(&external(&anchor("frank", &list("l0")))),
+            none(),
+            Err(480),
+        ),
+        (
+            "A, B, A",
+            first.clone(),
+            in_frank(&to_alice),
+            lists(&format!("<list name=\"back\">{first}</list>")),
+            Err(480),
+        ),
+        ("19 more references", first.clone(), wide(19), none(), Ok(19)),
+        ("20 more references", first.clone(), wide(20), none(), Err(480)),
+        ("five deep", first.clone(), chain(5), none(), Ok(5)),
+        ("six deep", first.clone(), chain(6), none(), Err(480)),
+        (
+            "another host",
+            external(
+                "http://192.0.2.1/xcap-root/resource-lists/users/a/index/~~/resource-lists/list",
+            ),
+            none(),
+            none(),
+            Err(480),
+        ),
+        ("no such document", external(&anchor("nobody", &list("l0"))), none(), none(), Err(480)),
+        (
+            "an anchor to an entry",
+            external(&anchor("frank", &format!("{}/entry", list("l0")))),
+            chain(1),
+            none(),
+            Err(480),
+        ),
+        (
+            "an entry-ref to a list",
+            first.clone(),
+            in_frank(&entry_ref(&list("l1")))
+                .replace("</resource-lists>", "<list name=\"l1\"/></resource-lists>"),
+            none(),
+            Err(480),
+        ),
+        ("1000 members", first.clone(), thousand(1000), none(), Ok(1000)),
+        ("1001 members", first.clone(), thousand(1001), none(), Err(486)),
+        ("one number in two forms", first.clone(), numbers, none(), Ok(1)),
+        (
+            "only the originator",
+            first,
+            in_frank("<entry uri=\"sip:bob@IMS.test\"/>"),
+            none(),
+            Err(403),
+        ),
+    ];
+    for (what, members, frank, alice, want) in cases {
+        let group = format!(
+            "<group xmlns=\"urn:oma:xml:poc:list-service\" xmlns:cp=\"urn:ietf:params:xml:ns:common-policy\">\
+             <list-service uri=\"{TEAM}\"><list>{members}</list><invite-members>true</invite-members>\
+             <cp:ruleset><cp:rule id=\"a\"><cp:actions><allow-initiate-conference>true</allow-initiate-conference>\
+             </cp:actions></cp:rule></cp:ruleset></list-service></group>"
+        );
+        let place = Place::new("item5");
+        let store = place.store(&[
+            ("sip:alice@ims.test", "team7", &group),
+            ("sip:alice@ims.test", "index", &alice),
+            ("sip:frank@ims.test", "index", &frank),
+        ]);
+        let target = Target::Group(party(TEAM));
+        let got = ask(&settings(), store, &["sip:bob@ims.test"], target, false).await;
+        if let Err(refusal) = &got {
+            assert_eq!(refusal.retry_after.is_some(), refusal.status == 480, "{what}");
+        }
+        let got = got.map(|audience| audience.recipients.len()).map_err(|why| why.status);
+        assert_eq!(got, want, "{what}");
+    }
+}
+
+/// Gives one text as whatever group document is asked for; an XDMS elsewhere checks nothing.
+struct Lenient(Arc<Document>);
+
+impl Lenient {
+    fn of(text: &str) -> Arc<Self> {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let group = Group::parse(&bytes).expect("a group document");
+        let (path, etag) = (DocumentPath::by_group(TEAM), "\"1\"".to_owned());
+        let group = Some(Arc::new(group));
+        Arc::new(Self(Arc::new(Document { path, etag, content_type: GROUP_TYPE, bytes, group })))
+    }
+}
+
+impl Source for Lenient {
+    fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a> {
+        let found = path.group_identity().map(|_| self.0.clone());
+        Box::pin(std::future::ready(Ok(found)))
+    }
+}
+
+/// Section 11, item 6.
+///
+/// Proves XD-019, XD-029, XD-030.
+#[tokio::test]
+async fn odd_groups_are_read_as_far_as_they_can_be() {
+    const PLAIN: &str = "<group xmlns='urn:oma:xml:poc:list-service' xmlns:cp='urn:ietf:params:xml:ns:common-policy' \
+        xmlns:oxe='urn:oma:xml:xdm:extensions'><list-service uri='sip:team7@groups.ims.test'>\
+        <list><entry uri='sip:carol@ims.test'/></list><invite-members>true</invite-members>\
+        <cp:ruleset><cp:rule id='a'><cp:conditions/><cp:actions>\
+        <allow-initiate-conference>true</allow-initiate-conference></cp:actions></cp:rule></cp:ruleset>\
+        </list-service></group>";
+    const LIST: &str = "<list><entry uri='sip:carol@ims.test'/></list>";
+    const INITIATE: &str = "<allow-initiate-conference>true</allow-initiate-conference>";
+    let with = |more: &str| format!("{INITIATE}{more}");
+    let scheduled = |inside: &str| {
+        format!("</cp:ruleset><oxe:session-active-policy>{inside}</oxe:session-active-policy>")
+    };
+    let range = |from: &str, until: &str| {
+        scheduled(&format!(
+            "<oxe:schedule><oxe:time-range><oxe:start-time>{from}</oxe:start-time><oxe:end-time>{until}</oxe:end-time>\
+             </oxe:time-range></oxe:schedule>"
+        ))
+    };
+    let (past, now, future) =
+        ("2030-03-17T17:46:39Z", "2030-03-17T17:46:40Z", "2030-03-17T17:46:41Z");
+    let other = PLAIN
+        .replace("xmlns=", "xmlns:q=")
+        .replace("<cp:", "<w:")
+        .replace("</cp:", "</w:")
+        .replace("xmlns:cp", "xmlns:w");
+    let other =
+        ["group", "list-service", "list", "entry", "invite-members", "allow-initiate-conference"]
+            .iter()
+            .fold(other, |text, name| {
+                let names = [
+                    (format!("<{name} "), format!("<q:{name} ")),
+                    (format!("<{name}>"), format!("<q:{name}>")),
+                    (format!("</{name}>"), format!("</q:{name}>")),
+                ];
+                names.iter().fold(text, |text, (from, to)| text.replace(from, to))
+            });
+    let cases: Vec<(&str, String, Result<usize, u16>)> = vec![
+        ("plain", PLAIN.to_owned(), Ok(1)),
+        ("other prefixes", other, Ok(1)),
+        (
+            "two list-services",
+            PLAIN.replace(
+                "<list-service",
+                "<list-service uri='sip:x@groups.ims.test'/><list-service",
+            ),
+            Ok(1),
+        ),
+        (
+            "out of order",
+            PLAIN.replace(LIST, "").replace("<cp:ruleset>", &format!("{LIST}<cp:ruleset>")),
+            Ok(1),
+        ),
+        (
+            "join-handling allow",
+            PLAIN.replace(INITIATE, &with("<join-handling>allow</join-handling>")),
+            Ok(1),
+        ),
+        ("TRUE is no boolean", PLAIN.replace(">true</allow-", ">TRUE</allow-"), Err(403)),
+        ("white space", PLAIN.replace(">true</allow-", "> 1\n</allow-"), Ok(1)),
+        ("TRUE for invite-members", PLAIN.replace(">true</invite", ">TRUE</invite"), Err(403)),
+        ("no list", PLAIN.replace(LIST, ""), Err(403)),
+        (
+            "unknown action that must be understood",
+            PLAIN.replace(INITIATE, &with("<x:new xmlns:x='urn:x' must-understand='true'/>")),
+            Err(403),
+        ),
+        (
+            "known action we do not do that must be understood",
+            PLAIN.replace(
+                INITIATE,
+                &with("<oxe:allow-expelling oxe:must-understand='1'>true</oxe:allow-expelling>"),
+            ),
+            Err(403),
+        ),
+        ("unknown action", PLAIN.replace(INITIATE, &with("<x:new xmlns:x='urn:x'/>")), Ok(1)),
+        (
+            "a sphere",
+            PLAIN.replace(
+                "<cp:conditions/>",
+                "<cp:conditions><cp:sphere value='work'/></cp:conditions>",
+            ),
+            Err(403),
+        ),
+        ("a schedule with now", PLAIN.replace("</cp:ruleset>", &range(now, future)), Ok(1)),
+        ("a schedule that is over", PLAIN.replace("</cp:ruleset>", &range(past, now)), Err(480)),
+        ("a schedule to come", PLAIN.replace("</cp:ruleset>", &range(future, future)), Err(480)),
+        (
+            "a schedule nobody can read",
+            PLAIN.replace("</cp:ruleset>", &range("soon", "later")),
+            Err(480),
+        ),
+        (
+            "an empty schedule",
+            PLAIN.replace("</cp:ruleset>", &scheduled("<oxe:schedule/>")),
+            Err(480),
+        ),
+        (
+            "what only sessions ask for",
+            PLAIN.replace(
+                "</cp:ruleset>",
+                &scheduled("<oxe:min-participant-count>9</oxe:min-participant-count>"),
+            ),
+            Ok(1),
+        ),
+    ];
+    for (what, text, want) in cases {
+        let source = Lenient::of(&text);
+        let target = Target::Group(party(TEAM));
+        let got = ask(&settings(), source, &["sip:bob@ims.test"], target, false).await;
+        let got = got.map(|audience| audience.recipients.len()).map_err(|why| why.status);
+        assert_eq!(got, want, "{what}: {text}");
+    }
 }
 
 /// Proves IM-033, XD-024.
@@ -575,6 +933,7 @@ impl Source for Renamed {
     }
 }
 
+/// Proves XD-029.
 #[tokio::test]
 async fn a_group_for_other_things_takes_no_page() {
     let supported = |inside: &str| {
@@ -591,6 +950,27 @@ async fn a_group_for_other_things_takes_no_page() {
         (
             "<oxe:service enabler=\"im\"><oxe:group-media><oxe:audio/></oxe:group-media></oxe:service>",
             Err(488),
+        ),
+        (
+            "<oxe:service enabler=\"im\"><oxe:all-media-except><oxe:audio/></oxe:all-media-except></oxe:service>",
+            Ok(()),
+        ),
+        (
+            "<oxe:service enabler=\"im\"><oxe:all-media-except><oxe:pager-mode-message/></oxe:all-media-except></oxe:service>",
+            Err(488),
+        ),
+        (
+            "<oxe:all-services-except><oxe:service enabler=\"poc\"/></oxe:all-services-except>",
+            Ok(()),
+        ),
+        (
+            "<oxe:all-services-except><oxe:service enabler=\"im\"/></oxe:all-services-except>",
+            Err(488),
+        ),
+        (
+            "<oxe:all-services-except><oxe:service enabler=\"im\"><oxe:group-media><oxe:audio/></oxe:group-media>\
+             </oxe:service></oxe:all-services-except>",
+            Ok(()),
         ),
         ("<oxe:service enabler=\"poc\"/>", Err(488)),
         ("", Err(488)),

@@ -419,6 +419,7 @@ fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {
             isc::settings::AnonReject::Rfc => xdms::AnonReject::Rfc,
         },
         pager_to_chat_group: xdm.pager_to_chat_group,
+        apply_member_policy: xdm.apply_member_policy,
         im_enabler_ids: xdm.im_enabler_ids.clone(),
         absent_ruleset_members: xdm.absent_ruleset == profile::AbsentRuleset::Members,
         oma_precedence: xdm.oma_precedence,

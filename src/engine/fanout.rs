@@ -278,7 +278,10 @@ pub(super) fn best_refusal<'a>(causes: impl IntoIterator<Item = &'a Cause>, map:
 /// IM-057, ISC-066: in `safe`, nothing that could make the S-CSCF go round us.
 fn mapped(cause: &Cause, map: FailMap) -> u16 {
     let status = match cause.protocol {
-        CauseProtocol::Sip | CauseProtocol::Timer if cause.code >= 300 => cause.code,
+        // A recipient's own rules answer as the recipient would (IM-090, IM-091).
+        CauseProtocol::Sip | CauseProtocol::Timer | CauseProtocol::Policy if cause.code >= 300 => {
+            cause.code
+        }
         _ => 480,
     };
     match (map, status) {
@@ -298,20 +301,15 @@ mod tests {
     #[test]
     fn what_is_no_final_status_counts_as_unreachable() {
         use CauseProtocol::{Msrp, Policy, Sip, Store, Timer};
-        let cases = [
-            (Sip, 0),
-            (Sip, 200),
-            (Timer, 0),
-            (Msrp, 413),
-            (Policy, 403),
-            (Store, 0),
-            (Timer, 408),
-        ];
+        let cases =
+            [(Sip, 0), (Sip, 200), (Timer, 0), (Msrp, 413), (Policy, 0), (Store, 0), (Timer, 408)];
         for (protocol, code) in cases {
             let cause = Cause::new(protocol, code, "");
             assert_eq!(best_refusal([&cause], FailMap::Safe), 480, "{protocol:?} {code}");
         }
         assert_eq!(best_refusal([], FailMap::Plain), 480, "nobody was asked");
+        let declined = Cause::new(Policy, 403, "");
+        assert_eq!(best_refusal([&declined], FailMap::Safe), 403, "IM-090");
         let first = Cause::new(Sip, 300, "");
         assert_eq!(best_refusal([&first], FailMap::Plain), 300, "the lowest refusal there is");
     }

@@ -59,6 +59,8 @@ pub struct Arrival {
     pub reliable: bool,
     /// The core asks for precedence: taken although the node is full, as far as that goes (ISC-069).
     pub urgent: bool,
+    /// Keys of all names the originator goes by, as far as they are known; limits count by each of them (IM-036).
+    pub aliases: Vec<Arc<str>>,
 }
 
 /// What the originator's dialog did.

@@ -11,7 +11,7 @@ use super::effect::{Cause, CauseProtocol, Effect};
 use super::event::Event;
 use super::ids::LegId;
 use super::input::{LegEvent, LegMedia, MediaFailure};
-use super::party::{Audience, Recipient};
+use super::party::{Audience, Declined, Recipient};
 use super::policy::Policy;
 
 /// After a CANCEL a final answer comes within 64 × T1, however late the CANCEL itself could leave (RFC 3261 §9.1, §17.1.1.2).
@@ -20,10 +20,15 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(64);
 /// What travels on two ways may change places: a BYE is believed this long after it came.
 pub(super) const CROSSING: Duration = Duration::from_millis(500);
 
+/// About as long as a refusal takes that comes from the recipient's network: nobody is to tell one from the other.
+const DECLINE: Duration = Duration::from_millis(500);
+
 /// Where a recipient stands.
 ///
 /// ```text
-/// Waiting ── invite ──► Inviting ── 1xx ──► Early
+/// Waiting ── invite, declined ──► Declined ── a moment, abandoned ──► Gone
+///    │
+///    ├────── invite ──► Inviting ── 1xx ──► Early
 ///    │                      ├───────────────┤
 ///    │                      │               ├── 2xx ──► Joined ── first octets ──► Sending
 ///    │                      │               │             ├─────────────────────────┤
@@ -43,6 +48,8 @@ pub(super) const CROSSING: Duration = Duration::from_millis(500);
 pub(super) enum State {
     /// Not invited yet (UL-033, UL-034).
     Waiting,
+    /// Will not be invited: the recipient's own documents decline (IM-090, IM-091).
+    Declined { since: Instant, why: Declined },
     /// The INVITE is out.
     Inviting { since: Instant },
     /// A provisional response above 100 came.
@@ -106,6 +113,13 @@ pub(super) struct Surroundings<'a> {
     pub(super) audience: &'a Arc<Audience>,
 }
 
+impl Surroundings<'_> {
+    fn declines(&self, recipient: &Recipient) -> Option<Declined> {
+        let declined = &self.audience.declined;
+        declined.iter().find(|(key, _)| *key == recipient.party.key).map(|(_, why)| *why)
+    }
+}
+
 impl State {
     /// The INVITE has no final answer yet; a breadth limit counts these (UL-034).
     pub(super) fn is_open_branch(self) -> bool {
@@ -122,6 +136,7 @@ impl State {
         match self {
             // IM-061: no final answer; a provisional one buys no time.
             Self::Inviting { since } | Self::Early { since } => Some(since + policy.leg_timeout),
+            Self::Declined { since, .. } => Some(since + DECLINE),
             Self::Cancelling { since } => Some(since + CANCEL_LIMIT),
             Self::HungUp { since } => Some(since + CROSSING),
             Self::Settling { since } => Some(since + policy.quiet_timeout),
@@ -146,12 +161,27 @@ impl Leg {
         use State as S;
         let now = around.now;
         self.state = match (self.state, what) {
+            // IM-090, IM-091: a failed leg like any other, for which nothing was reserved.
+            (S::Declined { why, .. }, H::Waited) => {
+                self.fail(Cause::new(CauseProtocol::Policy, why.status(), why.text()), out);
+                S::Gone
+            }
+            (S::Declined { .. }, H::Abandoned { cause, .. }) => {
+                self.fail(cause, out);
+                S::Gone
+            }
             (S::Waiting, H::Invite) => {
                 let (leg, recipient) = (self.id, self.recipient.clone());
                 let party = recipient.party.clone();
-                out.push(Effect::Invite { leg, recipient, audience: around.audience.clone() });
+                let declined = around.declines(&recipient);
+                if declined.is_none() {
+                    out.push(Effect::Invite { leg, recipient, audience: around.audience.clone() });
+                }
                 out.push(Effect::Event(Event::Invited { leg, party }));
-                S::Inviting { since: now }
+                match declined {
+                    Some(why) => S::Declined { since: now, why },
+                    None => S::Inviting { since: now },
+                }
             }
             (S::Waiting, H::Abandoned { cause, .. }) => {
                 self.fail(cause, out);
@@ -409,10 +439,33 @@ mod tests {
         assert!(table == expected, "the table is now\n{table}\nand was\n{expected}");
     }
 
-    fn states() -> [(&'static str, State); 10] {
+    /// Proves IM-090, IM-091.
+    #[test]
+    fn who_declines_is_not_invited_and_fails_a_moment_later() {
+        for (why, status) in [(Declined::Rejected, 403), (Declined::Inactive, 480)] {
+            let mut leg = Leg::new(LegId { page: PageId::new(0, 1), n: 1 }, recipient("bob"));
+            let key = leg.recipient.party.key.clone();
+            let audience = Arc::new(Audience { declined: vec![(key, why)], ..Audience::default() });
+            let around = Surroundings { now: start(), whole: false, audience: &audience };
+            let mut out = Vec::new();
+            leg.on(Happening::Invite, &around, &mut out);
+            assert_eq!(words(&out), "*invited 1", "no INVITE");
+            assert_eq!(leg.state, State::Declined { since: start(), why });
+            assert_eq!(leg.state.due(&Policy::default()), Some(start() + DECLINE));
+            assert!(!leg.state.is_open_branch() && !leg.state.awaits_answer());
+            out.clear();
+            leg.on(Happening::Waited, &around, &mut out);
+            assert_eq!(words(&out), format!("*failed 1 Policy {status}"), "nothing to release");
+            assert_eq!(leg.state, State::Gone);
+            assert!(!leg.found_nobody(), "a registration changes nothing about it");
+        }
+    }
+
+    fn states() -> [(&'static str, State); 11] {
         let since = start();
         [
             ("Waiting", State::Waiting),
+            ("Declined", State::Declined { since, why: Declined::Rejected }),
             ("Inviting", State::Inviting { since }),
             ("Early", State::Early { since }),
             ("Cancelling", State::Cancelling { since }),
@@ -430,6 +483,7 @@ mod tests {
             State::Cancelling { .. } | State::Gone => Some(Outcome::Failed(left_cause())),
             State::Settling { .. } | State::Draining { .. } => Some(Outcome::Delivered),
             State::Waiting
+            | State::Declined { .. }
             | State::Inviting { .. }
             | State::Early { .. }
             | State::Joined

@@ -28,31 +28,36 @@ struct Usage {
 pub(super) struct OverLimit(pub(super) &'static str);
 
 impl Users {
-    /// Counts a page of `key` in, if it may begin now. A page that may not is not counted.
+    /// Counts a page in under every name of its originator, if it may begin now by each of them. A page that may not is
+    /// not counted. The names are distinct.
     pub(super) fn begin(
         &mut self,
         now: Instant,
-        key: &Arc<str>,
+        names: &[Arc<str>],
         policy: &Policy,
     ) -> Result<(), OverLimit> {
         self.forget_old(now);
-        let usage = self.by_key.get(key).copied().unwrap_or_default();
-        if usage.parallel >= policy.max_parallel_per_user {
+        let usage = |key| self.by_key.get(key).copied().unwrap_or_default();
+        if names.iter().any(|key| usage(key).parallel >= policy.max_parallel_per_user) {
             return Err(OverLimit("im.max_parallel_per_user"));
         }
-        if usage.recent >= policy.max_rate_per_user {
+        if names.iter().any(|key| usage(key).recent >= policy.max_rate_per_user) {
             return Err(OverLimit("im.max_rate_per_user"));
         }
-        let usage = self.by_key.entry(key.clone()).or_default();
-        usage.parallel += 1;
-        usage.recent += 1;
-        self.recent.push_back((now, key.clone()));
+        for key in names {
+            let usage = self.by_key.entry(key.clone()).or_default();
+            usage.parallel += 1;
+            usage.recent += 1;
+            self.recent.push_back((now, key.clone()));
+        }
         Ok(())
     }
 
     /// A page that began is over.
-    pub(super) fn end(&mut self, key: &Arc<str>) {
-        self.change(key, |usage| usage.parallel -= 1);
+    pub(super) fn end(&mut self, names: &[Arc<str>]) {
+        for key in names {
+            self.change(key, |usage| usage.parallel -= 1);
+        }
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -78,6 +83,30 @@ mod tests {
     use super::*;
     use crate::engine::testing::start;
 
+    fn one(name: &Arc<str>) -> &[Arc<str>] {
+        std::slice::from_ref(name)
+    }
+
+    /// Proves IM-036.
+    #[test]
+    fn a_user_is_one_user_by_whatever_name() {
+        let names =
+            |names: &[&str]| -> Vec<Arc<str>> { names.iter().map(|n| (*n).into()).collect() };
+        let both = names(&["sip:alice@h", "tel:+1"]);
+        let mut users = Users::default();
+        let limits = policy(1, 10);
+        let over = Err(OverLimit("im.max_parallel_per_user"));
+        assert_eq!(users.begin(start(), &both, &limits), Ok(()));
+        for other in
+            [names(&["tel:+1"]), names(&["sip:alice@h"]), names(&["tel:+1", "sip:alice@h"])]
+        {
+            assert_eq!(users.begin(start(), &other, &limits), over, "{other:?}");
+        }
+        assert_eq!(users.begin(start(), &names(&["sip:bob@h"]), &limits), Ok(()));
+        users.end(&both);
+        assert_eq!(users.begin(start(), &names(&["tel:+1"]), &limits), Ok(()));
+    }
+
     fn policy(parallel: u32, rate: u32) -> Policy {
         Policy { max_parallel_per_user: parallel, max_rate_per_user: rate, ..Policy::default() }
     }
@@ -89,13 +118,13 @@ mod tests {
         let mut users = Users::default();
         let limits = policy(100, 2);
         let t = |ms| start() + Duration::from_millis(ms);
-        assert_eq!(users.begin(t(0), &alice, &limits), Ok(()));
-        assert_eq!(users.begin(t(300), &alice, &limits), Ok(()));
+        assert_eq!(users.begin(t(0), one(&alice), &limits), Ok(()));
+        assert_eq!(users.begin(t(300), one(&alice), &limits), Ok(()));
         let over = Err(OverLimit("im.max_rate_per_user"));
-        assert_eq!(users.begin(t(999), &alice, &limits), over);
-        assert_eq!(users.begin(t(999), &bob, &limits), Ok(()), "another user is unaffected");
-        assert_eq!(users.begin(t(1000), &alice, &limits), Ok(()), "the first is a second old");
-        assert_eq!(users.begin(t(1000), &alice, &limits), over);
+        assert_eq!(users.begin(t(999), one(&alice), &limits), over);
+        assert_eq!(users.begin(t(999), one(&bob), &limits), Ok(()), "another user is unaffected");
+        assert_eq!(users.begin(t(1000), one(&alice), &limits), Ok(()), "the first is a second old");
+        assert_eq!(users.begin(t(1000), one(&alice), &limits), over);
     }
 
     /// Proves IM-036.
@@ -105,12 +134,12 @@ mod tests {
         let mut users = Users::default();
         let limits = policy(1, 10);
         let t = |s| start() + Duration::from_secs(s);
-        assert_eq!(users.begin(t(0), &alice, &limits), Ok(()));
+        assert_eq!(users.begin(t(0), one(&alice), &limits), Ok(()));
         let over = Err(OverLimit("im.max_parallel_per_user"));
-        assert_eq!(users.begin(t(50), &alice, &limits), over);
-        users.end(&alice);
-        assert_eq!(users.begin(t(50), &alice, &limits), Ok(()));
-        users.end(&alice);
+        assert_eq!(users.begin(t(50), one(&alice), &limits), over);
+        users.end(one(&alice));
+        assert_eq!(users.begin(t(50), one(&alice), &limits), Ok(()));
+        users.end(one(&alice));
         users.forget_old(t(60));
         assert!(users.by_key.is_empty() && users.recent.is_empty());
     }

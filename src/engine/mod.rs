@@ -187,7 +187,7 @@ impl Engine {
     pub fn abandon(&mut self, id: PageId) -> Vec<Event> {
         self.timers.clear(id);
         let Some(page) = self.pages.remove(&id) else { return Vec::new() };
-        self.users.end(&page.originator().key);
+        self.users.end(page.names());
         page.abandoned()
     }
 
@@ -221,7 +221,7 @@ impl Engine {
 
     /// IM-036: over a limit of the user's own, 486.
     fn count_in(&mut self, now: Instant, arrival: &Arrival) -> Result<(), Refusal> {
-        self.users.begin(now, &arrival.originator.key, &self.policy).map_err(|over| {
+        self.users.begin(now, &names(arrival), &self.policy).map_err(|over| {
             Refusal::new(486, "IM-036").warn("102 Too many participants").key(over.0)
         })
     }
@@ -234,10 +234,21 @@ impl Engine {
         self.offline.extend(page.unreached().map(|user| (user, id)));
         if page.is_over() {
             let page = self.pages.remove(&id).expect("it was found above");
-            self.users.end(&page.originator().key);
+            self.users.end(page.names());
             for recipient in page.recipients() {
                 self.offline.remove(&(Arc::clone(&recipient.party.key), id));
             }
         }
     }
+}
+
+/// The keys an originator's pages count under, each once.
+fn names(arrival: &Arrival) -> Vec<Arc<str>> {
+    let mut names = vec![Arc::clone(&arrival.originator.key)];
+    for key in arrival.identities.iter().map(|party| &party.key).chain(&arrival.aliases) {
+        if !names.contains(key) {
+            names.push(Arc::clone(key));
+        }
+    }
+    names
 }

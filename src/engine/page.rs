@@ -75,8 +75,9 @@ enum Body {
 pub(super) struct Page {
     id: PageId,
     policy: Arc<Policy>,
-    originator: Party,
     identities: Vec<Party>,
+    /// What it counts under (IM-036).
+    names: Vec<Arc<str>>,
     /// How long until the next 183 repeats the last.
     repeat: Duration,
     since: Instant,
@@ -118,10 +119,11 @@ impl Page {
         let id = arrival.page;
         let target_is_list = matches!(arrival.target, Target::List(_));
         let (reliable, unreliable) = policy.progress_repeat;
+        let names = super::names(&arrival);
         cx.out.push(Effect::Resolve { page: id, target: arrival.target });
         let page = Self {
             id,
-            originator: arrival.originator,
+            names,
             identities: arrival.identities,
             repeat: if arrival.reliable { reliable } else { unreliable },
             since: cx.now,
@@ -162,8 +164,8 @@ impl Page {
         matches!(self.stage, Stage::Closed) && self.legs.all_gone()
     }
 
-    pub(super) fn originator(&self) -> &Party {
-        &self.originator
+    pub(super) fn names(&self) -> &[Arc<str>] {
+        &self.names
     }
 
     /// Moves this page; afterwards its timers are set for what it now waits for.

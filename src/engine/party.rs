@@ -52,6 +52,43 @@ pub struct Audience {
     pub removed: Vec<(Party, Removal)>,
     /// The entries the history list is built from (UL-021..UL-023); empty for groups.
     pub history: Vec<Recipient>,
+    /// By key, recipients whose own documents decline: they are not invited, and fail like others who refuse.
+    pub declined: Vec<(Arc<str>, Declined)>,
+}
+
+/// What a recipient's own documents say against a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Declined {
+    /// Access rules reject the sender (IM-090).
+    Rejected,
+    /// The service is switched off (IM-091).
+    Inactive,
+}
+
+impl Declined {
+    /// SIP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Rejected => 403,
+            Self::Inactive => 480,
+        }
+    }
+
+    /// The rule that decided, for the log.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::Rejected => "IM-090",
+            Self::Inactive => "IM-091",
+        }
+    }
+
+    /// For operators; nobody else is told that it was a rule.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Rejected => "declined by the recipient's access rules",
+            Self::Inactive => "the recipient has switched the service off",
+        }
+    }
 }
 
 /// Why somebody named in the list is not invited.

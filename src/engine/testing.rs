@@ -123,6 +123,7 @@ impl Scene {
             size: None,
             reliable: true,
             urgent: false,
+            aliases: Vec::new(),
         }
     }
 

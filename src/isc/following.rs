@@ -392,6 +392,7 @@ fn way(settings: &super::Settings, target: &str) -> Vec<String> {
         odi_valid: false,
         same_user: false,
         stored: None,
+        asked: None,
     };
     route::fanout(fanout).route
 }

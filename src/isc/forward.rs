@@ -233,7 +233,7 @@ pub enum Unsent {
 
 /// A number that retransmissions, CANCEL and ACK of one request share and other requests do not: the sender's branch is
 /// unique (RFC 3261 §8.1.1.7), also when the same request comes by again.
-fn id(message: &Message) -> u64 {
+pub(super) fn id(message: &Message) -> u64 {
     let via = message.via();
     let mut hasher = DefaultHasher::new();
     (via.branch, via.host, via.port, message.uri(), message.call_id()).hash(&mut hasher);

@@ -2,7 +2,7 @@
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
 //! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
-//! reads what comes back, `redirect` where a recipient went, `moves` what changes later. What is not ours passes by
+//! reads what comes back, `doorstep` asks what a user lets in, `redirect` where a recipient went, `moves` what changes later. What is not ours passes by
 //! `forward` or, as a dialog on either side, by `bridge`. [`reachable`] reads what the core tells of registered users,
 //! [`registry`] holds it for all threads, `users` acts on it, `watching` subscribes to it. `following` subscribes to what
 //! is cached of an XDMS, `notifying` tells others of the documents kept here; `subscribing` is how subscriptions of ours
@@ -12,6 +12,7 @@
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
 mod bridge;
+mod doorstep;
 mod following;
 mod forward;
 mod inbound;
@@ -51,6 +52,8 @@ use crate::sip::ua::{
 use crate::sip::{Flow, Protocol, Target, uri::Uri};
 
 use bridge::Bridges;
+pub use doorstep::AtTheDoor;
+use doorstep::Doorstep;
 pub use following::News;
 use following::{DOCUMENTS, Following};
 use forward::{Forward, Unsent};
@@ -89,6 +92,8 @@ pub enum Happening {
     Redirected(Box<Redirect>),
     /// The table of registrations changed: have it kept, then call [`Isc::kept`] with the ticket, if there is one.
     Kept(Box<Change>),
+    /// A request for one user waits for what that user's documents say: give it to [`Isc::let_in`].
+    AtTheDoor(Box<AtTheDoor>),
     /// A user with these keys can be reached now: tell every thread's engine, once.
     Reachable(Arc<[Arc<str>]>),
     /// What the XDMS told of the documents that are cached of it.
@@ -144,6 +149,7 @@ pub struct Isc {
     forward: Forward,
     forwarded: VecDeque<Output>,
     bridges: Bridges,
+    doorstep: Doorstep,
     barred: HashSet<String>,
     draining: bool,
     shed: Shed,
@@ -193,6 +199,7 @@ impl Isc {
             forward: Forward::new(&sent_by, thread),
             forwarded: VecDeque::new(),
             bridges: Bridges::default(),
+            doorstep: Doorstep::default(),
             ua,
             random: Box::new(random),
             barred: HashSet::new(),
@@ -270,11 +277,14 @@ impl Isc {
 
     /// An operator bars a user, or lets one in again.
     pub fn bar(&mut self, uri: &str, barred: bool) {
-        let key = Uri::parse(uri).map_or_else(|_| uri.to_owned(), |uri| uri.canonical());
-        if barred {
-            self.barred.insert(key);
-        } else {
-            self.barred.remove(&key);
+        // By both names of a number: users of other homes come with a key of their own (UL-011).
+        let plain = Uri::parse(uri).map_or_else(|_| uri.to_owned(), |uri| uri.canonical());
+        for key in [plain, self.user_key(uri).to_string()] {
+            if barred {
+                self.barred.insert(key);
+            } else {
+                self.barred.remove(&key);
+            }
         }
     }
 
@@ -296,13 +306,18 @@ impl Isc {
             self.ua.receive_through(now, message, flow);
         } else if self.ua.knows(&message) {
             self.ua.receive(now, message, flow);
-        } else if !self.sheds(&message, flow) {
-            match self.course(now, &message, flow) {
-                Course::Ours => self.ua.receive(now, message, flow),
-                Course::Onward(output) => self.forwarded.push_back(output),
-                Course::Bridge => self.ua.receive_through(now, message, flow),
-                Course::Nowhere => {}
-            }
+        } else if !self.sheds(&message, flow) && !self.waits(now, &message, flow) {
+            self.takes_its_course(now, message, flow);
+        }
+    }
+
+    /// A new message goes where it belongs.
+    fn takes_its_course(&mut self, now: Instant, message: Message, flow: Flow) {
+        match self.course(now, &message, flow) {
+            Course::Ours => self.ua.receive(now, message, flow),
+            Course::Onward(output) => self.forwarded.push_back(output),
+            Course::Bridge => self.ua.receive_through(now, message, flow),
+            Course::Nowhere => {}
         }
     }
 
@@ -361,6 +376,7 @@ impl Isc {
         self.watching_due(now);
         self.following_due(now, &mut happened);
         self.happened = happened;
+        self.doorstep_due(now);
     }
 
     /// What happened without an event of the stack, by time alone or to requests it never heard of, once each; to be
@@ -371,8 +387,14 @@ impl Isc {
 
     /// When to call [`Isc::wake`] at the latest.
     pub fn next_wake(&self) -> Option<Instant> {
-        let own = [self.users.next_wake(), self.watching.next_wake(), self.bridges.next_wake()];
-        own.into_iter().chain([self.following.next_wake(), self.ua.next_wake()]).flatten().min()
+        let own = [
+            self.users.next_wake(),
+            self.watching.next_wake(),
+            self.following.next_wake(),
+            self.bridges.next_wake(),
+            self.doorstep.next_wake(),
+        ];
+        own.into_iter().chain([self.ua.next_wake()]).flatten().min()
     }
 
     /// How many calls pass through us as dialogs.
@@ -709,6 +731,7 @@ impl Isc {
                     size: origin.chosen.size,
                     reliable: origin.reliable,
                     urgent: overload::is_urgent(message),
+                    aliases: self.aliases(now, &facts),
                 })));
                 self.trails.insert(call, (id, None));
                 let page = Page {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::inbound::{Origin, texts};
+use super::inbound::{Facts, Origin, texts};
 use super::reachable::{self, Registration};
 use super::registry::{Due, Kept, Outcome, Registry, Taken, View};
 use super::rules::syntax::Address;
@@ -98,6 +98,23 @@ impl Isc {
     /// What is known of a user.
     pub(super) fn known(&self, now: Instant, uri: &str) -> Option<View> {
         self.users.registry.view(now, &self.user_key(uri))
+    }
+
+    /// All names a user is known by, asserted or registered together: limits count the user and not the name (IM-036).
+    pub(super) fn aliases(&self, now: Instant, facts: &Facts) -> Vec<Arc<str>> {
+        let normalise = self.house.settings.ul.normalise_tel;
+        let mut keys: Vec<Arc<str>> = Vec::new();
+        for party in &facts.parties {
+            let view = self.known(now, &party.uri);
+            let registered = view.map(|view| keys_of(normalise, &view.registration));
+            for key in [Arc::clone(&party.key)].into_iter().chain(registered.into_iter().flatten())
+            {
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
+        }
+        keys
     }
 
     /// Adds to what the originator's request told what its registration did.

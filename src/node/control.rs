@@ -328,6 +328,7 @@ impl Control for Controls {
         if let Err(error) = Uri::parse(uri) {
             return ready(Err(format!("{uri:?} is no URI: {error}")));
         }
+        self.resolver.bar(uri, barred);
         for shard in &self.shards {
             // A thread that is gone serves nobody.
             let _ = shard.send(ToShard::Bar { uri: uri.to_owned(), barred });

@@ -384,6 +384,7 @@ impl Parts {
         let mut isc = Isc::new(self.settings.isc, ua, SystemRandom)?.guarded_by(self.guard);
         isc.share(self.registry, self.store.keeps());
         isc.look_after(self.restored);
+        isc.ask_at_the_door();
         Ok(Shard {
             thread: self.thread,
             transport,

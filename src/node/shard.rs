@@ -23,7 +23,7 @@ use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{
     Arrival, Input, LegEvent, LegMedia, MediaFailure, OriginatorEvent, Refusal,
 };
-use crate::engine::party::{Audience, Target};
+use crate::engine::party::{Audience, Declined, Target};
 use crate::engine::policy::Policy;
 use crate::isc::{self, Happening, Isc, Move, Redirect};
 use crate::msrp::{MediaEvent, Side, Switch};
@@ -33,6 +33,7 @@ use crate::sip::ua::{Output, SendKey};
 use crate::sip::uri::Uri;
 use crate::sip::{Flow, Protocol};
 use crate::store::{Row, Store, Table, Told};
+use crate::xdms::recipients::Sender;
 use crate::xdms::{Query, Resolver};
 
 /// What reaches a thread from elsewhere in the process.
@@ -50,6 +51,11 @@ pub enum ToShard {
     EndPage(PageId),
     /// A user with these keys can be reached now.
     Reachable(Arc<[Arc<str>]>),
+    /// What the user says whom the request with this ticket is for.
+    LetIn {
+        ticket: u64,
+        declined: Option<Declined>,
+    },
     /// The change of a registration with this ticket is in the store, or cannot be.
     Kept(u64),
     Bar {
@@ -314,6 +320,7 @@ impl Shard {
             ToShard::Kept(ticket) => self.isc.kept(now, ticket),
             ToShard::DocumentChanged(name) => self.isc.document_changed(now, name.as_deref()),
             ToShard::Follow(documents) => self.isc.follow(now, documents),
+            ToShard::LetIn { ticket, declined } => self.isc.let_in(now, ticket, declined),
             ToShard::Bar { uri, barred } => self.isc.bar(&uri, barred),
             ToShard::Drain => {
                 self.engine.drain();
@@ -400,6 +407,7 @@ impl Shard {
                 let states = self.documents.look(&look);
                 self.isc.tell(now, &look, &states);
             }
+            Happening::AtTheDoor(asked) => self.ask_recipient(*asked),
             Happening::Reachable(users) => {
                 for shard in &self.all {
                     // A thread that is gone has no pages.
@@ -573,6 +581,18 @@ impl Shard {
             }
             // Without a receiver the thread is gone and so is the page.
             let _ = own.send(ToShard::Resolved { page, result, found: Box::new(found) });
+        });
+    }
+
+    /// Asks what a user's own documents say of a request for the user, in a task of its own.
+    fn ask_recipient(&self, asked: isc::AtTheDoor) {
+        let (resolver, own) = (Arc::clone(&self.resolver), self.own.clone());
+        let sender =
+            Sender { identities: asked.identities, anonymous: asked.anonymous, time: wall_clock() };
+        tokio::spawn(async move {
+            let declined = resolver.declines(&asked.recipient, &sender).await;
+            // Without a receiver the thread is gone and so is the request.
+            let _ = own.send(ToShard::LetIn { ticket: asked.ticket, declined });
         });
     }
 

@@ -242,6 +242,8 @@ section! {
         im_enabler_ids: Vec<String> = "xdm.im_enabler_ids", Vec::new();
         /// A group of chat rooms takes pages (IM-033).
         pager_to_chat_group: bool = "im.pager_to_chat_group", false;
+        /// Recipients whose own access rules or settings decline a page are not invited (IM-090, IM-091).
+        apply_member_policy: bool = "im.apply_member_policy", false;
     }
 }
 
@@ -329,7 +331,6 @@ const LATER: &[(&str, &str)] = &[
     ("xdm.legacy_global", "an XDMS elsewhere"),
     ("xdm.root", "it stands in the configuration: xdms.root"),
     ("msrp.listen_port", "it stands in the configuration: msrp.listen"),
-    ("im.apply_member_policy", "policies of recipients"),
     ("im.late_offer", "INVITE without SDP"),
     ("im.tls_downgrade", "TLS of the media plane"),
     ("msrp.cema", "CEMA"),

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use time::OffsetDateTime;
 
-use super::groups::{Condition, Grants, Rule, Who};
+use super::ruleset::{Condition, Permissions, Rule, Who};
 use crate::sip::uri::Uri;
 
 /// Who asks, and how.
@@ -47,49 +47,90 @@ pub enum Class {
     Other,
 }
 
+impl Class {
+    /// For the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Named => "named",
+            Self::External => "external list",
+            Self::Many => "many",
+            Self::Other => "other identity",
+        }
+    }
+}
+
 /// What came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision {
-    /// What the requester may do.
-    pub grants: Grants,
+pub struct Decision<G> {
+    /// What the rules grant that surely match.
+    pub grants: G,
+    /// What is granted whatever the missing lists hold (XD-034).
+    pub least: G,
+    /// What may be granted, by what the missing lists hold.
+    pub most: G,
     /// The class that decided, if a rule about identities matched.
     pub class: Option<Class>,
+}
+
+impl<G: PartialEq> Decision<G> {
     /// A list was missing, and with it another decision is possible (XD-034, XD-037).
-    pub uncertain: bool,
+    pub fn is_uncertain(&self) -> bool {
+        self.least != self.most
+    }
 }
 
 /// Combines all rules that match.
 ///
 /// XD-033: permissions add up, nothing takes one away; no matching rule grants nothing.
-pub fn decide(rules: &[Rule], requester: &Requester<'_>, around: &Surroundings<'_>) -> Decision {
+pub fn decide<G: Permissions>(
+    rules: &[Rule<G>],
+    requester: &Requester<'_>,
+    around: &Surroundings<'_>,
+) -> Decision<G> {
     let view = View { rules, requester, around };
-    let mut matching: Vec<(Option<Class>, Grants)> = Vec::new();
-    let mut doubt = false;
+    let mut matching: Vec<(Option<Class>, G)> = Vec::new();
+    let mut doubtful: Vec<(Class, G)> = Vec::new();
     for rule in rules {
         match view.rule(rule) {
             Outcome::Matches(class) => matching.push((class, rule.grants)),
-            Outcome::Unknown => doubt = true,
+            Outcome::Unknown(class) => doubtful.push((class, rule.grants)),
             Outcome::Fails => {}
         }
     }
     let class = matching.iter().filter_map(|(class, _)| *class).min();
-    let mut grants = Grants::default();
-    for (of, granted) in &matching {
-        // XD-035: rules that name nobody take part in any case.
-        if !around.precedence || of.is_none() || *of == class {
+    let joined = |take: &dyn Fn(Option<Class>) -> bool| {
+        let mut grants = G::default();
+        for (_, granted) in matching.iter().filter(|(of, _)| take(*of)) {
             grants.join_with(*granted);
         }
+        grants
+    };
+    // XD-035: rules that name nobody take part in any case.
+    let anyway = joined(&|of| of.is_none());
+    let named = joined(&|of| of.is_some() && (of == class || !around.precedence));
+    // What somebody may do who is named more closely than a missing list could name him, it cannot change.
+    let closer = |of: Class| class.is_none_or(|class| of < class);
+    let (mut least, mut most) = (named, named);
+    for (of, granted) in doubtful {
+        if !around.precedence || closer(of) || Some(of) == class {
+            most.join_with(granted);
+        }
+        if around.precedence && closer(of) {
+            least.meet_with(granted);
+        }
     }
-    // A missing list cannot change what somebody may do who is named in person.
-    let uncertain = doubt && class != Some(Class::Named);
-    Decision { grants, class, uncertain }
+    let with = |mut grants: G| {
+        grants.join_with(anyway);
+        grants
+    };
+    Decision { grants: with(named), least: with(least), most: with(most), class }
 }
 
 enum Outcome {
     Matches(Option<Class>),
     Fails,
-    /// Would match if a missing list held the requester.
-    Unknown,
+    /// Would match by this class if the missing lists were in favour.
+    Unknown(Class),
 }
 
 /// A condition's answer.
@@ -97,23 +138,24 @@ enum Outcome {
 enum Holds {
     Yes(Option<Class>),
     No,
-    Unknown,
+    /// Nobody knows; what it would be if it held.
+    Unknown(Class),
 }
 
-struct View<'a> {
-    rules: &'a [Rule],
+struct View<'a, G> {
+    rules: &'a [Rule<G>],
     requester: &'a Requester<'a>,
     around: &'a Surroundings<'a>,
 }
 
-impl View<'_> {
+impl<G> View<'_, G> {
     /// XD-031: all conditions, or none at all.
-    fn rule(&self, rule: &Rule) -> Outcome {
+    fn rule(&self, rule: &Rule<G>) -> Outcome {
         if rule.beyond_us {
             return Outcome::Fails;
         }
         let mut class: Option<Class> = None;
-        let mut unknown = false;
+        let mut unknown: Option<Class> = None;
         for condition in &rule.conditions {
             match self.condition(condition) {
                 Holds::Yes(through) => {
@@ -123,10 +165,13 @@ impl View<'_> {
                     };
                 }
                 Holds::No => return Outcome::Fails,
-                Holds::Unknown => unknown = true,
+                Holds::Unknown(would_be) => unknown = Some(would_be),
             }
         }
-        if unknown { Outcome::Unknown } else { Outcome::Matches(class) }
+        match unknown {
+            Some(would_be) => Outcome::Unknown(class.map_or(would_be, |class| class.min(would_be))),
+            None => Outcome::Matches(class),
+        }
     }
 
     fn condition(&self, condition: &Condition) -> Holds {
@@ -166,7 +211,7 @@ impl View<'_> {
         } else if lists().all(|list| matches!(list, Some(Some(_)))) {
             Holds::No
         } else {
-            Holds::Unknown
+            Holds::Unknown(Class::External)
         }
     }
 
@@ -177,12 +222,12 @@ impl View<'_> {
             if matches!(condition, Condition::Identity(_) | Condition::ExternalList(_)) {
                 match self.condition(condition) {
                     Holds::Yes(_) => return Holds::No,
-                    Holds::Unknown => unknown = true,
+                    Holds::Unknown(_) => unknown = true,
                     Holds::No => {}
                 }
             }
         }
-        if unknown { Holds::Unknown } else { Holds::Yes(Some(Class::Other)) }
+        if unknown { Holds::Unknown(Class::Other) } else { Holds::Yes(Some(Class::Other)) }
     }
 
     /// XD-032.
@@ -221,6 +266,7 @@ fn is_from(identity: &Uri, domain: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::groups::Grants;
     use super::*;
     use time::macros::datetime;
 
@@ -258,7 +304,7 @@ mod tests {
     }
 
     impl Case<'_> {
-        fn decide(&self, rules: &[Rule]) -> Decision {
+        fn decide(&self, rules: &[Rule]) -> Decision<Grants> {
             let identities: Vec<Uri> = self.who.iter().map(|w| Uri::parse(w).unwrap()).collect();
             let keys_of: Vec<String> = self.who.iter().filter_map(|w| key(w)).collect();
             let requester = Requester {
@@ -422,19 +468,22 @@ mod tests {
             assert_eq!((decision.grants.initiate, decision.class), (with, class), "{name}");
             let plain = Case { precedence: false, external: list(&eve), ..by(&eve) };
             assert_eq!(plain.decide(&rules).grants.initiate, without, "{name}, union");
-            assert!(!decision.uncertain, "{name}");
+            assert!(!decision.is_uncertain(), "{name}");
         }
         let missing = || Case { external: HashMap::from([(anchor.clone(), None)]), ..by(&eve) };
         let only_list = [rule(vec![external()], true)];
         let decision = missing().decide(&only_list);
         assert!(
-            !decision.grants.initiate && decision.uncertain,
+            !decision.grants.initiate && decision.is_uncertain(),
             "a missing list is no permission, and no refusal"
         );
         let with_many = [rule(vec![external()], false), rule(vec![many(None, &[], &[])], true)];
-        assert!(missing().decide(&with_many).uncertain, "the list might have decided otherwise");
+        assert!(
+            missing().decide(&with_many).is_uncertain(),
+            "the list might have decided otherwise"
+        );
         let with_name = [rule(vec![external()], true), rule(vec![one(eve[0])], true)];
-        assert!(!missing().decide(&with_name).uncertain, "named in person");
+        assert!(!missing().decide(&with_name).is_uncertain(), "named in person");
         let with_other =
             [rule(vec![external()], false), rule(vec![Condition::OtherIdentity], true)];
         assert!(!missing().decide(&with_other).grants.initiate, "nobody knows who is other");

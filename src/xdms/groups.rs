@@ -5,16 +5,14 @@
 
 use roxmltree::{Document, Node};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+
+use super::ruleset::{self, COMMON, EXTENSIONS, Permissions, Rule, Span, children, is, trimmed};
 
 use crate::content::service_settings::BadSettings;
 use crate::content::xml::{self, BadXml, Bounds, attribute, escape};
 
 /// Namespace of group documents.
 pub const LIST_SERVICE: &str = "urn:oma:xml:poc:list-service";
-pub(super) const COMMON: &str = "urn:ietf:params:xml:ns:common-policy";
-const OMA_COMMON: &str = "urn:oma:xml:xdm:common-policy";
-const EXTENSIONS: &str = "urn:oma:xml:xdm:extensions";
 pub(super) const LISTS: &str = "urn:ietf:params:xml:ns:resource-lists";
 
 /// XD-047: bounds of a document.
@@ -44,9 +42,9 @@ pub struct ListService {
     /// Most participants.
     pub max_participants: Option<u64>,
     /// What the group may be used for; `None` for everything.
-    pub supported: Option<Vec<Service>>,
-    /// There is a schedule, which nobody here can read.
-    pub scheduled: bool,
+    pub supported: Option<Supported>,
+    /// When the group is in use: from, until. `None`: always. A span that cannot be read is none (XD-037).
+    pub schedule: Option<Vec<Span>>,
     /// `None`: the document has no rules at all (XD-033).
     pub rules: Option<Vec<Rule>>,
     /// What was read leniently, for the log.
@@ -62,24 +60,22 @@ pub enum Member {
     External(String),
 }
 
+/// `oxe:supported-services`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Supported {
+    /// These.
+    Only(Vec<Service>),
+    /// All but these.
+    AllExcept(Vec<Service>),
+}
+
 /// One `oxe:service`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// Which enabler.
     pub enabler: String,
-    /// Whether it lets pager-mode messages through.
-    pub pager_mode: bool,
-}
-
-/// One rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// All have to hold; none means everybody (XD-031).
-    pub conditions: Vec<Condition>,
-    /// What it grants.
-    pub grants: Grants,
-    /// XD-030: it needs something we do not do, so it never matches.
-    pub beyond_us: bool,
+    /// Whether it names pager-mode messages; `None`: it names no media.
+    pub pager_mode: Option<bool>,
 }
 
 /// What rules grant; absent is false (XD-033).
@@ -99,9 +95,8 @@ pub struct Grants {
     pub join: bool,
 }
 
-impl Grants {
-    /// XD-033: rules only ever add.
-    pub fn join_with(&mut self, other: Self) {
+impl Permissions for Grants {
+    fn join_with(&mut self, other: Self) {
         self.initiate |= other.initiate;
         self.anonymity |= other.anonymity;
         self.key_participant |= other.key_participant;
@@ -109,43 +104,15 @@ impl Grants {
         self.invite_dynamically |= other.invite_dynamically;
         self.join |= other.join;
     }
-}
 
-/// One condition of a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// Any of these.
-    Identity(Vec<Who>),
-    /// The requester is in the group's own list.
-    ListMember,
-    /// The requester is in one of these lists.
-    ExternalList(Vec<String>),
-    /// Nobody names the requester.
-    OtherIdentity,
-    /// The request asks for anonymity.
-    AnonymousRequest,
-    /// Now is in one of these spans: from, until.
-    Validity(Vec<(OffsetDateTime, OffsetDateTime)>),
-    /// Nothing we know, so it never holds (XD-031).
-    Unknown,
-}
-
-/// Whom an identity condition names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
-    /// This one.
-    One(String),
-    /// Everybody authenticated, in a domain if one is named, but not these.
-    Many {
-        /// Host part.
-        domain: Option<String>,
-        /// Not these.
-        except_ids: Vec<String>,
-        /// Not from there.
-        except_domains: Vec<String>,
-    },
-    /// Nobody.
-    Unknown,
+    fn meet_with(&mut self, other: Self) {
+        self.initiate &= other.initiate;
+        self.anonymity &= other.anonymity;
+        self.key_participant &= other.key_participant;
+        self.conference_state &= other.conference_state;
+        self.invite_dynamically &= other.invite_dynamically;
+        self.join &= other.join;
+    }
 }
 
 /// Why a document is not taken, in the words of an XCAP conflict (RFC 4825 §11).
@@ -267,18 +234,23 @@ fn list_service(node: Node<'_, '_>, flaw: &mut Option<Flaw>) -> ListService {
             }
             Some(COMMON) if name == "ruleset" => {
                 place = order.len();
-                let rules = children(child, COMMON, "rule").map(|r| rule(r, &mut service));
-                let rules: Vec<Rule> = rules.collect();
+                let rules = ruleset::read(child, |node, grants| {
+                    action(node, grants, &mut service.warnings)
+                });
                 service.rules.get_or_insert_default().extend(rules);
             }
             Some(EXTENSIONS) if name == "supported-services" => {
                 place = order.len();
-                service.supported =
-                    Some(children(child, EXTENSIONS, "service").map(supported).collect());
+                service.supported = Some(supported(child));
             }
             Some(EXTENSIONS) if name == "session-active-policy" => {
                 place = order.len();
-                service.scheduled |= children(child, EXTENSIONS, "schedule").next().is_some();
+                for schedule in children(child, EXTENSIONS, "schedule") {
+                    let ranges = children(schedule, EXTENSIONS, "time-range");
+                    let read = ranges.filter_map(|node| time_range(node, &mut service.warnings));
+                    let read: Vec<_> = read.collect();
+                    service.schedule.get_or_insert_default().extend(read);
+                }
             }
             _ => place = order.len(),
         }
@@ -311,7 +283,8 @@ fn own_element(child: Node<'_, '_>, service: &mut ListService, flaw: &mut Option
             }
         }
         "invite-members" => {
-            service.invite_members = boolean(child, service, "invite-members is no boolean");
+            service.invite_members =
+                boolean(child, &mut service.warnings, "invite-members is no boolean");
         }
         "max-participant-count" => match trimmed(child).parse() {
             Ok(count) => service.max_participants = Some(count),
@@ -326,176 +299,103 @@ fn own_element(child: Node<'_, '_>, service: &mut ListService, flaw: &mut Option
     }
 }
 
-fn supported(node: Node<'_, '_>) -> Service {
+fn supported(node: Node<'_, '_>) -> Supported {
+    let services =
+        |node| -> Vec<Service> { children(node, EXTENSIONS, "service").map(media_of).collect() };
+    match children(node, EXTENSIONS, "all-services-except").next() {
+        Some(except) => Supported::AllExcept(services(except)),
+        None => Supported::Only(services(node)),
+    }
+}
+
+fn media_of(node: Node<'_, '_>) -> Service {
     let mut media = None;
     for child in node.children().filter(Node::is_element) {
-        match child.tag_name().name() {
-            "group-media" => {
-                media = Some(children(child, EXTENSIONS, "pager-mode-message").next().is_some());
-            }
-            "all-media-except" => {
-                media = Some(children(child, EXTENSIONS, "pager-mode-message").next().is_none());
-            }
-            _ => {}
+        if is(child, EXTENSIONS, "group-media") {
+            media = Some(children(child, EXTENSIONS, "pager-mode-message").next().is_some());
+        } else if is(child, EXTENSIONS, "all-media-except") {
+            media = Some(children(child, EXTENSIONS, "pager-mode-message").next().is_none());
         }
     }
     Service {
         enabler: attribute(node, None, "enabler").unwrap_or_default().trim().to_owned(),
-        pager_mode: media.unwrap_or(true),
+        pager_mode: media,
     }
 }
 
-fn rule(node: Node<'_, '_>, service: &mut ListService) -> Rule {
-    let conditions = children(node, COMMON, "conditions")
-        .flat_map(|c| c.children().filter(Node::is_element))
-        .map(condition)
-        .collect();
-    let mut grants = Grants::default();
-    let mut beyond_us = false;
-    for action in
-        children(node, COMMON, "actions").flat_map(|a| a.children().filter(Node::is_element))
-    {
-        let known = match (action.tag_name().namespace(), action.tag_name().name()) {
-            (Some(LIST_SERVICE), "allow-initiate-conference") => Some(&mut grants.initiate),
-            (Some(LIST_SERVICE), "allow-anonymity") => Some(&mut grants.anonymity),
-            (Some(LIST_SERVICE), "is-key-participant") => Some(&mut grants.key_participant),
-            (Some(LIST_SERVICE), "allow-conference-state") => Some(&mut grants.conference_state),
-            (Some(LIST_SERVICE), "allow-invite-users-dynamically") => {
-                Some(&mut grants.invite_dynamically)
+impl Supported {
+    /// Whether the group may be paged; `ids` are the enablers that are this service, none for any of them.
+    pub fn admits_pages(&self, ids: &[String]) -> bool {
+        let ours = |service: &Service| ids.contains(&service.enabler);
+        let pages = |service: &Service| service.pager_mode.unwrap_or(true);
+        match self {
+            Self::Only(services) => {
+                services.iter().any(|service| (ids.is_empty() || ours(service)) && pages(service))
             }
-            (Some(LIST_SERVICE), "join-handling") => {
-                match trimmed(action) {
-                    "allow" => grants.join = true,
-                    "block" => {}
-                    _ => grants.join |= boolean(action, service, "join-handling is no boolean"),
-                }
-                continue;
+            // What is left out is somebody else's where nobody knows our names.
+            Self::AllExcept(services) => {
+                !services.iter().any(|service| ours(service) && pages(service))
             }
-            _ => None,
-        };
-        match known {
-            Some(grant) => *grant |= boolean(action, service, "an action is no boolean"),
-            None => beyond_us |= must_understand(action),
         }
     }
-    beyond_us |= children(node, COMMON, "conditions")
-        .chain(children(node, COMMON, "transformations"))
-        .flat_map(|c| c.children().filter(Node::is_element))
-        .any(|n| must_understand(n) && condition(n) == Condition::Unknown);
-    Rule { conditions, grants, beyond_us }
 }
 
-fn must_understand(node: Node<'_, '_>) -> bool {
-    node.attributes()
-        .any(|a| a.name() == "must-understand" && matches!(a.value().trim(), "true" | "1"))
-}
-
-fn condition(node: Node<'_, '_>) -> Condition {
-    match (node.tag_name().namespace(), node.tag_name().name()) {
-        (Some(COMMON), "identity") => {
-            Condition::Identity(node.children().filter(Node::is_element).map(who).collect())
-        }
-        (Some(COMMON), "validity") => validity(node),
-        (Some(LIST_SERVICE), "is-list-member") => match trimmed(node) {
-            "" | "true" | "1" => Condition::ListMember,
-            _ => Condition::Unknown,
-        },
-        (Some(OMA_COMMON), "external-list") => Condition::ExternalList(
-            children(node, OMA_COMMON, "entry")
-                .filter_map(|e| attribute(e, None, "anc"))
-                .map(|anchor| anchor.trim().to_owned())
-                .collect(),
-        ),
-        (Some(OMA_COMMON), "other-identity") => Condition::OtherIdentity,
-        (Some(OMA_COMMON), "anonymous-request") => Condition::AnonymousRequest,
-        _ => Condition::Unknown,
+impl ListService {
+    /// Whether the group is in use at that time.
+    pub fn is_in_use(&self, at: OffsetDateTime) -> bool {
+        let spans = self.schedule.as_deref();
+        spans.is_none_or(|spans| spans.iter().any(|(from, until)| *from <= at && at < *until))
     }
 }
 
-fn who(node: Node<'_, '_>) -> Who {
-    if node.tag_name().namespace() != Some(COMMON) {
-        return Who::Unknown;
+/// One `oxe:time-range`, its ends as elements or as attributes.
+fn time_range(node: Node<'_, '_>, warnings: &mut Vec<&'static str>) -> Option<Span> {
+    let end = |name: &'static str| {
+        let element = children(node, EXTENSIONS, name).next().map(trimmed);
+        ruleset::date_time(element.or_else(|| attribute(node, None, name))?)
+    };
+    let range = end("start-time").zip(end("end-time"));
+    if range.is_none() {
+        warnings.push("a time-range that cannot be read");
     }
-    match node.tag_name().name() {
-        "one" => attribute(node, None, "id").map_or(Who::Unknown, |id| Who::One(id.trim().into())),
-        // XD-032: the form of older documents.
-        "id" => Who::One(trimmed(node).to_owned()),
-        "many" => {
-            let except = |name: &str| -> Vec<String> {
-                children(node, COMMON, "except")
-                    .filter_map(|e| attribute(e, None, name))
-                    .map(|value| value.trim().to_owned())
-                    .collect()
+    range
+}
+
+/// One action of a rule; whether it is one we know.
+fn action(node: Node<'_, '_>, grants: &mut Grants, warnings: &mut Vec<&'static str>) -> bool {
+    if node.tag_name().namespace() != Some(LIST_SERVICE) {
+        return false;
+    }
+    let grant = match node.tag_name().name() {
+        "allow-initiate-conference" => &mut grants.initiate,
+        "allow-anonymity" => &mut grants.anonymity,
+        "is-key-participant" => &mut grants.key_participant,
+        "allow-conference-state" => &mut grants.conference_state,
+        "allow-invite-users-dynamically" => &mut grants.invite_dynamically,
+        "join-handling" => {
+            grants.join |= match trimmed(node) {
+                "allow" => true,
+                "block" => false,
+                _ => boolean(node, warnings, "join-handling is no boolean"),
             };
-            let known = node
-                .children()
-                .filter(Node::is_element)
-                .all(|c| is(c, COMMON, "except") && (has(c, "id") || has(c, "domain")));
-            if !known {
-                // An exception we cannot read must not let anybody through.
-                return Who::Unknown;
-            }
-            Who::Many {
-                domain: attribute(node, None, "domain").map(|d| d.trim().to_owned()),
-                except_ids: except("id"),
-                except_domains: except("domain"),
-            }
+            return true;
         }
-        _ => Who::Unknown,
-    }
-}
-
-fn has(node: Node<'_, '_>, name: &str) -> bool {
-    attribute(node, None, name).is_some()
-}
-
-/// Pairs of `from` and `until`; anything else never holds.
-fn validity(node: Node<'_, '_>) -> Condition {
-    let times: Vec<Node<'_, '_>> = node.children().filter(Node::is_element).collect();
-    let mut spans = Vec::new();
-    for pair in times.chunks(2) {
-        let [from, until] = pair else { return Condition::Unknown };
-        if !is(*from, COMMON, "from") || !is(*until, COMMON, "until") {
-            return Condition::Unknown;
-        }
-        let read = |n: Node<'_, '_>| OffsetDateTime::parse(trimmed(n), &Rfc3339).ok();
-        let (Some(from), Some(until)) = (read(*from), read(*until)) else {
-            return Condition::Unknown;
-        };
-        spans.push((from, until));
-    }
-    Condition::Validity(spans)
+        _ => return false,
+    };
+    *grant |= boolean(node, warnings, "an action is no boolean");
+    true
 }
 
 /// XD-029: `true`, `1`, `false`, `0`; anything else is false, with a warning.
-fn boolean(node: Node<'_, '_>, service: &mut ListService, warning: &'static str) -> bool {
+fn boolean(node: Node<'_, '_>, warnings: &mut Vec<&'static str>, warning: &'static str) -> bool {
     match trimmed(node) {
         "true" | "1" => true,
         "false" | "0" => false,
         _ => {
-            service.warnings.push(warning);
+            warnings.push(warning);
             false
         }
     }
-}
-
-fn trimmed<'a>(node: Node<'a, '_>) -> &'a str {
-    node.text().unwrap_or("").trim()
-}
-
-/// XD-019: by namespace and local name only.
-fn is(node: Node<'_, '_>, namespace: &str, name: &str) -> bool {
-    node.is_element()
-        && node.tag_name().namespace() == Some(namespace)
-        && node.tag_name().name() == name
-}
-
-fn children<'a, 'i: 'a>(
-    node: Node<'a, 'i>,
-    namespace: &'static str,
-    name: &'static str,
-) -> impl Iterator<Item = Node<'a, 'i>> {
-    node.children().filter(move |child| is(*child, namespace, name))
 }
 
 /// A group document whose members may page it: they are invited, and each of them may send.
@@ -567,6 +467,7 @@ pub(super) enum ListChild {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ruleset::{Condition, OMA_COMMON, Who};
     use super::*;
 
     fn group(inside: &str) -> String {

@@ -1,10 +1,11 @@
 //! Who is meant: groups and lists, who may use them, and the server that keeps them.
 //!
 //! [`resolver`] answers the engine's question; it reads documents of [`groups`], applies their rules ([`access`]) and
-//! sifts names ([`lists`]). Documents come from a [`resolver::Source`]: the [`store`], which [`server`] opens to XCAP
-//! clients over HTTP, or an XDMS elsewhere ([`ut`]). [`client`] writes documents to either. What documents of each kind
-//! have to be is in [`usages`] and [`shape`], their parts are named by [`selector`] and changed by [`edit`], and who
-//! wants to hear of changes listens to the [`feed`]. Sends no SIP and knows no page.
+//! sifts names ([`lists`]); what recipients say themselves is asked in [`recipients`]. Documents come from a
+//! [`resolver::Source`]: the [`store`], which [`server`] opens to XCAP clients over HTTP, or an XDMS elsewhere ([`ut`]).
+//! [`client`] writes documents to either. What documents of each kind have to be is in [`usages`] and [`shape`], their
+//! parts are named by [`selector`] and changed by [`edit`], and who wants to hear of changes listens to the [`feed`].
+//! Sends no SIP and knows no page.
 
 pub mod access;
 mod answers;
@@ -17,8 +18,11 @@ mod generated;
 pub mod groups;
 mod index;
 pub mod lists;
+pub mod member_rules;
 pub mod path;
+pub mod recipients;
 pub mod resolver;
+pub mod ruleset;
 pub mod selector;
 pub mod server;
 pub mod shape;
@@ -96,6 +100,8 @@ pub struct Settings {
     pub anon_reject: AnonReject,
     /// `im.pager_to_chat_group`
     pub pager_to_chat_group: bool,
+    /// `im.apply_member_policy` (IM-090).
+    pub apply_member_policy: bool,
     /// `xdm.im_enabler_ids`; empty: any enabler.
     pub im_enabler_ids: Vec<String>,
     /// `xdm.absent_ruleset = "members"`
@@ -135,6 +141,7 @@ impl Default for Settings {
             consent: Consent::Static,
             anon_reject: AnonReject::Oma,
             pager_to_chat_group: false,
+            apply_member_policy: false,
             im_enabler_ids: Vec::new(),
             absent_ruleset_members: false,
             oma_precedence: true,

@@ -15,17 +15,18 @@ use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::access::{Requester, Surroundings, decide};
-use super::groups::{Condition, Grants, ListChild, ListService, Member, Rule};
+use super::access::{Class, Decision, Requester, Surroundings, decide};
+use super::groups::{Grants, ListChild, ListService, Member};
 use super::lists::{Sieve, Sifted};
 use super::path::{DocumentPath, Resource};
+use super::ruleset::{Condition, Rule};
 use super::selector;
 use super::store::{Document, Store};
 use super::ut::http::Heard;
 use super::ut::url::Url;
 use super::{AnonReject, Consent, Settings};
 use crate::engine::input::Refusal;
-use crate::engine::party::{Audience, Copy, Party, Recipient, Target};
+use crate::engine::party::{Audience, Copy, Party, Recipient, Removal, Target};
 use crate::sip::uri::Uri;
 
 /// The question.
@@ -122,12 +123,15 @@ impl Source for Store {
 
 /// Finds out who gets a page. One for a node, shared by its threads.
 pub struct Resolver {
-    settings: Settings,
+    pub(super) settings: Settings,
     /// `None`: the root is none; then nothing is below it.
     root: Option<Url>,
-    source: Arc<dyn Source>,
+    pub(super) source: Arc<dyn Source>,
     flats: Mutex<Flats>,
+    /// As configured.
     barred: RwLock<HashSet<String>>,
+    /// By operators, since the start.
+    shut_out: RwLock<HashSet<String>>,
     budget: Mutex<Budget>,
 }
 
@@ -140,6 +144,7 @@ impl Resolver {
             source,
             flats: Mutex::default(),
             barred: RwLock::default(),
+            shut_out: RwLock::default(),
             budget: Mutex::new(Budget::default()),
         }
     }
@@ -155,6 +160,17 @@ impl Resolver {
         *self.barred.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
+    /// An operator bars a user, or lets one in again; what is configured stands.
+    pub fn bar(&self, uri: &str, barred: bool) {
+        let key = self.settings.key_of(uri);
+        let mut shut_out = self.shut_out.write().unwrap_or_else(PoisonError::into_inner);
+        if barred {
+            shut_out.insert(key);
+        } else {
+            shut_out.remove(&key);
+        }
+    }
+
     /// Answers the question once; the answer is frozen for the page (XD-037).
     ///
     /// # Errors
@@ -167,6 +183,10 @@ impl Resolver {
             Target::Group(group) => self.group_in_time(group, &query, &originator).await?,
         };
         self.spend(&query, audience.recipients.len())?;
+        let mut audience = audience;
+        if self.settings.apply_member_policy {
+            self.ask_members(&mut audience, &query).await;
+        }
         Ok(audience)
     }
 
@@ -230,7 +250,12 @@ impl Resolver {
     }
 
     fn barred(&self) -> HashSet<String> {
-        self.barred.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let read = |set: &RwLock<HashSet<String>>| {
+            set.read().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        let mut barred = read(&self.barred);
+        barred.extend(read(&self.shut_out));
+        barred
     }
 
     fn list(
@@ -263,7 +288,7 @@ impl Resolver {
             refusal.headers.push(("Permission-Missing", missing.join(", ")));
             return Err(refusal);
         }
-        Ok(Audience { recipients, removed, history })
+        Ok(Audience { recipients, removed, history, ..Audience::default() })
     }
 
     /// XD-012, XD-024: a group is found out in a bounded time, whatever its references lead to.
@@ -312,15 +337,17 @@ impl Resolver {
             tracing::warn!(group = %group.uri, warning, "group document read leniently");
         }
         // 3: what the group is for.
-        self.usable(service)?;
+        let at = OffsetDateTime::from(query.time);
+        self.usable(service, at)?;
         // 4: its members.
         let flat = self.flatten(&document, service).await.map_err(|why| self.unresolvable(&why))?;
         let members = &flat.members;
         // 5, 6: may the originator send.
+        let conditions = service.rules.iter().flatten().flat_map(|rule| &rule.conditions);
         let world = World {
-            external: self.external_lists(service).await,
+            external: self.lists_of(conditions).await,
             members: Arc::clone(&flat.keys),
-            at: OffsetDateTime::from(query.time),
+            at,
         };
         let identities: Vec<Uri> =
             query.identities.iter().filter_map(|p| Uri::parse(&p.uri).ok()).collect();
@@ -345,18 +372,13 @@ impl Resolver {
         let is_key = |recipient: &Recipient| self.is_key_participant(service, &world, recipient);
         // Stable: document order within both parts.
         recipients.sort_by_cached_key(|recipient| !is_key(recipient));
-        Ok(Audience { recipients, removed, history: Vec::new() })
+        Ok(Audience { recipients, removed, ..Audience::default() })
     }
 
-    fn usable(&self, service: &ListService) -> Result<(), Refusal> {
+    fn usable(&self, service: &ListService, at: OffsetDateTime) -> Result<(), Refusal> {
         let settings = &self.settings;
         if let Some(supported) = &service.supported {
-            let admits = supported.iter().any(|s| {
-                s.pager_mode
-                    && (settings.im_enabler_ids.is_empty()
-                        || settings.im_enabler_ids.contains(&s.enabler))
-            });
-            if !admits {
+            if !supported.admits_pages(&settings.im_enabler_ids) {
                 return Err(Refusal::new(488, "XD-029")
                     .warn("Function not allowed")
                     .key("xdm.im_enabler_ids"));
@@ -367,9 +389,8 @@ impl Resolver {
                 .warn("Function not allowed")
                 .key("im.pager_to_chat_group"));
         }
-        if service.scheduled {
-            // A schedule that cannot be read excludes now rather than ever.
-            tracing::warn!(group = %service.uri, "the group has a schedule; pages to it are refused");
+        if !service.is_in_use(at) {
+            tracing::info!(rule = "XD-037", group = %service.uri, "the group's schedule excludes now");
             return Err(self.later("XD-037"));
         }
         Ok(())
@@ -393,15 +414,27 @@ impl Resolver {
             };
         };
         let decision = self.evaluate(rules, world, identities, &keys, anonymous);
-        tracing::debug!(group = %service.uri, class = ?decision.class, "group rules applied");
-        if decision.uncertain {
+        // XD-035.
+        tracing::info!(
+            rule = "XD-035",
+            group = %service.uri,
+            class = decision.class.map_or("none", Class::as_str),
+            initiate = decision.grants.initiate,
+            anonymity = decision.grants.anonymity,
+            "group rules applied"
+        );
+        // XD-037: whatever a missing list could take away is not given, and what it could give is not denied for good.
+        let (least, most) = (decision.least, decision.most);
+        let open = (most.initiate && !least.initiate)
+            || (anonymous && least.initiate && most.anonymity && !least.anonymity);
+        if open {
             tracing::warn!(group = %service.uri, "a list in the group's rules cannot be had");
             return Err(self.later("XD-034"));
         }
-        if !decision.grants.initiate {
+        if !least.initiate {
             return Err(self.not_allowed("xdm.oma_precedence"));
         }
-        Ok(decision.grants)
+        Ok(least)
     }
 
     fn evaluate(
@@ -411,7 +444,7 @@ impl Resolver {
         identities: &[Uri],
         keys: &[String],
         anonymous: bool,
-    ) -> super::access::Decision {
+    ) -> Decision<Grants> {
         let key = |text: &str| Uri::parse(text).ok().map(|uri| self.settings.key(&uri));
         decide(
             rules,
@@ -443,24 +476,25 @@ impl Resolver {
     }
 
     /// XD-034: the lists that rules ask about; `None` for one that cannot be had.
-    async fn external_lists(
+    pub(super) async fn lists_of(
         &self,
-        service: &ListService,
+        conditions: impl Iterator<Item = &Condition>,
     ) -> HashMap<String, Option<HashSet<String>>> {
         let mut lists = HashMap::new();
-        let conditions = service.rules.iter().flatten().flat_map(|rule| &rule.conditions);
         for condition in conditions {
             let Condition::ExternalList(anchors) = condition else { continue };
             for anchor in anchors {
                 if lists.contains_key(anchor) || lists.len() >= self.settings.max_refs {
                     continue;
                 }
-                let mut walk = Walk::default();
-                walk.open.push(Step::External { anchor: anchor.clone(), above: Vec::new() });
+                // What a setting may leave out of a group must not let anybody slip past a rule.
+                let mut walk = Walk { whole: true, ..Walk::default() };
+                let above = vec![String::new()]; // the document of the rules
+                walk.open.push(Step::External { anchor: anchor.clone(), above });
                 let keys = match self.walk(&mut walk).await {
                     Ok(uris) => Some(uris.iter().map(|uri| self.settings.key_of(uri)).collect()),
                     Err(why) => {
-                        tracing::warn!(%why, "a list in the rules of a group");
+                        tracing::warn!(%why, "a list that rules point to");
                         None
                     }
                 };
@@ -610,7 +644,7 @@ impl Resolver {
                 }
             };
             if let Err(why) = outcome {
-                if !self.settings.partial_lists {
+                if walk.whole || !self.settings.partial_lists {
                     return Err(why);
                 }
                 walk.skipped = true;
@@ -644,7 +678,8 @@ impl Resolver {
         if walk.fetched > self.settings.max_refs {
             return broken("too many references", "xdm.max_refs");
         }
-        if above.len() >= self.settings.max_nesting {
+        // Where it all begins is no reference.
+        if above.len() > self.settings.max_nesting {
             return fail("references too deep");
         }
         let document = match walk.documents.get(&place) {
@@ -744,9 +779,23 @@ fn too_many(rule: &'static str) -> Refusal {
 }
 
 /// IM-035: each removal is logged; only the reason, for the URI may be one nobody else may learn (UL-035).
-fn report(removed: &[(Party, crate::engine::party::Removal)]) {
+fn report(removed: &[(Party, Removal)]) {
     for (_, why) in removed {
-        tracing::info!(?why, "an entry is not invited");
+        let (rule, key) = reason(*why);
+        tracing::info!(rule, key, ?why, "an entry is not invited");
+    }
+}
+
+/// The rule that takes an entry out, and the key that would leave it in, where there is one.
+fn reason(why: Removal) -> (&'static str, Option<&'static str>) {
+    match why {
+        Removal::Originator => ("UL-013", None),
+        Removal::Duplicate => ("UL-010", None),
+        Removal::Barred => ("IM-035", Some("service.barred")),
+        Removal::Unroutable => ("UL-014", None),
+        Removal::NestedGroup => ("UL-016", None),
+        Removal::Away => ("IM-057", Some("im.check_registration")),
+        Removal::Refused => ("UL-033", None),
     }
 }
 
@@ -772,6 +821,8 @@ struct Walk {
     open: Vec<Step>,
     traversed: HashSet<String>,
     fetched: usize,
+    /// All of it or nothing, whatever `xdm.partial_lists` says.
+    whole: bool,
     /// What was fetched already: within one walk a document does not change.
     documents: HashMap<Place, Result<Option<Arc<Document>>, Unavailable>>,
     /// Not every reference was followed.

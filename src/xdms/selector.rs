@@ -327,7 +327,10 @@ pub(super) fn list_at(
     let default = namespace_of(tree.root_element());
     let selector = Selector::parse(selector?, &Bindings::default(), default).ok()?;
     let element = selector.find(&tree).element.filter(|_| selector.end == End::Element)?;
-    (element.tag_name().name() == wanted).then(|| list_children(element))
+    // XD-022: of the namespace of lists, whatever document it stands in.
+    let tag = element.tag_name();
+    let found = tag.name() == wanted && tag.namespace() == Some(groups::LISTS);
+    found.then(|| list_children(element))
 }
 
 /// Splits at slashes outside quotes.

@@ -11,7 +11,8 @@ use roxmltree::{Document, Node};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::groups::{COMMON, Flaw, LIST_SERVICE, LISTS};
+use super::groups::{Flaw, LIST_SERVICE, LISTS};
+use super::ruleset::COMMON;
 use super::selector::namespace_of;
 use crate::content::xml::attribute;
 

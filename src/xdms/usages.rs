@@ -5,11 +5,12 @@
 
 use roxmltree::{Document, Node};
 
-use super::groups::{self, COMMON, Flaw, LIST_SERVICE, LISTS};
+use super::groups::{self, Flaw, LIST_SERVICE, LISTS};
 use super::path::{
     ACCESS_RULES, ACCESS_RULES_TYPE, GROUPS, RESOURCE_LISTS, SERVICE_SETTINGS,
     SERVICE_SETTINGS_TYPE,
 };
+use super::ruleset::COMMON;
 use super::shape::{self, Kind, RLS_SERVICES};
 use super::store::{GROUP_TYPE, LIST_TYPE};
 use crate::content::service_settings::{self, ServiceSettings};

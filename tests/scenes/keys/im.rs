@@ -73,6 +73,10 @@ cases! {
         "false" => "refused 403 Function not allowed",
         "true" => "invites sip:bob@ims.test sip:carol@ims.test",
     } to_a_chat_group;
+    "im.apply_member_policy" {
+        "false" => "invites sip:bob@ims.test sip:carol@ims.test",
+        "true" => "invites sip:carol@ims.test",
+    } bob_does_not_want_to;
 }
 
 async fn product(net: Net) -> String {
@@ -225,6 +229,11 @@ async fn two_pages_at_a_time(net: Net) -> String {
     let (_first, _bob) = leg(&net, invite().to(["bob"])).await;
     net.after(millis(100)).await;
     outcome(&net, invite().to(["carol"])).await
+}
+
+async fn bob_does_not_want_to(net: Net) -> String {
+    crate::policy::rejects(&net, "bob", "alice");
+    outcome(&net, invite().to(["bob", "carol"])).await
 }
 
 async fn to_a_chat_group(net: Net) -> String {
