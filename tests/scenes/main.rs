@@ -4,7 +4,8 @@
 //! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
 //! `registering` (somebody comes back), `changing` (refreshes, relays, limits, operators), `hops` (a next hop is busy or dead), `faults` (of our own),
-//! `rcs` (a core of another kind) and `leaks`; in `chaos`
+//! `rcs` (a core of another kind), `following` (documents of an XDMS elsewhere, which `xdms` plays, change), `notifying`
+//! (documents here change, and others watch them) and `leaks`; in `chaos`
 //! everybody does what a die says. `keys` walks the profile: each key, two values, two outcomes. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
@@ -14,6 +15,7 @@ mod caller;
 mod changing;
 mod chaos;
 mod faults;
+mod following;
 mod hops;
 mod inviting;
 mod keys;
@@ -22,7 +24,9 @@ mod leaving;
 mod line;
 mod moving;
 mod net;
+mod notifying;
 mod rcs;
 mod registering;
 mod sending;
 mod text;
+mod xdms;

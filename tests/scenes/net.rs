@@ -109,10 +109,33 @@ impl Net {
         (Self::start(&[], Some(folder.0.clone()), Zone::default(), None).await, folder)
     }
 
+    /// A node that has its documents from there, with these settings and what `change` makes of them.
+    pub async fn reading(
+        set: &[&str],
+        documents: Arc<dyn Source>,
+        change: impl FnOnce(&mut NodeSettings),
+    ) -> Self {
+        Self::start_with(set, Zone::default(), documents, change, None).await
+    }
+
     async fn start(
         set: &[&str],
         spool: Option<PathBuf>,
         zone: Zone,
+        watched: Option<Watcher>,
+    ) -> Self {
+        let shelf = Arc::new(Shelf::default());
+        let documents = Arc::clone(&shelf) as Arc<dyn Source>;
+        let spools = |settings: &mut NodeSettings| settings.msrp.spool_dir = spool;
+        let net = Self::start_with(set, zone, documents, spools, watched).await;
+        Self { shelf, ..net }
+    }
+
+    async fn start_with(
+        set: &[&str],
+        zone: Zone,
+        documents: Arc<dyn Source>,
+        change: impl FnOnce(&mut NodeSettings),
         watched: Option<Watcher>,
     ) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
@@ -121,10 +144,9 @@ impl Net {
         let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
         let loaded = Loaded::load_with(Some(&file), &all, &|_| None).expect("good settings");
         let mut settings = NodeSettings::new(&loaded, 1);
-        settings.msrp.spool_dir = spool;
+        settings.msrp.spool_dir = None;
         settings.flow.folder = None;
-        let shelf = Arc::new(Shelf::default());
-        let documents = Arc::clone(&shelf) as Arc<dyn Source>;
+        change(&mut settings);
         let Doorless { mut shards, control, wire } =
             Doorless::new(settings, documents, &Dns::Zone(zone)).expect("a node");
         let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
@@ -154,7 +176,7 @@ impl Net {
         });
         shards[0].watched = watched;
         let threads = shards.into_iter().map(|shard| tokio::spawn(shard.run())).collect();
-        Self { core, shelf, threads, pump }
+        Self { core, shelf: Arc::default(), threads, pump }
     }
 
     pub fn scscf(&self) -> &Arc<Scscf> {
