@@ -65,7 +65,7 @@ pub fn select(
 ) -> Result<Option<Selected>, Undeclared> {
     let Some(steps) = steps(selector) else { return Ok(None) };
     let Some((text, tree)) =
-        groups::checked(document).ok().and_then(|text| Some((text, Document::parse(text).ok()?)))
+        groups::admitted(document).and_then(|text| Some((text, Document::parse(text).ok()?)))
     else {
         return Ok(None);
     };

@@ -392,7 +392,7 @@ impl Server {
         if encoded {
             return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
-        let read = Limited::new(body, store::MAX_DOCUMENT).collect();
+        let read = Limited::new(body, self.store.max_document()).collect();
         let bytes = match tokio::time::timeout(self.settings.timeout, read).await {
             Ok(Ok(collected)) => collected.to_bytes(),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::feed::{Changes, Feed};
 use super::groups::{self, BOUNDS, Flaw, Group, ListService, Member};
 use super::path::{self, DocumentPath, GROUPS, RESOURCE_LISTS, Tree};
-use crate::content::xml::attribute;
+use crate::content::xml::{Bounds, attribute};
 use crate::sip::uri::Uri;
 
 /// The type of group documents.
@@ -36,11 +36,19 @@ pub struct Quotas {
     pub bytes: u64,
     /// Members of one group or one list document.
     pub members: usize,
+    /// Of one document (XD-047).
+    pub bounds: Bounds,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { per_user: 50, documents: 100_000, bytes: 512 * 1024 * 1024, members: 1000 }
+        Self {
+            per_user: 50,
+            documents: 100_000,
+            bytes: 512 * 1024 * 1024,
+            members: 1000,
+            bounds: BOUNDS,
+        }
     }
 }
 
@@ -189,7 +197,7 @@ impl Store {
                 tracing::warn!(file = %file.display(), "not a document of the XDMS; left alone");
                 continue;
             };
-            match read(&path, Bytes::from(fs::read(&file)?)) {
+            match read(&path, Bytes::from(fs::read(&file)?), &quotas.bounds) {
                 Ok(document) => drop(tables.insert(document)),
                 Err(why) => {
                     tracing::error!(file = %file.display(), %why, "a stored document cannot be read");
@@ -272,6 +280,11 @@ impl Store {
         }
     }
 
+    /// The largest document that is taken, in octets.
+    pub fn max_document(&self) -> usize {
+        self.quotas.bounds.bytes
+    }
+
     /// All documents of one user, or of everybody.
     pub fn list(&self, owner: Option<&str>) -> Vec<Arc<Document>> {
         let of = |document: &&Arc<Document>| match (&document.path.tree, owner) {
@@ -300,7 +313,7 @@ impl Store {
         if !matches!(path.tree, Tree::User(_)) || path.name.len() != 1 {
             return Err(Refused::NoParent);
         }
-        let document = read(path, bytes)?;
+        let document = read(path, bytes, &self.quotas.bounds)?;
         if let Some(flaw) = document.group.as_ref().and_then(|g| g.flaw.clone()) {
             return Err(Refused::Flaw(flaw));
         }
@@ -457,11 +470,11 @@ fn free_identities(uri: &str, free: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// Bytes into a document; says what a usage asks of them.
-fn read(path: &DocumentPath, bytes: Bytes) -> Result<Document, Refused> {
+fn read(path: &DocumentPath, bytes: Bytes, bounds: &Bounds) -> Result<Document, Refused> {
     let (content_type, group) = match path.auid.as_str() {
-        GROUPS => (GROUP_TYPE, Some(Arc::new(Group::parse(&bytes)?))),
+        GROUPS => (GROUP_TYPE, Some(Arc::new(Group::parse_within(&bytes, bounds)?))),
         RESOURCE_LISTS => {
-            check_lists(&bytes)?;
+            check_lists(&bytes, bounds)?;
             (LIST_TYPE, None)
         }
         _ => return Err(Refused::NotFound),
@@ -472,9 +485,9 @@ fn read(path: &DocumentPath, bytes: Bytes) -> Result<Document, Refused> {
 }
 
 /// XD-021: the shape of a lists document, and what has to be unique among siblings.
-fn check_lists(bytes: &[u8]) -> Result<(), Flaw> {
+fn check_lists(bytes: &[u8], bounds: &Bounds) -> Result<(), Flaw> {
     const NS: &str = "urn:ietf:params:xml:ns:resource-lists";
-    let text = groups::checked(bytes)?;
+    let text = groups::checked_within(bytes, bounds)?;
     let document = Xml::parse(text).map_err(|_| Flaw::NotWellFormed("not well-formed XML"))?;
     let root = document.root_element();
     if root.tag_name().namespace() != Some(NS) || root.tag_name().name() != "resource-lists" {
