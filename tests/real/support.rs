@@ -93,6 +93,11 @@ impl Program {
         Self { child, out, err }
     }
 
+    /// One that was started another way, with its output in these files.
+    pub fn of(child: Child, out: PathBuf, err: PathBuf) -> Self {
+        Self { child, out, err }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
