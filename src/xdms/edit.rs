@@ -266,7 +266,7 @@ fn put_attribute(
         }
         None => {
             let (name, declared) = spelled(element, name, prefix);
-            let end = match element.attributes().last() {
+            let end = match element.attributes().next_back() {
                 Some(last) => last.range().end,
                 None => at + 1 + written_name(text, element).len(),
             };

@@ -250,8 +250,10 @@ impl Server {
         if head.method == Method::GET {
             return (self.get(settings, &target, &head, &requester), who);
         }
-        if let Err(answer) = self.may_write(settings, &target.path, &requester) {
-            return (answer, who);
+        match self.may_write(settings, &target.path, &requester) {
+            Ok(()) => {}
+            Err(StatusCode::TOO_MANY_REQUESTS) => return (limited(), who),
+            Err(status) => return (plain(status), who),
         }
         let answer = self.write(settings, target, &head, body, &who).await;
         (answer, who)
@@ -338,18 +340,18 @@ impl Server {
         settings: &Settings,
         path: &DocumentPath,
         requester: &Requester,
-    ) -> Result<(), Answer> {
+    ) -> Result<(), StatusCode> {
         let operator = requester.is(OPERATOR);
         let made = matches!(path.auid.as_str(), CAPS | DIRECTORY);
         if !made && Usage::of(&path.auid).is_none() {
-            return Err(plain(StatusCode::NOT_FOUND));
+            return Err(StatusCode::NOT_FOUND);
         }
         match &path.tree {
             Tree::User(xui) if !made && (requester.is(xui) || operator) => {}
-            _ => return Err(plain(StatusCode::FORBIDDEN)),
+            _ => return Err(StatusCode::FORBIDDEN),
         }
         if !operator && !self.within_rate(settings, requester) {
-            return Err(limited());
+            return Err(StatusCode::TOO_MANY_REQUESTS);
         }
         Ok(())
     }
