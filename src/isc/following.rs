@@ -35,6 +35,8 @@ pub enum News {
     Doubted(String),
     /// It is gone.
     Removed(String),
+    /// Changes of these are told, and were before they were cached.
+    Covered(Vec<String>),
     /// Changes of these are told no more.
     Silent(Vec<String>),
     /// All may have changed.
@@ -102,10 +104,17 @@ impl Isc {
             tracing::debug!(key = "xdms.max_entries", "not all documents are followed");
             wanted = kept;
         }
-        if wanted != self.following.wanted {
-            self.following.wanted = wanted;
-            self.following.look_at(now + GATHER);
+        if wanted == self.following.wanted {
+            return;
         }
+        let new = wanted.difference(&self.following.wanted);
+        let covered: Vec<String> =
+            new.filter(|document| self.following.known.contains(*document)).cloned().collect();
+        if !covered.is_empty() {
+            self.happened.push(Happening::Documents(vec![News::Covered(covered)]));
+        }
+        self.following.wanted = wanted;
+        self.following.look_at(now + GATHER);
     }
 
     /// Whether changes are told at the moment.

@@ -13,7 +13,7 @@ use crate::content::xcap_diff::bare_tag;
 use crate::isc::{DocumentState, Look, News};
 use crate::xdms::feed::Heard;
 use crate::xdms::path::{DocumentPath, Resource};
-use crate::xdms::resolver::Source;
+use crate::xdms::resolver::{Copies, Source};
 use crate::xdms::store::same_user;
 
 /// Whoever has documents.
@@ -68,11 +68,8 @@ impl Documents {
                         copies.purge(&path);
                     }
                 }
-                News::Silent(documents) => {
-                    for path in documents.iter().filter_map(|document| path_of(document)) {
-                        copies.notified(&path, false);
-                    }
-                }
+                News::Covered(documents) => notified(copies, &documents, true),
+                News::Silent(documents) => notified(copies, &documents, false),
                 News::Lost => {
                     for (path, _) in copies.cached() {
                         copies.invalidate(&path, NO_TAG);
@@ -121,6 +118,12 @@ impl Documents {
             });
         }
         tasks
+    }
+}
+
+fn notified(copies: &dyn Copies, documents: &[String], notified: bool) {
+    for path in documents.iter().filter_map(|document| path_of(document)) {
+        copies.notified(&path, notified);
     }
 }
 

@@ -34,7 +34,7 @@ use crate::sip::uri::Uri;
 use crate::sip::{Flow, Protocol};
 use crate::store::{Row, Store, Table, Told};
 use crate::xdms::recipients::Sender;
-use crate::xdms::{Query, Resolver};
+use crate::xdms::{Query, Resolver, trail};
 
 /// What reaches a thread from elsewhere in the process.
 ///
@@ -568,7 +568,7 @@ impl Shard {
             let deadline = tokio::time::Instant::now() + hss::WAIT;
             let found = directory.originator(page, &query.identities, unknown).await;
             query.names.clone_from(&found.names);
-            let mut result = resolver.resolve(query).await;
+            let (mut result, exchanges) = trail::gathered(resolver.resolve(query)).await;
             if let Ok(audience) = &mut result {
                 let key_of = |uri: &str| resolver.key_of(uri);
                 directory.members(audience, &found, group.is_some(), key_of, deadline).await;
@@ -577,7 +577,7 @@ impl Shard {
                 }
             }
             if let Some(group) = group {
-                watch.asked(page, &group, result.as_ref().err());
+                watch.asked(page, &group, result.as_ref().err(), &exchanges);
             }
             // Without a receiver the thread is gone and so is the page.
             let _ = own.send(ToShard::Resolved { page, result, found: Box::new(found) });

@@ -94,7 +94,7 @@ fn parse(text: &str) -> Result<Document<'_>, Flaw> {
 
 /// The document after a change: still within its bounds, or it is the change that is at fault.
 fn checked(text: &str) -> Result<Document<'_>, Refusal> {
-    match groups::checked(text.as_bytes()).and_then(parse) {
+    match groups::checked_within(text.as_bytes(), &BOUNDS).and_then(parse) {
         Ok(tree) => Ok(tree),
         Err(Flaw::Constraint(what) | Flaw::NotWellFormed(what)) => {
             Err(Flaw::Constraint(what).into())
@@ -266,7 +266,7 @@ fn put_attribute(
         }
         None => {
             let (name, declared) = spelled(element, name, prefix);
-            let end = match element.attributes().last() {
+            let end = match element.attributes().next_back() {
                 Some(last) => last.range().end,
                 None => at + 1 + written_name(text, element).len(),
             };

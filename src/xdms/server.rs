@@ -31,12 +31,12 @@ use super::answers::{
 use super::edit::{self, Edit};
 use super::gate::{Gate, Rules};
 use super::generated::{self, CAPS_NAMESPACE, DIRECTORY_NAMESPACE};
-use super::groups::{BOUNDS, Flaw, admitted};
+use super::groups::{Flaw, admitted};
 use super::path::{self, CAPS, DIRECTORY, DocumentPath, Resource, Tree};
 use super::selector::{Bad, Bindings, End, Selected, Selector};
 use super::store::{Condition, Document, Refused, Store, Tags, Written, group_key};
 use super::usages::Usage;
-use crate::content::xml::{BadXml, Gauge};
+use crate::content::xml::{BadXml, Bounds, Gauge};
 
 pub use super::gate::{Peer, Requester, User, Ut};
 
@@ -250,8 +250,10 @@ impl Server {
         if head.method == Method::GET {
             return (self.get(settings, &target, &head, &requester), who);
         }
-        if let Err(answer) = self.may_write(settings, &target.path, &requester) {
-            return (answer, who);
+        match self.may_write(settings, &target.path, &requester) {
+            Ok(()) => {}
+            Err(StatusCode::TOO_MANY_REQUESTS) => return (limited(), who),
+            Err(status) => return (plain(status), who),
         }
         let answer = self.write(settings, target, &head, body, &who).await;
         (answer, who)
@@ -338,18 +340,18 @@ impl Server {
         settings: &Settings,
         path: &DocumentPath,
         requester: &Requester,
-    ) -> Result<(), Answer> {
+    ) -> Result<(), StatusCode> {
         let operator = requester.is(OPERATOR);
         let made = matches!(path.auid.as_str(), CAPS | DIRECTORY);
         if !made && Usage::of(&path.auid).is_none() {
-            return Err(plain(StatusCode::NOT_FOUND));
+            return Err(StatusCode::NOT_FOUND);
         }
         match &path.tree {
             Tree::User(xui) if !made && (requester.is(xui) || operator) => {}
-            _ => return Err(plain(StatusCode::FORBIDDEN)),
+            _ => return Err(StatusCode::FORBIDDEN),
         }
         if !operator && !self.within_rate(settings, requester) {
-            return Err(limited());
+            return Err(StatusCode::TOO_MANY_REQUESTS);
         }
         Ok(())
     }
@@ -398,7 +400,7 @@ impl Server {
             if !condition.holds(current.as_deref()) && !self.store.is_unreadable(&target.path) {
                 return plain(StatusCode::PRECONDITION_FAILED);
             }
-            match sent(settings, &target, &head.headers, body).await {
+            match sent(settings, self.store.bounds(), &target, &head.headers, body).await {
                 Ok(change) => change,
                 Err(answer) => return answer,
             }
@@ -501,6 +503,7 @@ fn target(head: &Parts, root: &str) -> Result<Target, StatusCode> {
 /// The body of a PUT: of the right type, complete, and within its bounds while it comes (XD-006, XD-047).
 async fn sent<B>(
     settings: &Settings,
+    bounds: Bounds,
     target: &Target,
     headers: &HeaderMap,
     body: B,
@@ -520,27 +523,27 @@ where
     if encoded || !sent.eq_ignore_ascii_case(wanted) {
         return Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    match tokio::time::timeout(settings.timeout, collect(body, wanted)).await {
+    match tokio::time::timeout(settings.timeout, collect(body, wanted, bounds)).await {
         Ok(Ok(bytes)) => Ok(Change::Put(bytes)),
         Ok(Err(answer)) => Err(answer),
         Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT)),
     }
 }
 
-async fn collect<B>(body: B, content_type: &str) -> Result<Bytes, Answer>
+async fn collect<B>(body: B, content_type: &str, bounds: Bounds) -> Result<Bytes, Answer>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut body = std::pin::pin!(body);
-    let mut gauge = Gauge::new(BOUNDS);
+    let mut gauge = Gauge::new(bounds);
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| plain(StatusCode::BAD_REQUEST))?;
         let Ok(piece) = frame.into_data() else { continue };
         let fits = match content_type {
             // A value is no markup.
-            ATTRIBUTE_TYPE if bytes.len() + piece.len() > BOUNDS.text => Err(BadXml::TooLarge),
+            ATTRIBUTE_TYPE if bytes.len() + piece.len() > bounds.text => Err(BadXml::TooLarge),
             ATTRIBUTE_TYPE => Ok(()),
             _ => gauge.feed(&piece),
         };

@@ -399,6 +399,23 @@ fn every_end_leaves_the_documents_to_their_time() {
     assert_eq!(news(&mut world), silent());
 }
 
+/// What is cached again is covered at once, as long as the subscription has it.
+///
+/// Proves XD-041.
+#[test]
+fn what_comes_back_into_the_cache_is_covered() {
+    let mut world = told();
+    let removed = format!("<document sel=\"{ALICE}\" previous-etag=\"a1\"/>");
+    assert_eq!(notify(&mut world, 2, "active", &removed), Some(200));
+    follow(&mut world, &[TEAM7]);
+    assert_eq!(notify(&mut world, 3, "active", &exists(ALICE, "a2")), Some(200));
+    news(&mut world);
+    follow(&mut world, &[TEAM7, ALICE]);
+    assert_eq!(news(&mut world), [News::Covered(vec![ALICE.to_owned()])]);
+    world.pass(SECOND * 2);
+    assert_eq!(asked(&world), 1, "the list is the same");
+}
+
 /// Proves XD-042.
 #[test]
 fn what_is_not_of_the_subscription_changes_nothing() {

@@ -93,6 +93,11 @@ impl Program {
         Self { child, out, err }
     }
 
+    /// One that was started another way, with its output in these files.
+    pub fn of(child: Child, out: PathBuf, err: PathBuf) -> Self {
+        Self { child, out, err }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -184,7 +189,7 @@ impl Server {
         Self::ready(Program::start(folder, &all)).await
     }
 
-    /// Waits for the `ready` line of a server with every door open.
+    /// Waits for the `ready` line of a server; a door that is closed has no address.
     pub async fn ready(mut program: Program) -> Self {
         let ready = program.first_line().await;
         let field = |name: &str| {
@@ -192,7 +197,10 @@ impl Server {
                 ready.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
             value.unwrap_or_else(|| panic!("no {name} in {ready:?}")).to_owned()
         };
-        let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let address = |text: &str| -> SocketAddr {
+            let text = if text == "-" { "0.0.0.0:0" } else { text };
+            text.parse().expect("an address")
+        };
         let sip = field("sip");
         let of = |protocol: &str| {
             let door =

@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use super::support::{Folder, LIMIT, Server, http, page, phone, run, until};
 
 /// Who signs everybody's certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     /// Its own certificate goes to `ca.pem`.
-    fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
@@ -25,7 +25,7 @@ impl Authority {
     }
 
     /// A certificate for a host, and for both addresses of this machine.
-    fn issue(&self, folder: &Path, file: &str, host: &str) -> (PathBuf, PathBuf) {
+    pub fn issue(&self, folder: &Path, file: &str, host: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
         let addresses =

@@ -3,8 +3,10 @@
 //! `net` is the node and its core, `caller` the originator, `callee` a recipient, `line` their MSRP connections, `text`
 //! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
-//! `registering` (somebody comes back), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits, operators), `hops` (a next hop is busy or dead), `faults` (of our own),
-//! `rcs` (a core of another kind) and `leaks`; in `chaos`
+//! `registering` (somebody comes back), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits,
+//! operators), `hops` (a next hop is busy or dead), `faults` (of our own), `rcs` (a core of another kind), `following`
+//! (documents of an XDMS elsewhere, which `xdms` plays, change), `notifying` (documents here change, and others watch
+//! them), `hss` (what the HSS knows) and `leaks`; in `chaos`
 //! everybody does what a die says. `keys` walks the profile: each key, two values, two outcomes. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
@@ -15,6 +17,7 @@ mod caller;
 mod changing;
 mod chaos;
 mod faults;
+mod following;
 mod hops;
 mod hss;
 mod inviting;
@@ -24,8 +27,10 @@ mod leaving;
 mod line;
 mod moving;
 mod net;
+mod notifying;
 mod policy;
 mod rcs;
 mod registering;
 mod sending;
 mod text;
+mod xdms;

@@ -111,10 +111,33 @@ impl Net {
         (Self::start(&[], Some(folder.0.clone()), Zone::default(), None).await, folder)
     }
 
+    /// A node that has its documents from there, with these settings and what `change` makes of them.
+    pub async fn reading(
+        set: &[&str],
+        documents: Arc<dyn Source>,
+        change: impl FnOnce(&mut NodeSettings),
+    ) -> Self {
+        Self::start_with(set, Zone::default(), documents, change, None).await
+    }
+
     async fn start(
         set: &[&str],
         spool: Option<PathBuf>,
         zone: Zone,
+        watched: Option<Watcher>,
+    ) -> Self {
+        let shelf = Arc::new(Shelf::default());
+        let documents = Arc::clone(&shelf) as Arc<dyn Source>;
+        let spools = |settings: &mut NodeSettings| settings.msrp.spool_dir = spool;
+        let net = Self::start_with(set, zone, documents, spools, watched).await;
+        Self { shelf, ..net }
+    }
+
+    async fn start_with(
+        set: &[&str],
+        zone: Zone,
+        documents: Arc<dyn Source>,
+        change: impl FnOnce(&mut NodeSettings),
         watched: Option<Watcher>,
     ) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pagecast.toml");
@@ -123,10 +146,9 @@ impl Net {
         let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
         let loaded = Loaded::load_with(Some(&file), &all, &|_| None).expect("good settings");
         let mut settings = NodeSettings::new(&loaded, 1);
-        settings.msrp.spool_dir = spool;
+        settings.msrp.spool_dir = None;
         settings.flow.folder = None;
-        let shelf = Arc::new(Shelf::default());
-        let documents = Arc::clone(&shelf) as Arc<dyn Source>;
+        change(&mut settings);
         let hss = settings.sh.is_some().then(Hss::new);
         let line = hss.clone().map(|hss| Arc::new(Line(hss)) as _);
         let Doorless { mut shards, control, wire } =
@@ -158,7 +180,7 @@ impl Net {
         });
         shards[0].watched = watched;
         let threads = shards.into_iter().map(|shard| tokio::spawn(shard.run())).collect();
-        Self { core, shelf, hss, threads, pump }
+        Self { core, shelf: Arc::default(), hss, threads, pump }
     }
 
     /// The HSS, where `sh.enabled` is set.

@@ -70,7 +70,7 @@ async fn whole(bench: &Bench) -> String {
     bench.get(ALICE, &own("team7")).await.body
 }
 
-/// Proves XD-044: statuses.
+/// Proves XD-044.
 #[tokio::test]
 async fn every_status_has_its_cause() {
     let bench = bench().await;
@@ -148,7 +148,9 @@ async fn every_status_has_its_cause() {
     assert_eq!(whole(&bench).await, TEAM7, "nothing has changed");
 }
 
-/// The children of `xcap-error`, each by what causes it. Proves XD-011, XD-044, XD-045.
+/// The children of `xcap-error`, each by what causes it.
+///
+/// Proves XD-011, XD-044, XD-045.
 #[tokio::test]
 async fn every_conflict_says_what_is_wrong() {
     let bench = bench().await;
@@ -346,7 +348,9 @@ async fn selectors_name_elements_attributes_and_namespaces() {
     );
 }
 
-/// The example 10.6 of the rules, and what is around it. Proves XD-009, XD-010, XD-019, XD-045, XD-046.
+/// The example 10.6 of the rules, and what is around it.
+///
+/// Proves XD-009, XD-010, XD-019, XD-045, XD-046.
 #[tokio::test]
 async fn a_member_is_put_and_removed_and_everything_else_stays() {
     let bench = bench().await;

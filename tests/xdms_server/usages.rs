@@ -23,7 +23,9 @@ fn services(inside: &str) -> String {
     format!("<rls-services xmlns=\"{RLS}\" xmlns:rl=\"{LISTS}\">{inside}</rls-services>")
 }
 
-/// Usages with a good document and one that breaks the schema. Proves XD-001, XD-005, XD-006, XD-044.
+/// Usages with a good document and one that breaks the schema.
+///
+/// Proves XD-001, XD-005, XD-006, XD-044.
 #[tokio::test]
 async fn every_usage_has_its_type_its_namespace_and_its_schema() {
     let bench = bench().await;
@@ -151,7 +153,7 @@ async fn rules_and_settings_are_checked() {
     assert_eq!(conflict(&put(&bench, ALICE, &path, kind, &text).await), "schema-validation-error");
 }
 
-/// Proves XD-021: order and keys, document and node.
+/// Proves XD-021.
 #[tokio::test]
 async fn lists_keep_their_order_and_their_keys_under_every_write() {
     let bench = bench().await;

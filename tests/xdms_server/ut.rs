@@ -146,7 +146,7 @@ async fn a_challenge_offers_what_every_user_has_and_guessing_ends() {
     );
 }
 
-/// Proves XD-015, XD-016: where a password may be asked for at all.
+/// Proves XD-015, XD-016.
 #[tokio::test]
 async fn passwords_are_asked_for_over_tls_or_from_this_machine() {
     let store = Arc::new(Store::in_memory(Quotas::default()));
