@@ -26,12 +26,15 @@ use value::{Door, FilePath, HostPort, Listen, Peers, Size, TrustedPeer, Value, c
 use crate::content::sdp::Family;
 use crate::flow::keep::Choice;
 use crate::isc::rules::boundary::{is_at, is_place};
-use crate::isc::settings::Account;
+use crate::isc::settings::Account as Login;
 use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
 use crate::sip::transport::tls::{Files, Material};
 use crate::sip::uri::{Psi, Uri};
+use crate::xdms::ut::http::Account;
+use crate::xdms::ut::link;
+use crate::xdms::ut::url::Url;
 
 /// `[node]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +117,7 @@ pub struct Auth {
     /// Credentials for it are ours; empty: none are.
     pub realm: String,
     /// What the file `auth.users` holds; read again at each reload.
-    pub users: Arc<BTreeMap<String, Account>>,
+    pub users: Arc<BTreeMap<String, Login>>,
     pub nonce_life: Duration,
     /// Wrong credentials of one source in a minute.
     pub max_failures: u32,
@@ -134,11 +137,23 @@ pub struct Msrp {
     pub spool_memory: u64,
 }
 
-/// `[xdms]`, embedded.
+/// Where group documents are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdmsMode {
+    Embedded,
+    /// In an XDMS elsewhere, asked as over Ut.
+    Ut,
+}
+
+choice!(XdmsMode { Embedded = "embedded", Ut = "ut" });
+
+/// `[xdms]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Xdms {
+    pub mode: XdmsMode,
     /// The XCAP root. Port 0: the port that was taken when listening.
     pub root: String,
+    /// `None` in mode `ut`.
     pub listen: Option<SocketAddr>,
     /// A tree that mirrors the XCAP tree below the root.
     pub documents: Option<PathBuf>,
@@ -146,6 +161,19 @@ pub struct Xdms {
     pub trusted_proxies: Vec<IpNet>,
     /// `[xdms.server_tls]`, read and checked.
     pub server_tls: Option<Material>,
+    /// Who we are to an XDMS elsewhere.
+    pub asserted_identity: Option<String>,
+    /// Where an XDMS elsewhere is told so without certificates (XD-013).
+    pub trusted_peers: Vec<IpNet>,
+    /// Addresses that are not public, where hosts of `xdm.allowed_hosts` may be all the same (XD-024).
+    pub private_targets: Vec<IpNet>,
+    pub account: Option<Account>,
+    /// `[xdms.tls]`, read and checked.
+    pub tls: Option<link::Material>,
+    /// Most documents kept of an XDMS elsewhere.
+    pub cache_documents: u32,
+    /// Most octets of them.
+    pub cache_size: usize,
 }
 
 /// `[store]`
@@ -222,12 +250,7 @@ pub struct Loaded {
 }
 
 /// Keys of the interface that belong to later versions.
-const LATER: &[(&str, &str)] = &[
-    ("msrp.tls.", "TLS"),
-    ("xdms.asserted_identity", "an XDMS elsewhere, mode \"ut\""),
-    ("xdms.tls.", "TLS"),
-    ("charging.", "charging records"),
-];
+const LATER: &[(&str, &str)] = &[("msrp.tls.", "TLS"), ("charging.", "charging records")];
 
 /// Where configuration is read from, now and at each reload: the arguments `--config` and `--set`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -728,50 +751,88 @@ fn advertise(
 }
 
 fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
-    let mode = r.take("xdms.mode", "embedded".to_owned())?;
-    if mode != "embedded" {
-        let wrong = if mode == "ut" {
-            "an XDMS elsewhere (\"ut\") is not supported by this version".to_owned()
-        } else {
-            format!("{mode:?} is none of the choices")
-        };
-        return Err(r.wrong("xdms.mode", wrong, "write \"embedded\""));
-    }
-    let server_tls = read_xdms_tls(r)?;
+    let mode = r.take("xdms.mode", XdmsMode::Embedded)?;
+    let elsewhere = mode == XdmsMode::Ut;
+    let server_tls = read_server_tls(r, elsewhere)?;
     let scheme = if server_tls.is_some() { "https" } else { "http" };
     let root: String = r.take("xdms.root", format!("{scheme}://127.0.0.1:8080/xcap-root"))?;
-    let authority = root.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
-    let authority = authority.and_then(|rest| rest.split('/').next());
-    if authority.is_none_or(str::is_empty) || root.contains(['?', '#', ' ']) {
+    // Port 0 is one that is taken when listening.
+    let at = if elsewhere { Url::parse(&root) } else { Url::parse(&root.replace(":0/", ":1/")) };
+    let fits = |url: &Url| elsewhere || url.is_secure() == server_tls.is_some();
+    let Some(at) = at.filter(|url| fits(url) && !root.contains(['?', '#'])) else {
         return Err(r.wrong(
             "xdms.root",
             format!("{root:?} is no XCAP root"),
-            format!("write \"{scheme}://host:port/path\""),
+            match elsewhere {
+                true => "write \"https://host/path\" or \"http://host:port/path\"".to_owned(),
+                false => format!("write \"{scheme}://host:port/path\""),
+            },
+        ));
+    };
+    let listen = r.take("xdms.listen", Door(Some(SocketAddr::from(([127, 0, 0, 1], 8080)))))?.0;
+    let documents = r.take_if_set::<FilePath>("xdms.documents")?.map(|path| path.0);
+    if elsewhere && documents.is_some() {
+        return Err(r.wrong(
+            "xdms.documents",
+            "means nothing with an XDMS elsewhere",
+            "remove it, or set xdms.mode = \"embedded\"",
         ));
     }
-    let listen = r.take("xdms.listen", Door(Some(SocketAddr::from(([127, 0, 0, 1], 8080)))))?.0;
+    if elsewhere {
+        r.amounts_to("xdms.listen", Door(None).show());
+    }
+    let loopback = || Peers(IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8));
+    let mut networks = |key: &str, default: Vec<Peers>| -> Result<Vec<IpNet>, ConfigError> {
+        Ok(r.take(key, default)?.into_iter().map(|peers| peers.0).collect())
+    };
+    let trusted_proxies = networks("xdms.trusted_proxies", vec![loopback()])?;
+    let trusted_peers = networks("xdms.trusted_peers", vec![loopback()])?;
+    let private_targets = networks("xdms.private_targets", Vec::new())?;
+    let asserted_identity: Option<String> = r.take_if_set("xdms.asserted_identity")?;
+    if let Some(wrong) = asserted_identity.as_ref().filter(|uri| Uri::parse(uri).is_err()) {
+        let wrong = format!("{wrong:?} is no SIP URI");
+        return Err(r.wrong("xdms.asserted_identity", wrong, RIGHT_SIP_URI));
+    }
+    let tls = read_xdms_tls(r)?;
+    if elsewhere && at.is_secure() && tls.is_none() {
+        return Err(r.wrong(
+            "xdms.root",
+            format!("{root:?} wants TLS, and nobody's certificate can be verified"),
+            "set xdms.tls.ca too",
+        ));
+    }
     Ok(Xdms {
+        mode,
         root: root.trim_end_matches('/').to_owned(),
-        listen,
-        documents: r.take_if_set::<FilePath>("xdms.documents")?.map(|path| path.0),
-        trusted_proxies: r
-            .take(
-                "xdms.trusted_proxies",
-                vec![Peers(IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8))],
-            )?
-            .into_iter()
-            .map(|peers| peers.0)
-            .collect(),
+        listen: listen.filter(|_| !elsewhere),
+        documents,
+        trusted_proxies,
+        asserted_identity,
+        trusted_peers,
+        private_targets,
+        account: read_xdms_account(r)?,
+        tls,
         server_tls,
+        cache_documents: r.take_within("xdms.cache_documents", 10_000u32, 1, 10_000_000)?,
+        cache_size: r
+            .take_within("xdms.cache_size", Size::mib(64), Size::kib(64), Size::mib(65_536))?
+            .as_usize(),
     })
 }
 
 /// As for [`read_sip_tls`]; clients of the XDMS show no certificate.
-fn read_xdms_tls(r: &mut Reader) -> Result<Option<Material>, ConfigError> {
+fn read_server_tls(r: &mut Reader, elsewhere: bool) -> Result<Option<Material>, ConfigError> {
     let mut path = |key: &str| Ok(r.take_if_set::<FilePath>(key)?.map(|path| path.0));
     let certificate = path("xdms.server_tls.certificate")?;
     let key = path("xdms.server_tls.key")?;
     let (certificate, key) = match (certificate, key) {
+        (Some(_), _) if elsewhere => {
+            return Err(r.wrong(
+                "xdms.server_tls.certificate",
+                "means nothing with an XDMS elsewhere",
+                "remove it, or set xdms.mode = \"embedded\"",
+            ));
+        }
         (Some(certificate), Some(key)) => (certificate, key),
         (None, None) => return Ok(None),
         (set, _) => {
@@ -790,6 +851,60 @@ fn read_xdms_tls(r: &mut Reader) -> Result<Option<Material>, ConfigError> {
     let files = Files { certificate, key, client_ca: None, ca: None, verify_client: false };
     let material = Material::load(&files).map_err(|wrong| {
         r.wrong(&format!("xdms.server_tls.{}", wrong.key), wrong.what, "name a file in PEM")
+    })?;
+    Ok(Some(material))
+}
+
+/// XD-015: what an XDMS elsewhere is answered when it asks for proof.
+fn read_xdms_account(r: &mut Reader) -> Result<Option<Account>, ConfigError> {
+    let user: Option<String> = r.take_if_set("xdms.user")?;
+    let password = r.take_secret("xdms.password")?;
+    let basic = r.take("xdms.allow_basic", false)?;
+    let plain = |text: &str| !text.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'));
+    match (user, password) {
+        (None, None) => Ok(None),
+        (Some(user), Some(password)) if !user.is_empty() && plain(&user) => {
+            Ok(Some(Account { user, password, basic }))
+        }
+        (Some(_), Some(_)) => Err(r.wrong(
+            "xdms.user",
+            "is empty or holds quotes",
+            "write the name the XDMS knows us by",
+        )),
+        (Some(_), None) => Err(r.wrong("xdms.user", "has no password", "set xdms.password too")),
+        (None, Some(_)) => Err(r.wrong("xdms.password", "is nobody's", "set xdms.user too")),
+    }
+}
+
+/// Certificates are read here, so that a mistake in them is found where their names stand.
+fn read_xdms_tls(r: &mut Reader) -> Result<Option<link::Material>, ConfigError> {
+    let mut path = |key: &str| Ok(r.take_if_set::<FilePath>(key)?.map(|path| path.0));
+    let ca = path("xdms.tls.ca")?;
+    let certificate = path("xdms.tls.certificate")?;
+    let key = path("xdms.tls.key")?;
+    let own = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(r.wrong("xdms.tls.certificate", "has no key", "set xdms.tls.key too"));
+        }
+        (None, Some(_)) => {
+            let right = "set xdms.tls.certificate too";
+            return Err(r.wrong("xdms.tls.key", "has no certificate", right));
+        }
+    };
+    let Some(ca) = ca else {
+        return match own {
+            None => Ok(None),
+            Some(_) => Err(r.wrong(
+                "xdms.tls.certificate",
+                "means nothing where no server's certificate can be verified",
+                "set xdms.tls.ca too",
+            )),
+        };
+    };
+    let material = link::Material::load(&link::Files { ca, own }).map_err(|wrong| {
+        r.wrong(&format!("xdms.tls.{}", wrong.key), wrong.what, "name a file in PEM")
     })?;
     Ok(Some(material))
 }

@@ -5,9 +5,11 @@
 use super::value::HostPort;
 use super::{Config, Loaded};
 use crate::content::sdp::Families;
+use crate::content::xml::Bounds;
 use crate::engine::policy::Policy;
 use crate::profile::{Profile, SipTimers};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::sip::Protocol;
 use crate::sip::message::Limits;
@@ -15,6 +17,9 @@ use crate::sip::transaction::Timers;
 use crate::sip::transport::doors::{Door, Doors};
 use crate::sip::transport::tls::{Names, Tls};
 use crate::sip::uri::Psi;
+use crate::xdms::groups::BOUNDS;
+use crate::xdms::ut::cache::{Limits as CacheLimits, Times};
+use crate::xdms::ut::url::Url;
 use crate::{flow, isc, msrp, ops, profile, sip, xdms};
 
 /// Settings of every part.
@@ -43,6 +48,12 @@ pub struct NodeSettings {
     pub xdms_server: xdms::server::Settings,
     /// `[xdms.server_tls]`
     pub xdms_tls: Option<Tls>,
+    /// An XDMS elsewhere, or lists elsewhere.
+    pub xdms_remote: xdms::ut::Settings,
+    /// The way there.
+    pub xdms_network: xdms::ut::link::Network,
+    /// Bounds of the embedded documents.
+    pub xdms_quotas: xdms::store::Quotas,
     pub log: ops::log::Settings,
     pub door: ops::http::Settings,
 }
@@ -86,6 +97,16 @@ impl NodeSettings {
             resolver: resolver_settings(config, profile),
             xdms_server: xdms_server_settings(config),
             xdms_tls: config.xdms.server_tls.clone().map(|material| Tls::new(material, Vec::new())),
+            xdms_remote: remote_settings(config, profile),
+            xdms_network: xdms::ut::link::Network {
+                tls: config.xdms.tls.clone(),
+                private_targets: config.xdms.private_targets.clone(),
+            },
+            xdms_quotas: xdms::store::Quotas {
+                members: usize::from(profile.im.max_members),
+                bounds: document_bounds(profile),
+                ..xdms::store::Quotas::default()
+            },
             log: config.log,
             door: ops::http::Settings {
                 token: config.ops.token.clone(),
@@ -134,6 +155,9 @@ impl NodeSettings {
             self.config.xdms.root = format!("{scheme}:{authority}/{path}");
             self.resolver.root.clone_from(&self.config.xdms.root);
             self.xdms_server.origin = format!("{scheme}:{authority}");
+            if let Some(root) = Url::parse(&self.config.xdms.root) {
+                self.xdms_remote.http.root = root;
+            }
         }
     }
 }
@@ -389,7 +413,50 @@ fn resolver_settings(config: &Config, profile: &Profile) -> xdms::Settings {
         oma_precedence: xdm.oma_precedence,
         partial_lists: xdm.partial_lists,
         max_refs: usize::from(xdm.max_refs),
+        resolve_timeout: xdm.resolve_timeout,
         ..xdms::Settings::default()
+    }
+}
+
+/// XD-047: elements grow with the octets they are made of.
+fn document_bounds(profile: &Profile) -> Bounds {
+    let (octets, usual) = (profile.xdm.max_doc.as_usize(), BOUNDS);
+    let elements = match profile.xdm.max_elements {
+        0 => usual.elements.max(usual.elements.saturating_mul(octets / usual.bytes)),
+        elements => elements as usize,
+    };
+    Bounds { bytes: octets, elements, ..usual }
+}
+
+fn remote_settings(config: &Config, profile: &Profile) -> xdms::ut::Settings {
+    let (xdms, keys) = (&config.xdms, &profile.xdm);
+    // XD-013: our PSI; one that stands for many is nobody's name.
+    let own = config.service.factories.iter().find(|factory| !factory.contains('!'));
+    let identity = xdms.asserted_identity.as_ref().or(own).unwrap_or(&config.sip.uri);
+    // Configuration refuses what is no root. Port 0 is known later.
+    let root = Url::parse(&xdms.root).or_else(|| Url::parse("http://127.0.0.1/"));
+    let root = root.expect("the second one is a root");
+    xdms::ut::Settings {
+        http: xdms::ut::http::Settings {
+            allowed_hosts: keys.allowed_hosts.clone(),
+            connect: keys.connect_timeout,
+            exchange: keys.timeout,
+            max_body: keys.max_doc.as_usize(),
+            identity: identity.clone(),
+            asserted_header: keys.asserted_header,
+            trusted: xdms.trusted_peers.clone(),
+            account: xdms.account.clone(),
+            ..xdms::ut::http::Settings::new(root)
+        },
+        times: Times {
+            ttl: keys.cache_ttl,
+            notified: keys.cache_ttl.saturating_mul(60),
+            stale: keys.stale_if_error,
+            rest: keys.cache_ttl.min(Duration::from_secs(5)),
+        },
+        limits: CacheLimits { documents: xdms.cache_documents as usize, octets: xdms.cache_size },
+        bounds: document_bounds(profile),
+        legacy_global: keys.legacy_global,
     }
 }
 
@@ -556,8 +623,9 @@ mod tests {
     fn given(settings: &NodeSettings) -> String {
         let NodeSettings { policy, isc, msrp, ua, limits, flow, transport, .. } = settings;
         let (resolver, server) = (&settings.resolver, &settings.xdms_server.root);
+        let remote = &settings.xdms_remote;
         format!(
-            "{policy:?} {isc:?} {msrp:?} {ua:?} {limits:?} {flow:?} {transport:?} {resolver:?} {server:?}"
+            "{policy:?} {isc:?} {msrp:?} {ua:?} {limits:?} {flow:?} {transport:?} {resolver:?} {server:?} {remote:?}"
         )
     }
 
@@ -588,6 +656,8 @@ mod tests {
             "ul.bcc_mode" => "\"keep_own\"",
             "ul.consent" => "\"off\"",
             "xdm.absent_ruleset" => "\"members\"",
+            "xdm.asserted_header" => "\"X-XCAP-Asserted-Identity\"",
+            "xdm.allowed_hosts" => "[\"else\"]",
             "im.icsi" | "isc.ioi_prefix" | "isc.operator" | "ul.phone_context" => "\"else\"",
             "im.pass_through" | "ul.allowed_domains" | "xdm.im_enabler_ids" => "[\"else\"]",
             _ => "",

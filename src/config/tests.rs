@@ -254,8 +254,34 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
             &[":2: core.outbound_proxy: \"nowhere\" is no SIP URI"],
         ),
         (
-            "[xdms]\nmode = \"ut\"",
-            &[":2: xdms.mode: ", "\"ut\"", "not supported by this version; write \"embedded\""],
+            "[xdms]\nmode = \"far\"",
+            &[":2: xdms.mode: \"far\" is none of the choices; write one of: \"embedded\", \"ut\""],
+        ),
+        (
+            "[xdms]\nmode = \"ut\"\nroot = \"https://x/r\"",
+            &[":3: xdms.root: \"https://x/r\" wants TLS", "set xdms.tls.ca too"],
+        ),
+        (
+            "[xdms]\nmode = \"ut\"\nroot = \"ftp://x/r\"",
+            &[":3: xdms.root: \"ftp://x/r\" is no XCAP root; write \"https://"],
+        ),
+        (
+            "[xdms]\nmode = \"ut\"\ndocuments = \"xdms\"",
+            &[":3: xdms.documents: means nothing with an XDMS elsewhere"],
+        ),
+        ("[xdms]\nuser = \"as1\"", &[":2: xdms.user: has no password"]),
+        ("[xdms]\npassword = \"sesame\"", &[":2: xdms.password: is nobody's"]),
+        (
+            "[xdms]\nasserted_identity = \"pagecast\"",
+            &[":2: xdms.asserted_identity: \"pagecast\" is no SIP URI"],
+        ),
+        (
+            "[xdms.tls]\nca = \"nowhere.pem\"",
+            &[":2: xdms.tls.ca: ", "nowhere.pem cannot be read", "name a file in PEM"],
+        ),
+        (
+            "[xdms.tls]\ncertificate = \"a.pem\"",
+            &[":2: xdms.tls.certificate: has no key; set xdms.tls.key too"],
         ),
         (
             "[xdms]\nroot = \"https://x/\"",

@@ -187,12 +187,7 @@ impl Control for Controls {
             self.watch.core.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let health = self.store.health();
         let path = |path: PathBuf| path.display().to_string();
-        let up = |name: &str, address: String| Neighbour {
-            name: name.to_owned(),
-            state: NeighbourState::Up,
-            address,
-            last_error: None,
-        };
+        let xdms = self.resolver.source().health();
         Status {
             node: self.settings.config.node.name.clone(),
             profile: self.settings.profile_name.to_string(),
@@ -204,7 +199,16 @@ impl Control for Controls {
                     address: self.settings.config.core.scscf.clone(),
                     last_error,
                 },
-                up("XDMS", self.settings.resolver.root.clone()),
+                Neighbour {
+                    name: "XDMS".to_owned(),
+                    state: match xdms.up {
+                        Some(true) => NeighbourState::Up,
+                        Some(false) => NeighbourState::Down,
+                        None => NeighbourState::Unknown,
+                    },
+                    address: self.settings.resolver.root.clone(),
+                    last_error: xdms.last_error,
+                },
                 Neighbour {
                     name: "HSS".to_owned(),
                     state: NeighbourState::Off,

@@ -30,7 +30,7 @@ pub use shard::{Agenda, Left, Shard, ToShard, Watcher};
 pub use watch::{Clock, Gauges, Ladder, Watch};
 
 use crate::config::node::{NodeSettings, Ports};
-use crate::config::{self, Source};
+use crate::config::{self, Source, XdmsMode};
 use crate::engine::Engine;
 use crate::flow::Flows;
 use crate::isc::login::Guard;
@@ -48,6 +48,7 @@ use crate::sip::ua::{RandomSource, SendKey, Ua};
 use crate::sip::{Protocol, transport};
 use crate::store::{self, OpenError, Row, Store, Table};
 use crate::xdms::resolver::Source as Documents;
+use crate::xdms::ut::{Embedded, Remote};
 use crate::xdms::{self, Resolver};
 
 /// Why a node does not start.
@@ -154,11 +155,10 @@ impl Node {
             bound.tell(settings.doors.clone());
         }
 
-        let shelf = open_documents(&settings)?;
+        let Library { shelf, remote, documents } = open_library(&settings)?;
         let kept = open_store(&settings)?;
         let sip_address = doors.sip.first().map(|(_, at)| *at);
         let xdms_server = settings.xdms_server.clone();
-        let documents = Arc::clone(&shelf) as Arc<dyn Documents>;
         let (parts, control) =
             assemble(settings, threads, sip_address, documents, kept, source, log)?;
 
@@ -173,7 +173,10 @@ impl Node {
         }
 
         let mut tasks = JoinSet::new();
-        if let Some(listener) = xcap {
+        if let Some(remote) = remote {
+            tasks.spawn(remote.watch_capabilities());
+        }
+        if let (Some(listener), Some(shelf)) = (xcap, shelf) {
             let server = Arc::new(xdms::server::Server::new(xdms_server, shelf));
             control.serves_documents(Arc::clone(&server));
             let security = control.settings.xdms_tls.clone();
@@ -282,6 +285,8 @@ fn assemble(
         flows: Arc::new(flows),
     });
 
+    let metrics = Arc::clone(&watch.metrics);
+    documents.hears(Arc::new(move |exchange| metrics.xdms_request(exchange.result())));
     let resolver = Arc::new(Resolver::new(settings.resolver.clone(), documents));
     resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
 
@@ -525,10 +530,35 @@ fn restore(
     restored
 }
 
+/// Where documents come from.
+struct Library {
+    /// What the embedded XDMS opens to others.
+    shelf: Option<Arc<xdms::store::Store>>,
+    /// The XDMS elsewhere, in mode `ut`.
+    remote: Option<Arc<Remote>>,
+    documents: Arc<dyn Documents>,
+}
+
+fn open_library(settings: &NodeSettings) -> Result<Library, StartError> {
+    let network = Arc::new(settings.xdms_network.clone());
+    let remote = Arc::new(Remote::new(settings.xdms_remote.clone(), network));
+    if settings.config.xdms.mode == XdmsMode::Ut {
+        let documents = Arc::clone(&remote) as Arc<dyn Documents>;
+        return Ok(Library { shelf: None, remote: Some(remote), documents });
+    }
+    let shelf = open_documents(settings)?;
+    let documents: Arc<dyn Documents> = if settings.profile.xdm.allowed_hosts.is_empty() {
+        Arc::clone(&shelf) as Arc<dyn Documents>
+    } else {
+        Arc::new(Embedded { store: Arc::clone(&shelf), remote })
+    };
+    Ok(Library { shelf: Some(shelf), remote: None, documents })
+}
+
 fn open_documents(settings: &NodeSettings) -> Result<Arc<xdms::store::Store>, StartError> {
     let path = settings.config.node.data_dir.join("xdms");
     let failed = |cause| StartError::Data { path: path.clone(), cause };
-    let quotas = xdms::store::Quotas::default();
+    let quotas = settings.xdms_quotas;
     let store = match settings.config.store {
         config::Store::Embedded => xdms::store::Store::open(&path, quotas).map_err(failed)?,
         config::Store::Memory => xdms::store::Store::in_memory(quotas),

@@ -30,7 +30,7 @@ use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
 use crate::sip::{Flow, Protocol};
 use crate::store::{Row, Store, Table, Told};
-use crate::xdms::{Query, Resolver};
+use crate::xdms::{Query, Resolver, trail};
 
 /// What reaches a thread from elsewhere in the process.
 ///
@@ -522,9 +522,9 @@ impl Shard {
         let (resolver, own) = (Arc::clone(&self.resolver), self.own.clone());
         let watch = Arc::clone(&self.watch);
         tokio::spawn(async move {
-            let result = resolver.resolve(query).await;
+            let (result, exchanges) = trail::gathered(resolver.resolve(query)).await;
             if let Some(group) = group {
-                watch.asked(page, &group, result.as_ref().err());
+                watch.asked(page, &group, result.as_ref().err(), &exchanges);
             }
             // Without a receiver the thread is gone and so is the page.
             let _ = own.send(ToShard::Resolved { page, result });

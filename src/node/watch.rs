@@ -23,6 +23,7 @@ use crate::sip::ua::{CallKey, Stats};
 use crate::sip::uri::Uri;
 use crate::sip::{Flow, Protocol, Target};
 use crate::xdms::path::DocumentPath;
+use crate::xdms::ut::http::Exchange;
 
 /// Everything of a node that watches. Shared by its threads.
 pub struct Watch {
@@ -108,7 +109,19 @@ impl Watch {
     }
 
     /// A group was looked up; `refusal` is what its sender is told instead of an audience.
-    pub fn asked(&self, page: PageId, group: &str, refusal: Option<&Refusal>) {
+    ///
+    /// What went over the wire for it is shown as it was, and was counted then.
+    pub fn asked(
+        &self,
+        page: PageId,
+        group: &str,
+        refusal: Option<&Refusal>,
+        exchanges: &[Exchange],
+    ) {
+        if !exchanges.is_empty() {
+            exchanges.iter().for_each(|exchange| self.exchanged(page, exchange));
+            return;
+        }
         let (result, answer) = match refusal.map(|refusal| refusal.status) {
             None => ("ok", "200 OK"),
             Some(404) => ("not_found", "404 Not Found"),
@@ -127,6 +140,26 @@ impl Watch {
         let get = format!("GET {} XCAP/1.0\r\n", DocumentPath::by_group(group));
         self.flows.record_note(step(true), Proto::Xcap, &get, 0);
         self.flows.record_note(step(false), Proto::Xcap, &format!("XCAP/1.0 {answer}\r\n"), 0);
+    }
+
+    /// One exchange with an XDMS elsewhere.
+    fn exchanged(&self, page: PageId, exchange: &Exchange) {
+        let (ticks, time) = (tokio::time::Instant::now(), wall_clock());
+        let xdms: Arc<str> = "XDMS".into();
+        let step = |sent: bool, at: tokio::time::Instant| Crossing {
+            time: time.checked_sub(ticks.saturating_duration_since(at)).unwrap_or(time),
+            transport: Transport::Inside,
+            from: if sent { self.name.clone() } else { xdms.clone() },
+            to: if sent { xdms.clone() } else { self.name.clone() },
+            local: exchange.local,
+            remote: exchange.remote,
+            ..self.crossing(page, None, sent)
+        };
+        self.flows.record_note(step(true, exchange.began), Proto::Xcap, &exchange.request, 0);
+        if let Some(answer) = &exchange.answer {
+            let octets = exchange.octets as u64;
+            self.flows.record_note(step(false, exchange.ended), Proto::Xcap, answer, octets);
+        }
     }
 
     /// A request was refused before the engine heard of it; `isc` has written its log line.

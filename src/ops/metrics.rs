@@ -313,9 +313,9 @@ impl Metrics {
         self.store_commit.observe(seconds);
     }
 
-    /// A question to the XDMS had this result: `ok`, `not_found`, `denied` or `unavailable`.
+    /// A question to the XDMS had this result: `ok`, `not_modified`, `not_found`, `denied` or `unavailable`.
     pub fn xdms_request(&self, result: &str) {
-        let known = ["ok", "not_found", "denied", "unavailable"];
+        let known = ["ok", "not_modified", "not_found", "denied", "unavailable"];
         let result = Word(known.into_iter().find(|known| *known == result).unwrap_or("other"));
         self.xdms_requests.get_or_create(&ResultLabels { result }).inc();
     }
@@ -438,7 +438,7 @@ impl Metrics {
                 code: Code(None),
             }));
         }
-        for result in ["ok", "not_found", "denied", "unavailable"] {
+        for result in ["ok", "not_modified", "not_found", "denied", "unavailable"] {
             drop(self.xdms_requests.get_or_create(&ResultLabels { result: Word(result) }));
         }
         drop(

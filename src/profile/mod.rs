@@ -19,6 +19,8 @@ use crate::isc::settings::{
     Refresher, Relay, SendPsu, Source,
 };
 use crate::xdms::Consent;
+use crate::xdms::ut::http::AssertedHeader;
+use crate::xdms::ut::url::Url;
 
 /// XD-033: who may send to a group without rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,7 @@ choice!(Relay { Proxy = "proxy", B2bua = "b2bua" });
 choice!(SendPsu { Always = "always", IfDiffers = "if_differs", Never = "never" });
 choice!(Attribution { Many = "many", Group = "group", Never = "never" });
 choice!(AbsentRuleset { Deny = "deny", Members = "members" });
+choice!(AssertedHeader { Gpp = "X-3GPP-Asserted-Identity", Oma = "X-XCAP-Asserted-Identity" });
 choice!(Consent { Static = "static", Off = "off", Rfc5360 = "rfc5360" });
 choice!(BccMode { Remove = "remove", KeepOwn = "keep_own" });
 choice!(OriginatorAnswer { First200 = "first_200", Immediate = "immediate" });
@@ -236,6 +239,26 @@ section! {
         partial_lists: bool = "xdm.partial_lists", false;
         /// References followed for one group (XD-024).
         max_refs: u16 = "xdm.max_refs", 20, 0 => 1000;
+        /// Longest wait for an answer of an XDMS elsewhere, connecting included (XD-012).
+        timeout: Duration = "xdm.timeout", secs(5), millis(10) => secs(60);
+        /// Longest wait for a connection to it (XD-012).
+        connect_timeout: Duration = "xdm.connect_timeout", secs(2), millis(10) => secs(60);
+        /// Longest a group may take to be found out, all its references included (XD-012).
+        resolve_timeout: Duration = "xdm.resolve_timeout", secs(8), millis(10) => secs(120);
+        /// How long a document of an XDMS elsewhere counts; sixty times as long while its changes are notified (XD-038).
+        cache_ttl: Duration = "xdm.cache_ttl", secs(60), secs(0) => DAY;
+        /// How long beyond that while the XDMS does not answer (XD-039).
+        stale_if_error: Duration = "xdm.stale_if_error", secs(300), secs(0) => DAY;
+        /// Largest document in octets, here and elsewhere (XD-047).
+        max_doc: Size = "xdm.max_doc", Size::mib(1), Size::kib(1) => Size::mib(64);
+        /// Most elements of a document; 0: 20000, or with a larger `xdm.max_doc` as many more (XD-047).
+        max_elements: u32 = "xdm.max_elements", 0, 0 => 10_000_000;
+        /// How an XDMS elsewhere is told who asks (XD-013, XD-014).
+        asserted_header: AssertedHeader = "xdm.asserted_header", AssertedHeader::Gpp;
+        /// Hosts besides our XDMS that lists may lead to, over TLS: host or host:port; empty: none (XD-024).
+        allowed_hosts: Vec<String> = "xdm.allowed_hosts", Vec::new();
+        /// A group that is not found by its identity is looked for in the older place, too (XD-003).
+        legacy_global: bool = "xdm.legacy_global", false;
         /// Enablers that `supported-services` of a group may name; empty: any (XD-029).
         im_enabler_ids: Vec<String> = "xdm.im_enabler_ids", Vec::new();
         /// A group of chat rooms takes pages (IM-033).
@@ -301,13 +324,6 @@ const LATER: &[(&str, &str)] = &[
     ("ft.", "file transfer"),
     ("sh.", "Sh"),
     ("dia.", "Sh"),
-    ("xdm.timeout", "an XDMS elsewhere"),
-    ("xdm.cache_ttl", "an XDMS elsewhere"),
-    ("xdm.stale_if_error", "an XDMS elsewhere"),
-    ("xdm.max_doc", "fixed bounds of documents"),
-    ("xdm.asserted_header", "an XDMS elsewhere"),
-    ("xdm.allowed_hosts", "an XDMS elsewhere"),
-    ("xdm.legacy_global", "an XDMS elsewhere"),
     ("xdm.root", "it stands in the configuration: xdms.root"),
     ("msrp.listen_port", "it stands in the configuration: msrp.listen"),
     ("im.apply_member_policy", "policies of recipients"),
@@ -427,6 +443,14 @@ impl Profile {
                 format!("{source:?} names no functional entity"),
                 "write \"\" or \"urn:3gpp:fe:as.im\"",
             ));
+        }
+        let hosts = &profile.xdm.allowed_hosts;
+        if let Some(host) =
+            hosts.iter().find(|host| Url::parse(&format!("https://{host}/")).is_none())
+        {
+            let wrong = format!("{host:?} is no host");
+            let right = "write names like \"lists.example.net\" or \"lists.example.net:8443\"";
+            return Err(r.wrong("xdm.allowed_hosts", wrong, right));
         }
         let is_token = |name: &&String| {
             !name.is_empty()

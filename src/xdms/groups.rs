@@ -188,11 +188,6 @@ impl From<BadSettings> for Flaw {
 }
 
 /// XD-047: bytes into checked text: UTF-8 only, no DTD, bounded.
-pub(super) fn checked(bytes: &[u8]) -> Result<&str, Flaw> {
-    checked_within(bytes, &BOUNDS)
-}
-
-/// As [`checked`], with other bounds.
 pub(super) fn checked_within<'a>(bytes: &'a [u8], bounds: &Bounds) -> Result<&'a str, Flaw> {
     if bytes.len() > bounds.bytes {
         return Err(Flaw::Constraint("the document is too large"));

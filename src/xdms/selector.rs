@@ -309,7 +309,7 @@ pub fn select(
     bindings: &Bindings,
 ) -> Result<Option<Selected>, Bad> {
     let Some((text, tree)) =
-        groups::checked(document).ok().and_then(|text| Some((text, Document::parse(text).ok()?)))
+        groups::admitted(document).and_then(|text| Some((text, Document::parse(text).ok()?)))
     else {
         return Ok(None);
     };

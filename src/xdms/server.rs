@@ -31,12 +31,12 @@ use super::answers::{
 use super::edit::{self, Edit};
 use super::gate::{Gate, Rules};
 use super::generated::{self, CAPS_NAMESPACE, DIRECTORY_NAMESPACE};
-use super::groups::{BOUNDS, Flaw, admitted};
+use super::groups::{Flaw, admitted};
 use super::path::{self, CAPS, DIRECTORY, DocumentPath, Resource, Tree};
 use super::selector::{Bad, Bindings, End, Selected, Selector};
 use super::store::{Condition, Document, Refused, Store, Tags, Written, group_key};
 use super::usages::Usage;
-use crate::content::xml::{BadXml, Gauge};
+use crate::content::xml::{BadXml, Bounds, Gauge};
 
 pub use super::gate::{Peer, Requester, User, Ut};
 
@@ -400,7 +400,8 @@ impl Server {
             if !condition.holds(current.as_deref()) && !self.store.is_unreadable(&target.path) {
                 return plain(StatusCode::PRECONDITION_FAILED);
             }
-            match sent(settings, &target, &head.headers, body).await {
+            let bounds = *self.store.bounds();
+            match sent(settings, &target, &head.headers, body, bounds).await {
                 Ok(change) => change,
                 Err(answer) => return answer,
             }
@@ -506,6 +507,7 @@ async fn sent<B>(
     target: &Target,
     headers: &HeaderMap,
     body: B,
+    bounds: Bounds,
 ) -> Result<Change, Answer>
 where
     B: Body<Data = Bytes>,
@@ -522,27 +524,27 @@ where
     if encoded || !sent.eq_ignore_ascii_case(wanted) {
         return Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    match tokio::time::timeout(settings.timeout, collect(body, wanted)).await {
+    match tokio::time::timeout(settings.timeout, collect(body, wanted, bounds)).await {
         Ok(Ok(bytes)) => Ok(Change::Put(bytes)),
         Ok(Err(answer)) => Err(answer),
         Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT)),
     }
 }
 
-async fn collect<B>(body: B, content_type: &str) -> Result<Bytes, Answer>
+async fn collect<B>(body: B, content_type: &str, bounds: Bounds) -> Result<Bytes, Answer>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut body = std::pin::pin!(body);
-    let mut gauge = Gauge::new(BOUNDS);
+    let mut gauge = Gauge::new(bounds);
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| plain(StatusCode::BAD_REQUEST))?;
         let Ok(piece) = frame.into_data() else { continue };
         let fits = match content_type {
             // A value is no markup.
-            ATTRIBUTE_TYPE if bytes.len() + piece.len() > BOUNDS.text => Err(BadXml::TooLarge),
+            ATTRIBUTE_TYPE if bytes.len() + piece.len() > bounds.text => Err(BadXml::TooLarge),
             ATTRIBUTE_TYPE => Ok(()),
             _ => gauge.feed(&piece),
         };

@@ -22,6 +22,7 @@ use super::index::{self, Index, Services};
 use super::path::{DocumentPath, GROUPS, Tree};
 use super::selector::Selector;
 use super::usages::{RLS, Usage};
+use crate::content::xml::Bounds;
 use crate::sip::uri::Uri;
 
 /// The type of group documents.
@@ -40,11 +41,19 @@ pub struct Quotas {
     pub bytes: u64,
     /// Members of one group or one list document.
     pub members: usize,
+    /// Of one document (XD-047).
+    pub bounds: Bounds,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { per_user: 50, documents: 100_000, bytes: 512 * 1024 * 1024, members: 1000 }
+        Self {
+            per_user: 50,
+            documents: 100_000,
+            bytes: 512 * 1024 * 1024,
+            members: 1000,
+            bounds: BOUNDS,
+        }
     }
 }
 
@@ -225,7 +234,7 @@ impl Store {
         for (path, file) in found {
             let read = fs::read(&file).map_err(|error| error.to_string()).and_then(|bytes| {
                 // What an earlier version took is kept, whatever the schema says today.
-                read(&path, Bytes::from(bytes)).map_err(|why| why.to_string())
+                read(&path, Bytes::from(bytes), &quotas.bounds).map_err(|why| why.to_string())
             });
             match read {
                 Ok(admitted) => drop(tables.insert(admitted)),
@@ -325,6 +334,11 @@ impl Store {
         }
     }
 
+    /// What a document has to keep within.
+    pub fn bounds(&self) -> &Bounds {
+        &self.quotas.bounds
+    }
+
     /// All documents of one user, or of everybody.
     pub fn list(&self, owner: Option<&str>) -> Vec<Arc<Document>> {
         let of = |document: &&Arc<Document>| match (&document.path.tree, owner) {
@@ -375,12 +389,12 @@ impl Store {
                 Edit::Delete => Refused::NotFound,
             });
         };
-        let (text, _) = usage.read(&before.bytes)?;
+        let (text, _) = usage.read(&before.bytes, &self.quotas.bounds)?;
         let order =
             |parent: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| {
                 usage.comes_before(parent, new, there)
             };
-        let edited = edit::apply(text, selector, change, &order)?;
+        let edited = edit::apply(text, selector, change, &order, &self.quotas.bounds)?;
         let bytes = Bytes::from(edited.text);
         self.commit(usage, path, bytes, Some(before), edited.created)
     }
@@ -406,9 +420,10 @@ impl Store {
         before: Option<Arc<Document>>,
         created: bool,
     ) -> Result<Written, Refused> {
-        let (_, tree) = usage.read(&bytes)?;
+        let bounds = &self.quotas.bounds;
+        let (_, tree) = usage.read(&bytes, bounds)?;
         usage.check(&tree)?;
-        let admitted = read(path, bytes.clone())?;
+        let admitted = read(path, bytes.clone(), bounds)?;
         if let Some(flaw) = admitted.document.group.as_ref().and_then(|g| g.flaw.clone()) {
             return Err(Refused::Flaw(flaw));
         }
@@ -617,11 +632,11 @@ fn free_identities(uri: &str, taken: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// Bytes into a document, whatever the schema says; only what nobody could use is refused.
-fn read(path: &DocumentPath, bytes: Bytes) -> Result<Admitted, Refused> {
+fn read(path: &DocumentPath, bytes: Bytes, bounds: &Bounds) -> Result<Admitted, Refused> {
     let usage = Usage::of(&path.auid).ok_or(Refused::NotFound)?;
-    let (text, tree) = usage.read(&bytes)?;
+    let (text, tree) = usage.read(&bytes, bounds)?;
     let group = match usage.auid {
-        GROUPS => Some(Arc::new(Group::parse(&bytes)?)),
+        GROUPS => Some(Arc::new(Group::parse_within(&bytes, bounds)?)),
         _ => None,
     };
     let services = (usage.auid == RLS).then(|| Services::of(text, &tree));
@@ -633,5 +648,5 @@ fn read(path: &DocumentPath, bytes: Bytes) -> Result<Admitted, Refused> {
     Ok(Admitted { document, services })
 }
 
-/// The largest body the server reads (XD-048).
+/// The largest document where nobody says otherwise, in octets (XD-047).
 pub const MAX_DOCUMENT: usize = BOUNDS.bytes;

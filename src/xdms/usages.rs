@@ -13,6 +13,7 @@ use super::path::{
 use super::shape::{self, Kind, RLS_SERVICES};
 use super::store::{GROUP_TYPE, LIST_TYPE};
 use crate::content::service_settings::{self, ServiceSettings};
+use crate::content::xml::Bounds;
 
 /// Application usage of services for presence of lists.
 pub const RLS: &str = "rls-services";
@@ -87,8 +88,12 @@ impl Usage {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<(&'a str, Document<'a>), Flaw> {
-        let text = groups::checked(bytes)?;
+    pub fn read<'a>(
+        &self,
+        bytes: &'a [u8],
+        bounds: &Bounds,
+    ) -> Result<(&'a str, Document<'a>), Flaw> {
+        let text = groups::checked_within(bytes, bounds)?;
         let tree = Document::parse(text).map_err(|_| Flaw::NotWellFormed("not well-formed XML"))?;
         let root = tree.root_element().tag_name();
         if (root.namespace(), root.name()) != (Some(self.namespace), self.root) {

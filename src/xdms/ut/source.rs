@@ -14,7 +14,10 @@ use tokio::sync::{Mutex as Gate, watch};
 use tokio::time::Instant;
 
 use super::super::groups::{self, Flaw, Group};
-use super::super::path::{CAPS, DIRECTORY, DocumentPath, GROUPS, RESOURCE_LISTS, Tree};
+use super::super::path::{
+    ACCESS_RULES, ACCESS_RULES_TYPE, CAPS, DIRECTORY, DocumentPath, GROUPS, RESOURCE_LISTS,
+    SERVICE_SETTINGS, SERVICE_SETTINGS_TYPE, Tree,
+};
 use super::super::resolver::{Fetching, Health, Source, Unavailable};
 use super::super::store::{Document, GROUP_TYPE, LIST_TYPE};
 use super::super::trail;
@@ -501,9 +504,8 @@ fn usage(auid: &str) -> Usage {
             ("application/vnd.oma.group-usage-list+xml", Some((LISTS_NS, "resource-lists")))
         }
         CAPS => ("application/xcap-caps+xml", Some((CAPS_NS, "xcap-caps"))),
-        "org.openmobilealliance.access-rules" => {
-            ("application/auth-policy+xml", Some((POLICY_NS, "ruleset")))
-        }
+        ACCESS_RULES => (ACCESS_RULES_TYPE, Some((POLICY_NS, "ruleset"))),
+        SERVICE_SETTINGS => (SERVICE_SETTINGS_TYPE, None),
         DIRECTORY => ("application/vnd.oma.xcap-directory+xml", None),
         _ => ("application/xml", None),
     };
