@@ -751,7 +751,7 @@ fn advertise(
 fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
     let mode = r.take("xdms.mode", XdmsMode::Embedded)?;
     let elsewhere = mode == XdmsMode::Ut;
-    let server_tls = read_xdms_server_tls(r)?;
+    let server_tls = read_server_tls(r, elsewhere)?;
     let scheme = if server_tls.is_some() { "https" } else { "http" };
     let root: String = r.take("xdms.root", format!("{scheme}://127.0.0.1:8080/xcap-root"))?;
     // Port 0 is one that is taken when listening.
@@ -761,10 +761,9 @@ fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
         return Err(r.wrong(
             "xdms.root",
             format!("{root:?} is no XCAP root"),
-            if elsewhere {
-                "write \"https://host/path\" or \"http://host:port/path\"".to_owned()
-            } else {
-                format!("write \"{scheme}://host:port/path\"")
+            match elsewhere {
+                true => "write \"https://host/path\" or \"http://host:port/path\"".to_owned(),
+                false => format!("write \"{scheme}://host:port/path\""),
             },
         ));
     };
@@ -811,15 +810,50 @@ fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
         private_targets,
         account: read_xdms_account(r)?,
         tls,
+        server_tls,
         cache_documents: r.take_within("xdms.cache_documents", 10_000u32, 1, 10_000_000)?,
         sip: uri_or_none(r, "xdms.sip")?,
         max_subscriptions: r.take_within("xdms.max_subscriptions", 1000u32, 0, 100_000)?,
         max_entries: r.take_within("xdms.max_entries", 1000u32, 1, 10_000)?,
-        server_tls,
         cache_size: r
             .take_within("xdms.cache_size", Size::mib(64), Size::kib(64), Size::mib(65_536))?
             .as_usize(),
     })
+}
+
+/// As for [`read_sip_tls`]; clients of the XDMS show no certificate.
+fn read_server_tls(r: &mut Reader, elsewhere: bool) -> Result<Option<Material>, ConfigError> {
+    let mut path = |key: &str| Ok(r.take_if_set::<FilePath>(key)?.map(|path| path.0));
+    let certificate = path("xdms.server_tls.certificate")?;
+    let key = path("xdms.server_tls.key")?;
+    let (certificate, key) = match (certificate, key) {
+        (Some(_), _) if elsewhere => {
+            return Err(r.wrong(
+                "xdms.server_tls.certificate",
+                "means nothing with an XDMS elsewhere",
+                "remove it, or set xdms.mode = \"embedded\"",
+            ));
+        }
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) => return Ok(None),
+        (set, _) => {
+            let (set, other) = match set {
+                Some(_) => ("certificate", "key"),
+                None => ("key", "certificate"),
+            };
+            let right = format!("set xdms.server_tls.{other} too");
+            return Err(r.wrong(
+                &format!("xdms.server_tls.{set}"),
+                format!("has no {other}"),
+                right,
+            ));
+        }
+    };
+    let files = Files { certificate, key, client_ca: None, ca: None, verify_client: false };
+    let material = Material::load(&files).map_err(|wrong| {
+        r.wrong(&format!("xdms.server_tls.{}", wrong.key), wrong.what, "name a file in PEM")
+    })?;
+    Ok(Some(material))
 }
 
 /// XD-015: what an XDMS elsewhere is answered when it asks for proof.
@@ -872,34 +906,6 @@ fn read_xdms_tls(r: &mut Reader) -> Result<Option<link::Material>, ConfigError> 
     };
     let material = link::Material::load(&link::Files { ca, own }).map_err(|wrong| {
         r.wrong(&format!("xdms.tls.{}", wrong.key), wrong.what, "name a file in PEM")
-    })?;
-    Ok(Some(material))
-}
-
-/// As for [`read_sip_tls`]; clients of the XDMS show no certificate.
-fn read_xdms_server_tls(r: &mut Reader) -> Result<Option<Material>, ConfigError> {
-    let mut path = |key: &str| Ok(r.take_if_set::<FilePath>(key)?.map(|path| path.0));
-    let certificate = path("xdms.server_tls.certificate")?;
-    let key = path("xdms.server_tls.key")?;
-    let (certificate, key) = match (certificate, key) {
-        (Some(certificate), Some(key)) => (certificate, key),
-        (None, None) => return Ok(None),
-        (set, _) => {
-            let (set, other) = match set {
-                Some(_) => ("certificate", "key"),
-                None => ("key", "certificate"),
-            };
-            let right = format!("set xdms.server_tls.{other} too");
-            return Err(r.wrong(
-                &format!("xdms.server_tls.{set}"),
-                format!("has no {other}"),
-                right,
-            ));
-        }
-    };
-    let files = Files { certificate, key, client_ca: None, ca: None, verify_client: false };
-    let material = Material::load(&files).map_err(|wrong| {
-        r.wrong(&format!("xdms.server_tls.{}", wrong.key), wrong.what, "name a file in PEM")
     })?;
     Ok(Some(material))
 }

@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use roxmltree::{Document, Node};
 
-use super::groups::{self, BOUNDS, Flaw};
+use super::groups::{self, Flaw};
 use super::selector::{
     End, Expanded, Selector, Step, XML, declarations, namespace_of, value_of, written_name,
 };
-use crate::content::xml;
+use crate::content::xml::{self, Bounds};
 
 /// What is to be done with the node a selector names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,15 +74,18 @@ pub fn apply(
     selector: &Selector,
     edit: Edit<'_>,
     before: Before<'_>,
+    bounds: &Bounds,
 ) -> Result<Edited, Refusal> {
     let tree = parse(text)?;
     match (&selector.end, edit) {
-        (End::Element, Edit::Put(body)) => put_element(text, &tree, selector, body, before),
-        (End::Element, Edit::Delete) => delete_element(text, &tree, selector),
+        (End::Element, Edit::Put(body)) => put_element(text, &tree, selector, body, before, bounds),
+        (End::Element, Edit::Delete) => delete_element(text, &tree, selector, bounds),
         (End::Attribute(name, prefix), Edit::Put(body)) => {
-            put_attribute(text, &tree, selector, name, prefix.as_deref(), body)
+            put_attribute(text, &tree, selector, (name, prefix.as_deref()), body, bounds)
         }
-        (End::Attribute(name, _), Edit::Delete) => delete_attribute(text, &tree, selector, name),
+        (End::Attribute(name, _), Edit::Delete) => {
+            delete_attribute(text, &tree, selector, name, bounds)
+        }
         // The server answers 405 before it comes to this.
         (End::Namespaces, _) => Err(Refusal::NotFound),
     }
@@ -93,8 +96,8 @@ fn parse(text: &str) -> Result<Document<'_>, Flaw> {
 }
 
 /// The document after a change: still within its bounds, or it is the change that is at fault.
-fn checked(text: &str) -> Result<Document<'_>, Refusal> {
-    match groups::checked_within(text.as_bytes(), &BOUNDS).and_then(parse) {
+fn checked<'a>(text: &'a str, bounds: &Bounds) -> Result<Document<'a>, Refusal> {
+    match groups::checked_within(text.as_bytes(), bounds).and_then(parse) {
         Ok(tree) => Ok(tree),
         Err(Flaw::Constraint(what) | Flaw::NotWellFormed(what)) => {
             Err(Flaw::Constraint(what).into())
@@ -113,6 +116,7 @@ fn put_element(
     selector: &Selector,
     body: &str,
     before: Before<'_>,
+    bounds: &Bounds,
 ) -> Result<Edited, Refusal> {
     let walk = selector.find(tree);
     let Some((last, parents)) = selector.steps.split_last() else {
@@ -120,7 +124,7 @@ fn put_element(
     };
     // XD-045: first what was sent, then where it goes.
     let scope = walk.element.and_then(|old| old.parent()).unwrap_or(walk.context);
-    let sent = fragment(body, scope)?;
+    let sent = fragment(body, scope, bounds)?;
     let (text, at, created) = match walk.element {
         Some(old) => (spliced(text, old.range(), sent.text), old.range().start, false),
         None if walk.steps < parents.len() => return Err(Refusal::NoParent { steps: walk.steps }),
@@ -132,7 +136,7 @@ fn put_element(
             (text, at, true)
         }
     };
-    let tree = checked(&text)?;
+    let tree = checked(&text, bounds)?;
     // XD-010: GET(PUT(x)) = x.
     match selector.find(&tree).element {
         Some(node) if node.range() == (at..at + sent.text.len()) => {}
@@ -150,12 +154,16 @@ struct Fragment<'a> {
 }
 
 /// One balanced element that may use the prefixes in scope where it goes, with white space around it (RFC 4825 §8.2.2).
-fn fragment<'a>(body: &'a str, scope: Node<'_, '_>) -> Result<Fragment<'a>, Refusal> {
+fn fragment<'a>(
+    body: &'a str,
+    scope: Node<'_, '_>,
+    bounds: &Bounds,
+) -> Result<Fragment<'a>, Refusal> {
     let sent = body.trim_matches([' ', '\t', '\r', '\n']);
-    if sent.len() > BOUNDS.bytes {
+    if sent.len() > bounds.bytes {
         return Err(Flaw::Constraint("the element is too large").into());
     }
-    xml::check(sent, &BOUNDS).map_err(|_| Refusal::NotFragment)?;
+    xml::check(sent, bounds).map_err(|_| Refusal::NotFragment)?;
     let around = if scope.is_element() { declarations(scope) } else { String::new() };
     let whole = format!("<scope{around}>{sent}</scope>");
     let tree = Document::parse(&whole).map_err(|_| Refusal::NotFragment)?;
@@ -230,14 +238,19 @@ fn inserted(text: &str, parent: Node<'_, '_>, place: Place<'_, '_>, new: &str) -
     (spliced(text, at..at, new), at)
 }
 
-fn delete_element(text: &str, tree: &Document<'_>, selector: &Selector) -> Result<Edited, Refusal> {
+fn delete_element(
+    text: &str,
+    tree: &Document<'_>,
+    selector: &Selector,
+    bounds: &Bounds,
+) -> Result<Edited, Refusal> {
     let element = selector.find(tree).element.ok_or(Refusal::NotFound)?;
     if element == tree.root_element() {
         return Err(Flaw::Schema("a document without its root").into());
     }
     // XD-045: white space around it stays.
     let text = spliced(text, element.range(), "");
-    let tree = checked(&text)?;
+    let tree = checked(&text, bounds)?;
     if selector.find(&tree).element.is_some() {
         return Err(Refusal::CannotDelete);
     }
@@ -249,11 +262,11 @@ fn put_attribute(
     text: &str,
     tree: &Document<'_>,
     selector: &Selector,
-    name: &Expanded,
-    prefix: Option<&str>,
+    (name, prefix): (&Expanded, Option<&str>),
     body: &str,
+    bounds: &Bounds,
 ) -> Result<Edited, Refusal> {
-    let value = attribute_value(body)?;
+    let value = attribute_value(body, bounds)?;
     let walk = selector.find(tree);
     let Some(element) = walk.element else {
         return Err(Refusal::NoParent { steps: walk.steps });
@@ -273,7 +286,7 @@ fn put_attribute(
             (spliced(text, end..end, &format!("{declared} {name}={value}")), true)
         }
     };
-    let tree = checked(&text)?;
+    let tree = checked(&text, bounds)?;
     let wanted = value.get(1..value.len() - 1);
     let now = selector.find(&tree).element.filter(|element| element.range().start == at);
     let got = now.and_then(|element| value_of(&text, element, name));
@@ -285,8 +298,8 @@ fn put_attribute(
 }
 
 /// The value between the quotes it needs.
-fn attribute_value(body: &str) -> Result<String, Refusal> {
-    if body.len() > BOUNDS.text {
+fn attribute_value(body: &str, bounds: &Bounds) -> Result<String, Refusal> {
+    if body.len() > bounds.text {
         return Err(Flaw::Constraint("the value is too long").into());
     }
     let value = match (body.contains('"'), body.contains('\'')) {
@@ -324,6 +337,7 @@ fn delete_attribute(
     tree: &Document<'_>,
     selector: &Selector,
     name: &Expanded,
+    bounds: &Bounds,
 ) -> Result<Edited, Refusal> {
     let element = selector.find(tree).element.ok_or(Refusal::NotFound)?;
     let value = value_of(text, element, name).ok_or(Refusal::NotFound)?;
@@ -332,12 +346,13 @@ fn delete_attribute(
     // The space before it goes with it.
     let start = text[..whole.start].trim_end_matches([' ', '\t', '\r', '\n']).len();
     let text = spliced(text, start..whole.end, "");
-    drop(checked(&text)?);
+    drop(checked(&text, bounds)?);
     Ok(Edited { text, created: false })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::groups::BOUNDS;
     use super::super::selector::{Bindings, Selected};
     use super::*;
 
@@ -354,7 +369,7 @@ mod tests {
         let order = |_: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| {
             new.1 == "first" && there.1 != "first"
         };
-        apply(DOC, &selector(at), what, &order)
+        apply(DOC, &selector(at), what, &order, &BOUNDS)
     }
 
     /// Only the named piece differs: old text, new text.

@@ -400,7 +400,8 @@ impl Server {
             if !condition.holds(current.as_deref()) && !self.store.is_unreadable(&target.path) {
                 return plain(StatusCode::PRECONDITION_FAILED);
             }
-            match sent(settings, self.store.bounds(), &target, &head.headers, body).await {
+            let bounds = *self.store.bounds();
+            match sent(settings, &target, &head.headers, body, bounds).await {
                 Ok(change) => change,
                 Err(answer) => return answer,
             }
@@ -503,10 +504,10 @@ fn target(head: &Parts, root: &str) -> Result<Target, StatusCode> {
 /// The body of a PUT: of the right type, complete, and within its bounds while it comes (XD-006, XD-047).
 async fn sent<B>(
     settings: &Settings,
-    bounds: Bounds,
     target: &Target,
     headers: &HeaderMap,
     body: B,
+    bounds: Bounds,
 ) -> Result<Change, Answer>
 where
     B: Body<Data = Bytes>,

@@ -334,9 +334,9 @@ impl Store {
         }
     }
 
-    /// What a document may be (XD-047).
-    pub fn bounds(&self) -> Bounds {
-        self.quotas.bounds
+    /// What a document has to keep within.
+    pub fn bounds(&self) -> &Bounds {
+        &self.quotas.bounds
     }
 
     /// All documents of one user, or of everybody.
@@ -394,7 +394,7 @@ impl Store {
             |parent: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| {
                 usage.comes_before(parent, new, there)
             };
-        let edited = edit::apply(text, selector, change, &order)?;
+        let edited = edit::apply(text, selector, change, &order, &self.quotas.bounds)?;
         let bytes = Bytes::from(edited.text);
         self.commit(usage, path, bytes, Some(before), edited.created)
     }
@@ -420,9 +420,10 @@ impl Store {
         before: Option<Arc<Document>>,
         created: bool,
     ) -> Result<Written, Refused> {
-        let (_, tree) = usage.read(&bytes, &self.quotas.bounds)?;
+        let bounds = &self.quotas.bounds;
+        let (_, tree) = usage.read(&bytes, bounds)?;
         usage.check(&tree)?;
-        let admitted = read(path, bytes.clone(), &self.quotas.bounds)?;
+        let admitted = read(path, bytes.clone(), bounds)?;
         if let Some(flaw) = admitted.document.group.as_ref().and_then(|g| g.flaw.clone()) {
             return Err(Refused::Flaw(flaw));
         }
@@ -647,5 +648,5 @@ fn read(path: &DocumentPath, bytes: Bytes, bounds: &Bounds) -> Result<Admitted, 
     Ok(Admitted { document, services })
 }
 
-/// The largest body the server reads (XD-048).
+/// The largest document where nobody says otherwise, in octets (XD-047).
 pub const MAX_DOCUMENT: usize = BOUNDS.bytes;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pagecast::lab::core::{Core, Settings as CoreSettings};
 use pagecast::lab::phone::Behaviour;
 use pagecast::sip::transport::tls::{Files, Material, Tls};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tokio::time::timeout;
 
 use super::support::{Folder, LIMIT, Server, http, page, phone, run, until};
@@ -31,6 +31,8 @@ impl Authority {
         let addresses =
             ["127.0.0.1", "::1"].map(|ip| SanType::IpAddress(ip.parse().expect("an IP")));
         params.subject_alt_names.extend(addresses);
+        // Another name than the issuer's: else it looks signed by itself.
+        params.distinguished_name.push(DnType::CommonName, host);
         let signed = params.signed_by(&key, &self.0).expect("a certificate");
         let at = |end: &str| folder.join(format!("{file}.{end}"));
         std::fs::write(at("pem"), signed.pem()).expect("a file");

@@ -1,6 +1,7 @@
 //! Random changes of random documents against what has to hold for each of them.
 
 use pagecast::xdms::edit::{Edit, Refusal, apply};
+use pagecast::xdms::groups::BOUNDS;
 use pagecast::xdms::selector::{Bindings, End, Selected, Selector};
 use proptest::prelude::*;
 use roxmltree::{Document, Node};
@@ -93,7 +94,7 @@ proptest! {
         let was = selector.select(&document, &before);
         let edit = if remove { Edit::Delete } else { Edit::Put(&body) };
         let order = |_: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| new.1 < there.1;
-        let edited = match apply(&document, &selector, edit, &order) {
+        let edited = match apply(&document, &selector, edit, &order, &BOUNDS) {
             Ok(edited) => edited,
             Err(refusal) => {
                 match refusal {
@@ -131,7 +132,7 @@ proptest! {
             other => prop_assert!(false, "{:?}", other),
         }
         // The same again is a replacement that changes nothing.
-        let again = apply(&edited.text, &selector, edit, &order).expect("as before");
+        let again = apply(&edited.text, &selector, edit, &order, &BOUNDS).expect("as before");
         prop_assert!(!again.created);
         prop_assert_eq!(again.text, edited.text);
     }

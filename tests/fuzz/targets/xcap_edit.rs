@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let edit = if body == "-" { Edit::Delete } else { Edit::Put(body) };
     let order = |_: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| new.1 < there.1;
-    let Ok(edited) = apply(document, &selector, edit, &order) else { return };
+    let Ok(edited) = apply(document, &selector, edit, &order, &BOUNDS) else { return };
     let tree = Document::parse(&edited.text).expect("well-formed");
     let read = selector.select(&edited.text, &tree);
     match (edit, &selector.end) {
