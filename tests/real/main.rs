@@ -5,6 +5,7 @@
 
 mod api;
 mod commands;
+mod elsewhere;
 mod failed;
 mod families;
 mod kill;

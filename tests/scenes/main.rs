@@ -1,7 +1,7 @@
 //! Scenes: what the S-CSCF sends and must see back, told over the whole node with paused time.
 //!
 //! `net` is the node and its core, `caller` the originator, `callee` a recipient, `line` their MSRP connections, `text`
-//! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
+//! their SIP, `xdms` an XDMS elsewhere. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
 //! `registering` (somebody comes back), `changing` (refreshes, relays, limits, operators), `hops` (a next hop is busy or dead), `faults` (of our own),
 //! `rcs` (a core of another kind) and `leaks`; in `chaos`
@@ -26,3 +26,4 @@ mod rcs;
 mod registering;
 mod sending;
 mod text;
+mod xdms;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pagecast::config::Loaded;
 use pagecast::config::node::NodeSettings;
+use pagecast::config::{Loaded, XdmsMode};
 use pagecast::engine::input::Input;
 use pagecast::node::{Controls, Doorless, Shard, Watcher};
 use pagecast::ops::Control as _;
@@ -24,6 +24,7 @@ use pagecast::xdms::groups::Group;
 use pagecast::xdms::path::{DocumentPath, Resource};
 use pagecast::xdms::resolver::{Fetching, Source, Unavailable};
 use pagecast::xdms::store::{Document, GROUP_TYPE};
+use pagecast::xdms::ut::Remote;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::callee::Callee;
 use crate::caller::Caller;
 use crate::text::{self, Invite};
+use crate::xdms::Elsewhere;
 
 pub fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -66,6 +68,8 @@ pub struct Scscf {
 pub struct Net {
     core: Arc<Scscf>,
     pub shelf: Arc<Shelf>,
+    /// Where documents come from in mode `ut`.
+    pub elsewhere: Elsewhere,
     threads: Vec<JoinHandle<Shard>>,
     pump: JoinHandle<()>,
 }
@@ -124,7 +128,14 @@ impl Net {
         settings.msrp.spool_dir = spool;
         settings.flow.folder = None;
         let shelf = Arc::new(Shelf::default());
-        let documents = Arc::clone(&shelf) as Arc<dyn Source>;
+        let elsewhere = Elsewhere::default();
+        let documents: Arc<dyn Source> = match settings.config.xdms.mode {
+            XdmsMode::Embedded => Arc::clone(&shelf) as Arc<dyn Source>,
+            XdmsMode::Ut => {
+                let network = Arc::new(elsewhere.clone());
+                Arc::new(Remote::new(settings.xdms_remote.clone(), network))
+            }
+        };
         let Doorless { mut shards, control, wire } =
             Doorless::new(settings, documents, &Dns::Zone(zone)).expect("a node");
         let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
@@ -154,7 +165,7 @@ impl Net {
         });
         shards[0].watched = watched;
         let threads = shards.into_iter().map(|shard| tokio::spawn(shard.run())).collect();
-        Self { core, shelf, threads, pump }
+        Self { core, shelf, elsewhere, threads, pump }
     }
 
     pub fn scscf(&self) -> &Arc<Scscf> {
