@@ -28,7 +28,7 @@ async fn put(folder: &Folder, root: &str, members: &str) {
 
 async fn got(phone: &Phone) {
     let got = timeout(LIMIT, phone.received()).await.expect("in time").expect("it runs");
-    assert_eq!(got.content().expect("CPIM").1, b"to the team");
+    assert_eq!(got.content().expect("CPIM").1, &b"to the team"[..]);
 }
 
 /// A page to a group of an XDMS elsewhere arrives; so it does for a time while that XDMS is down, then it is refused; a
