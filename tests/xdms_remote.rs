@@ -5,23 +5,27 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{IF_MATCH, IF_NONE_MATCH};
+use pagecast::sip::digest::{Algorithm, Credentials, Ha1};
 use pagecast::xdms::groups::BOUNDS;
 use pagecast::xdms::path::{DocumentPath, Resource};
 use pagecast::xdms::resolver::Source;
 use pagecast::xdms::trail;
 use pagecast::xdms::ut::cache::{Limits, Times};
 use pagecast::xdms::ut::http::{self, AssertedHeader, Http, Outgoing};
-use pagecast::xdms::ut::link::{Connect, Connecting, Network};
+use pagecast::xdms::ut::link::{Connect, Connecting, Files, Material, Network};
 use pagecast::xdms::ut::url::Url;
 use pagecast::xdms::ut::{Remote, Settings};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 const TEAM: &str = "sip:team7@groups.ims.test";
 const GROUP: &str = include_str!("data/team7.xml");
@@ -43,7 +47,42 @@ struct Played {
 }
 
 impl Played {
+    /// Over TLS, with a certificate for the address alone; gives the file of who signed it.
+    async fn secure(steps: impl IntoIterator<Item = Step>, folder: &Path) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
+        let issuer = issuer.expect("a certificate");
+        std::fs::write(folder.join("ca.pem"), issuer.pem()).expect("a file");
+        let issue = || {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::default();
+            params.subject_alt_names =
+                vec![SanType::IpAddress("127.0.0.1".parse().expect("an IP"))];
+            (params.signed_by(&key, &issuer).expect("a certificate"), key)
+        };
+        let (own, key) = issue();
+        std::fs::write(folder.join("own.pem"), own.pem()).expect("a file");
+        std::fs::write(folder.join("own.key"), key.serialize_pem()).expect("a file");
+        let (certificate, key) = issue();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
+            )
+            .expect("a certificate and its key");
+        Self::listen(steps, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
     async fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self::listen(steps, None).await
+    }
+
+    async fn listen(steps: impl IntoIterator<Item = Step>, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let at = listener.local_addr().expect("an address");
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -51,7 +90,16 @@ impl Played {
         let played = Self { at, heads: Arc::clone(&heads), steps: Arc::clone(&steps) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&heads), Arc::clone(&steps)));
+                let (heads, steps) = (Arc::clone(&heads), Arc::clone(&steps));
+                match tls.clone() {
+                    None => drop(tokio::spawn(serve(stream, heads, steps))),
+                    Some(tls) => drop(tokio::spawn(async move {
+                        // Whoever does not like our certificate is not served.
+                        if let Ok(stream) = tls.accept(stream).await {
+                            serve(stream, heads, steps).await;
+                        }
+                    })),
+                }
             }
         });
         played
@@ -78,7 +126,7 @@ impl Played {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     heads: Arc<Mutex<Vec<String>>>,
     steps: Arc<Mutex<VecDeque<Step>>>,
 ) {
@@ -288,22 +336,12 @@ async fn each_answer_means_what_it_should() {
         }
         let line = "GET /services/org.openmobilealliance.groups/global/byGroupID/sip:team7@groups.ims.test HTTP/1.1\r\n";
         assert!(heard.iter().all(|head| head.starts_with(line)), "{name}: {heard:?}");
-        let up = remote.condition_told();
+        let up = Source::health(&remote).up;
         if (up == Some(true)) != (expected != "unavailable") {
             faults.push(format!("{name}: the XDMS is shown as {up:?}"));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-}
-
-trait Told {
-    fn condition_told(&self) -> Option<bool>;
-}
-
-impl Told for Remote {
-    fn condition_told(&self) -> Option<bool> {
-        Source::health(self).up
-    }
 }
 
 /// Nobody listens: asked twice and no more.
@@ -487,6 +525,79 @@ async fn a_challenge_without_tls_is_not_answered() {
     }
 }
 
+/// Over TLS: Digest is answered and its nonce used again, Basic only where it is wanted; a certificate of another host is
+/// none; and who shows one of its own says who it is.
+///
+/// Proves XD-013, XD-015.
+#[tokio::test]
+async fn a_challenge_over_tls_is_answered() {
+    let random = getrandom::u64().expect("random bytes");
+    let folder = std::env::temp_dir().join(format!("pagecast-xdms-{random:016x}"));
+    std::fs::create_dir(&folder).expect("a folder");
+    let path = DocumentPath::by_group(TEAM);
+    let asked = |challenge: &str| say("401 Unauthorized", &[("WWW-Authenticate", challenge)], "");
+    let account =
+        |basic| Some(http::Account { user: "as1".into(), password: "sesame".into(), basic });
+    let remote = async |played: &Played, host: &str, own: bool, account: Option<http::Account>| {
+        let file = |name: &str| folder.join(name);
+        let own = own.then(|| (file("own.pem"), file("own.key")));
+        let tls = Material::load(&Files { ca: file("ca.pem"), own }).expect("good files");
+        let mut settings = settings(&format!("https://{host}:{}/services", played.at.port()));
+        settings.http.trusted.clear();
+        settings.http.account = account;
+        settings.http.exchange = Duration::from_secs(5);
+        Remote::new(settings, Arc::new(Network { tls: Some(tls), ..Network::default() }))
+    };
+
+    let challenge = "Digest realm=\"xdms\", nonce=\"n1\", algorithm=SHA-256, qop=\"auth\"";
+    let steps = [asked(challenge), group("\"1\""), plain("304 Not Modified")];
+    let played = Played::secure(steps, &folder).await;
+    let one = remote(&played, "127.0.0.1", false, account(false)).await;
+    assert_eq!(told(&one.fetch(&path).await), "document", "{:?}", Source::health(&one));
+    assert_eq!(told(&one.fetch(&path).await), "document");
+    let heard = played.heard();
+    assert_eq!((heard.len(), header(&heard[0], "Authorization")), (3, None));
+    let ha1 = Ha1::of(Algorithm::Sha256, "as1", "xdms", b"sesame");
+    for (count, head) in [(1, &heard[1]), (2, &heard[2])] {
+        let value = header(head, "Authorization").expect("credentials");
+        let proof = Credentials::read(value.as_bytes()).expect("Digest");
+        assert!(proof.answers(Algorithm::Sha256, &ha1, "GET"), "{value}");
+        assert_eq!(
+            (proof.count(), proof.uri.as_str()),
+            (Some(count), head.split(' ').nth(1).expect("a target"))
+        );
+        assert_eq!(header(head, "X-3GPP-Asserted-Identity"), None, "nobody knows it is us");
+    }
+
+    // Wrong once is wrong.
+    let played =
+        Played::secure([asked(challenge), asked(challenge), group("\"1\"")], &folder).await;
+    let one = remote(&played, "127.0.0.1", false, account(false)).await;
+    assert_eq!((told(&one.fetch(&path).await), played.heard().len()), ("unavailable", 2));
+
+    // Basic only where it is wanted.
+    for (basic, expected) in [(false, "unavailable"), (true, "document")] {
+        let steps = if basic { vec![group("\"1\"")] } else { vec![asked("Basic realm=\"xdms\"")] };
+        let played = Played::secure(steps, &folder).await;
+        let one = remote(&played, "127.0.0.1", false, account(basic)).await;
+        assert_eq!(told(&one.fetch(&path).await), expected);
+        let sent = header(&played.heard()[0], "Authorization");
+        assert_eq!(sent, basic.then(|| "Basic YXMxOnNlc2FtZQ==".to_owned()));
+    }
+
+    let played = Played::secure([group("\"1\"")], &folder).await;
+    let one = remote(&played, "127.0.0.1", true, None).await;
+    assert_eq!(told(&one.fetch(&path).await), "document");
+    let said = header(&played.heard()[0], "X-3GPP-Asserted-Identity");
+    assert_eq!(said.as_deref(), Some("\"sip:as1@ims.test\""));
+
+    // The certificate is for the address, not for this name of it.
+    let played = Played::secure([group("\"1\"")], &folder).await;
+    let one = remote(&played, "localhost", true, account(true)).await;
+    assert_eq!((told(&one.fetch(&path).await), played.heard().len()), ("unavailable", 0));
+    std::fs::remove_dir_all(&folder).expect("our own folder");
+}
+
 /// What is written is written again only under a condition.
 ///
 /// Proves XD-009, XD-012.
@@ -599,12 +710,12 @@ async fn documents_of_users_are_found_by_their_names() {
         Played::new([say("200 OK", &kind, lists), say("200 OK", &kind, GROUP), group("\"1\"")])
             .await;
     let remote = played.remote(|_| {});
-    let path = Resource::below_root("resource-lists/users/sip:a%2fb@ims.test/index")
+    let path = Resource::below_root("resource-lists/users/sip:alice%40ims.test/index")
         .expect("a path")
         .document;
     assert_eq!(told(&remote.fetch(&path).await), "document");
     assert_eq!(told(&remote.fetch(&path).await), "unavailable", "another root");
     assert_eq!(told(&remote.fetch(&path).await), "unavailable", "another type");
-    let line = "GET /services/resource-lists/users/sip:a%2Fb@ims.test/index HTTP/1.1";
+    let line = "GET /services/resource-lists/users/sip:alice@ims.test/index HTTP/1.1";
     assert!(played.heard().iter().all(|head| head.starts_with(line)));
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 
-use crate::config::Source;
+use crate::config::node::NodeSettings;
+use crate::config::{Source, XdmsMode};
 use crate::sip::uri::Uri;
 use crate::xdms::client::{Client, Failure};
 use crate::xdms::groups::new_document;
@@ -72,14 +73,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             Err(wrong) => super::wrong(wrong),
         };
     }
-    let root = match &arguments.root {
-        Some(root) => root.clone(),
-        None => match Source::new(arguments.config.clone(), Vec::new()).load() {
-            Ok(loaded) => loaded.config.xdms.root,
-            Err(wrong) => return super::wrong(wrong),
-        },
-    };
-    let client = match Client::new(&root) {
+    let (client, identity) = match client(arguments) {
         Ok(client) => client,
         Err(wrong) => return super::wrong(wrong),
     };
@@ -87,10 +81,29 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return super::failed(format_args!("cannot start: {error}")),
     };
-    match runtime.block_on(perform(&client, &arguments.action)) {
+    match runtime.block_on(perform(&client, &identity, &arguments.action)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => super::failed(why),
     }
+}
+
+/// Who is written to, and as whom: at a root named by hand as the operator; at the one of the configuration as it says.
+fn client(arguments: &Arguments) -> Result<(Client, String), String> {
+    let operator = |client: Client| (client, OPERATOR.to_owned());
+    let by_hand = |root: &str| Client::new(root).map_err(|wrong| wrong.to_string());
+    if let (Some(root), None) = (&arguments.root, &arguments.config) {
+        return by_hand(root).map(operator);
+    }
+    let loaded = Source::new(arguments.config.clone(), Vec::new()).load();
+    let settings = NodeSettings::new(&loaded.map_err(|wrong| wrong.to_string())?, 1);
+    let xdms = &settings.config.xdms;
+    let root = arguments.root.as_ref().map(|root| root.trim_end_matches('/'));
+    if xdms.mode == XdmsMode::Ut && root.is_none_or(|root| root == xdms.root) {
+        let http = settings.xdms_remote.http;
+        let identity = http.identity.clone();
+        return Ok((Client::with(http, settings.xdms_network), identity));
+    }
+    by_hand(root.unwrap_or(&xdms.root)).map(operator)
 }
 
 /// A document for the members, each of which is a URI or `user@host`.
@@ -115,7 +128,7 @@ fn address(text: &str) -> Result<String, String> {
     }
 }
 
-async fn perform(client: &Client, action: &Action) -> Result<(), String> {
+async fn perform(client: &Client, identity: &str, action: &Action) -> Result<(), String> {
     let told = |why: Failure| why.to_string();
     match action {
         Action::New { uri, members } => print!("{}", document(uri, members)?),
@@ -131,17 +144,17 @@ async fn perform(client: &Client, action: &Action) -> Result<(), String> {
             }
         }
         Action::Get { uri } => {
-            let text = client.get(&address(uri)?, OPERATOR).await.map_err(told)?;
+            let text = client.get(&address(uri)?, identity).await.map_err(told)?;
             print!("{}", String::from_utf8_lossy(&text));
         }
         Action::List => {
-            for one in client.list(OPERATOR).await.map_err(told)? {
+            for one in client.list(identity).await.map_err(told)? {
                 println!("{}", one.uri);
             }
         }
         Action::Rm { uri } => {
             let uri = address(uri)?;
-            client.rm(&uri, OPERATOR).await.map_err(told)?;
+            client.rm(&uri, identity).await.map_err(told)?;
             println!("removed {uri}");
         }
     }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use crate::config::XdmsMode;
 use crate::config::node::NodeSettings;
 use crate::sh;
 use crate::sh::router::{Inbound, Router};
@@ -21,6 +22,7 @@ use crate::sip::transport::tls::{Tls, server_name};
 use crate::sip::uri::Uri;
 use crate::xdms::client::Client;
 use crate::xdms::server::OPERATOR;
+use crate::xdms::ut::Remote;
 
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,7 +41,7 @@ pub async fn probe(settings: &NodeSettings) -> bool {
     };
     let answers = [
         ("S-CSCF", scscf.as_str(), options(scscf, settings.transport.security.as_ref()).await),
-        ("XDMS", settings.resolver.root.as_str(), groups(&settings.resolver.root).await),
+        ("XDMS", settings.resolver.root.as_str(), xdms(settings).await),
         ("HSS", &*hss, exchange(settings.sh.clone()).await),
         (
             "store",
@@ -137,6 +139,17 @@ async fn over_stream<S: AsyncRead + AsyncWrite + Unpin, W: Future<Output = io::R
     let answer = timeout(PATIENCE, exchange).await;
     let answer = answer.map_err(|_| format!("no answer over {protocol}"))?;
     answer.map_err(|error: io::Error| error.to_string())
+}
+
+/// XD-020: the usages of an XDMS elsewhere, as this server asks for them; of the embedded one its groups.
+async fn xdms(settings: &NodeSettings) -> Result<String, String> {
+    if settings.config.xdms.mode == XdmsMode::Embedded {
+        return groups(&settings.resolver.root).await;
+    }
+    let network = Arc::new(settings.xdms_network.clone());
+    let remote = Remote::new(settings.xdms_remote.clone(), network);
+    let usages = remote.capabilities().await?;
+    Ok(format!("xcap-caps names {} usages", usages.len()))
 }
 
 /// The list of groups, as the operator.

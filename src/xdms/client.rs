@@ -1,25 +1,24 @@
 //! A small XCAP client: what the `group` commands need (RFC 4825 §7).
 //!
-//! Start at [`Client`]. Speaks to one root over plain HTTP, one connection for each request. Writes only conditionally
-//! (XD-009) and says who it is (XD-013).
+//! Start at [`Client`]. Speaks to one root over [`super::ut::http`], as the server does. Writes only conditionally (XD-009)
+//! and says who it is (XD-013).
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::{Method, StatusCode, header};
+use ipnet::IpNet;
 
 use super::groups::{self, Flaw, Group};
 use super::path::{DIRECTORY, DocumentPath, GROUPS, Tree};
 use super::server::OPERATOR;
 use super::store::{GROUP_TYPE, MAX_DOCUMENT, document_name, group_key};
+use super::ut::conflict::Conflict;
+use super::ut::http::{self, Answer, Http, Outgoing};
+use super::ut::link::Network;
+use super::ut::url::Url;
 use crate::content::xml::attribute;
 
-/// XD-012: connecting, and the whole exchange.
-const CONNECT: Duration = Duration::from_secs(2);
-const EXCHANGE: Duration = Duration::from_secs(5);
 /// XD-009: rounds of read and conditional write.
 const ROUNDS: usize = 3;
 /// Largest answer that is read.
@@ -29,7 +28,7 @@ const MAX_ANSWER: usize = 16 * MAX_DOCUMENT;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The root is no `http://host[:port]/path`.
-    #[error("the XCAP root {0} is no http URL")]
+    #[error("the XCAP root {0} is no http URL; https needs a configuration with xdms.tls.ca")]
     BadRoot(String),
     /// Nobody answers.
     #[error("the XDMS at {0} cannot be reached: {1}")]
@@ -37,7 +36,7 @@ pub enum Failure {
     /// There is no such group.
     #[error("there is no group {0}")]
     Unknown(String),
-    /// The server refused; with its own words where it gave some.
+    /// The server refused; with what it said of it and what to do, where it said something.
     #[error("the XDMS refused: {status}{phrase}")]
     Refused {
         /// HTTP status.
@@ -73,36 +72,35 @@ pub struct Listed {
 }
 
 /// A client of one XCAP root.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Client {
-    authority: String,
-    base: String,
-    root: String,
-}
-
-struct Reply {
-    status: StatusCode,
-    etag: Option<String>,
-    body: Bytes,
+    http: Http,
 }
 
 impl Client {
-    /// A client of `http://host[:port]/root`.
+    /// A client of `http://host[:port]/root`, for somebody who named it by hand: it is told who asks wherever it is.
     ///
     /// # Errors
     /// [`Failure::BadRoot`].
     pub fn new(root: &str) -> Result<Self, Failure> {
-        let root = root.trim_end_matches('/');
-        let bad = || Failure::BadRoot(root.to_owned());
-        let rest = root.strip_prefix("http://").ok_or_else(bad)?;
-        let (authority, base) = match rest.find('/') {
-            Some(at) => rest.split_at(at),
-            None => (rest, ""),
-        };
-        if authority.is_empty() || authority.contains('@') {
-            return Err(bad());
-        }
-        Ok(Self { authority: authority.into(), base: base.into(), root: root.into() })
+        let url = Url::parse(root.trim_end_matches('/')).filter(|url| !url.is_secure());
+        let url = url.ok_or_else(|| Failure::BadRoot(root.to_owned()))?;
+        let trusted = ["0.0.0.0", "::"]
+            .into_iter()
+            .filter_map(|any| IpNet::new(any.parse().ok()?, 0).ok())
+            .collect();
+        let settings = http::Settings { trusted, ..http::Settings::new(url) };
+        Ok(Self::with(settings, Network::default()))
+    }
+
+    /// A client that keeps to what the configuration says.
+    pub fn with(settings: http::Settings, network: Network) -> Self {
+        let settings = http::Settings { max_body: settings.max_body.max(MAX_ANSWER), ..settings };
+        Self { http: Http::new(settings, Arc::new(network)) }
+    }
+
+    fn root(&self) -> &Url {
+        &self.http.settings().root
     }
 
     /// Stores a group document: in the place where the group is already, else in a new one in the tree of `owner`.
@@ -189,12 +187,24 @@ impl Client {
         let found = all
             .find(|one| group_key(&one.uri) == key)
             .ok_or_else(|| Failure::Unknown(uri.to_owned()))?;
-        let reply = self.send(Method::DELETE, &found.path, identity, None, None).await?;
-        match reply.status {
-            StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
-            StatusCode::NOT_FOUND => Err(Failure::Unknown(uri.to_owned())),
-            _ => Err(refused(&reply)),
+        let mut last = None;
+        for _ in 0..ROUNDS {
+            let before = self.send(Method::GET, &found.path, identity, None, None).await?;
+            let condition = match (&before.status, before.etag.clone()) {
+                (&StatusCode::OK, Some(etag)) => (header::IF_MATCH, etag),
+                (&StatusCode::NOT_FOUND, _) => return Err(Failure::Unknown(uri.to_owned())),
+                _ => return Err(refused(&before)),
+            };
+            let reply =
+                self.send(Method::DELETE, &found.path, identity, Some(condition), None).await?;
+            match reply.status {
+                StatusCode::OK | StatusCode::NO_CONTENT => return Ok(()),
+                StatusCode::NOT_FOUND => return Err(Failure::Unknown(uri.to_owned())),
+                StatusCode::PRECONDITION_FAILED => last = Some(refused(&reply)),
+                _ => return Err(refused(&reply)),
+            }
         }
+        Err(last.unwrap_or(Failure::Refused { status: 412, phrase: String::new() }))
     }
 
     async fn listed(&self, tree: &Tree, identity: &str) -> Result<Vec<Listed>, Failure> {
@@ -214,10 +224,11 @@ impl Client {
             n.tag_name().name() == "entry"
                 && n.parent().is_some_and(|f| attribute(f, None, "auid") == Some(GROUPS))
         });
+        // An absolute URI may name the server as others know it; only the path counts.
         let below = |uri: &str| {
-            let path = uri.strip_prefix("http://").and_then(|r| r.find('/').map(|at| &r[at..]));
-            let path = path.unwrap_or(uri);
-            path.strip_prefix(&self.base).map(|p| p.trim_start_matches('/').to_owned())
+            let path = uri.split_once("://").and_then(|(_, r)| r.find('/').map(|at| &r[at..]));
+            let path = path.unwrap_or(uri).strip_prefix(self.root().path().trim_end_matches('/'));
+            path.map(|p| p.trim_start_matches('/').to_owned())
         };
         Ok(entries
             .filter_map(|n| {
@@ -234,71 +245,29 @@ impl Client {
         identity: &str,
         condition: Option<(header::HeaderName, String)>,
         body: Option<Bytes>,
-    ) -> Result<Reply, Failure> {
-        let exchange = self.exchange(method, path, identity, condition, body);
-        match tokio::time::timeout(EXCHANGE, exchange).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(Failure::Unreachable(self.root.clone(), error.to_string())),
-            Err(_) => Err(Failure::Unreachable(self.root.clone(), "no answer in time".into())),
-        }
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        identity: &str,
-        condition: Option<(header::HeaderName, String)>,
-        body: Option<Bytes>,
-    ) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
-        let has_port = self
-            .authority
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
-        let address =
-            if has_port { self.authority.clone() } else { format!("{}:80", self.authority) };
-        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}/{path}", self.base))
-            .header(header::HOST, &self.authority)
-            .header(header::USER_AGENT, "XDM-client/OMA2.1 pagecast")
-            .header("X-3GPP-Asserted-Identity", format!("\"{identity}\""));
-        if let Some((name, value)) = condition {
-            request = request.header(name, value);
-        }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, GROUP_TYPE);
-        }
-        let request = request.body(Full::new(body.unwrap_or_default()))?;
-        let exchange = async {
-            let response = sender.send_request(request).await?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
-            let etag = head.headers.get(header::ETAG).and_then(|v| v.to_str().ok());
-            Ok(Reply { status: head.status, etag: etag.map(str::to_owned), body })
+    ) -> Result<Answer, Failure> {
+        let unreachable = |why: String| Failure::Unreachable(self.root().to_string(), why);
+        let url = self.root().below(&format!("/{path}"));
+        let url = url.ok_or_else(|| unreachable(format!("{path} is no place below it")))?;
+        let outgoing = Outgoing {
+            method,
+            condition,
+            body: body.map(|body| (GROUP_TYPE, body)),
+            identity: Some(identity.to_owned()),
+            ..Outgoing::get(url, None)
         };
-        tokio::pin!(exchange, connection);
-        let mut open = true;
-        loop {
-            tokio::select! {
-                reply = &mut exchange => return reply,
-                _ = &mut connection, if open => open = false,
-            }
-        }
+        let sent = self.http.send(outgoing, &mut Vec::new()).await;
+        sent.map_err(|failed| unreachable(failed.to_string()))
     }
 }
 
-fn refused(reply: &Reply) -> Failure {
-    let text = std::str::from_utf8(&reply.body).unwrap_or("");
-    let phrase = roxmltree::Document::parse(text).ok().and_then(|document| {
-        let conflict = document.root_element().first_element_child()?;
-        let words = attribute(conflict, None, "phrase").unwrap_or(conflict.tag_name().name());
-        Some(format!(" {words}"))
-    });
-    Failure::Refused { status: reply.status.as_u16(), phrase: phrase.unwrap_or_default() }
+fn refused(reply: &Answer) -> Failure {
+    let status = reply.status.as_u16();
+    let phrase = match status {
+        409 => format!(" {}", Conflict::read(reply.content_type.as_deref(), &reply.body)),
+        _ => String::new(),
+    };
+    Failure::Refused { status, phrase }
 }
 
 /// Whether a page to the group would be refused whoever sends it.

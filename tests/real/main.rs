@@ -6,6 +6,7 @@
 mod api;
 mod commands;
 mod documents;
+mod elsewhere;
 mod failed;
 mod families;
 mod kill;

@@ -209,8 +209,11 @@ impl Server {
         };
         let (udp, tcp) = (of("udp"), of("tcp"));
         // Of several addresses the first.
-        let [msrp, xcap, ops] = ["msrp", "xcap", "ops"]
-            .map(|name| address(field(name).split(',').next().unwrap_or_default()));
+        let [msrp, ops] =
+            ["msrp", "ops"].map(|name| address(field(name).split(',').next().unwrap_or_default()));
+        // With an XDMS elsewhere that door is closed.
+        let xcap = field("xcap");
+        let xcap = address(if xcap == "-" { "0.0.0.0:0" } else { &xcap });
         Self { program, ready, udp, tcp, msrp, xcap, ops }
     }
 

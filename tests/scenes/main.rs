@@ -1,7 +1,8 @@
 //! Scenes: what the S-CSCF sends and must see back, told over the whole node with paused time.
 //!
 //! `net` is the node and its core, `caller` the originator, `callee` a recipient, `line` their MSRP connections, `text`
-//! their SIP. Scenes are told in `inviting` (who is invited, and how), `answering` (what the originator hears),
+//! their SIP, `elsewhere` and `xdms` an XDMS elsewhere, the one without SIP. Scenes are told in `inviting` (who is invited,
+//! and how), `answering` (what the originator hears), `asking` (where members are asked for),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
 //! `registering` (somebody comes back), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits,
 //! operators), `hops` (a next hop is busy or dead), `faults` (of our own), `rcs` (a core of another kind), `following`
@@ -16,6 +17,7 @@ mod callee;
 mod caller;
 mod changing;
 mod chaos;
+mod elsewhere;
 mod faults;
 mod following;
 mod hops;

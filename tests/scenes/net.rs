@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pagecast::config::Loaded;
 use pagecast::config::node::NodeSettings;
+use pagecast::config::{Loaded, XdmsMode};
 use pagecast::engine::input::Input;
 use pagecast::node::{Controls, Doorless, Shard, Watcher};
 use pagecast::ops::Control as _;
@@ -24,6 +24,7 @@ use pagecast::xdms::groups::Group;
 use pagecast::xdms::path::{DocumentPath, Resource};
 use pagecast::xdms::resolver::{Fetching, Source, Unavailable};
 use pagecast::xdms::store::{Document, GROUP_TYPE};
+use pagecast::xdms::ut::Remote;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -33,6 +34,7 @@ use crate::callee::Callee;
 use crate::caller::Caller;
 use crate::hss::{Hss, Line};
 use crate::text::{self, Invite};
+use crate::elsewhere::Elsewhere;
 
 pub fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -68,6 +70,8 @@ pub struct Net {
     core: Arc<Scscf>,
     pub shelf: Arc<Shelf>,
     hss: Option<Arc<Hss>>,
+    /// Where documents come from in mode `ut`.
+    pub elsewhere: Elsewhere,
     threads: Vec<JoinHandle<Shard>>,
     pump: JoinHandle<()>,
 }
@@ -117,7 +121,7 @@ impl Net {
         documents: Arc<dyn Source>,
         change: impl FnOnce(&mut NodeSettings),
     ) -> Self {
-        Self::start_with(set, Zone::default(), documents, change, None).await
+        Self::start_with(set, Zone::default(), Some(documents), change, None).await
     }
 
     async fn start(
@@ -126,17 +130,14 @@ impl Net {
         zone: Zone,
         watched: Option<Watcher>,
     ) -> Self {
-        let shelf = Arc::new(Shelf::default());
-        let documents = Arc::clone(&shelf) as Arc<dyn Source>;
         let spools = |settings: &mut NodeSettings| settings.msrp.spool_dir = spool;
-        let net = Self::start_with(set, zone, documents, spools, watched).await;
-        Self { shelf, ..net }
+        Self::start_with(set, zone, None, spools, watched).await
     }
 
     async fn start_with(
         set: &[&str],
         zone: Zone,
-        documents: Arc<dyn Source>,
+        documents: Option<Arc<dyn Source>>,
         change: impl FnOnce(&mut NodeSettings),
         watched: Option<Watcher>,
     ) -> Self {
@@ -151,6 +152,15 @@ impl Net {
         change(&mut settings);
         let hss = settings.sh.is_some().then(Hss::new);
         let line = hss.clone().map(|hss| Arc::new(Line(hss)) as _);
+        let shelf = Arc::new(Shelf::default());
+        let elsewhere = Elsewhere::default();
+        let documents = documents.unwrap_or_else(|| match settings.config.xdms.mode {
+            XdmsMode::Embedded => Arc::clone(&shelf) as Arc<dyn Source>,
+            XdmsMode::Ut => {
+                let network = Arc::new(elsewhere.clone());
+                Arc::new(Remote::new(settings.xdms_remote.clone(), network))
+            }
+        });
         let Doorless { mut shards, control, wire } =
             Doorless::with_hss(settings, documents, &Dns::Zone(zone), line).expect("a node");
         let (out, mut inward) = mpsc::unbounded_channel::<Bytes>();
@@ -180,7 +190,7 @@ impl Net {
         });
         shards[0].watched = watched;
         let threads = shards.into_iter().map(|shard| tokio::spawn(shard.run())).collect();
-        Self { core, shelf: Arc::default(), hss, threads, pump }
+        Self { core, shelf, hss, elsewhere, threads, pump }
     }
 
     /// The HSS, where `sh.enabled` is set.

@@ -1,6 +1,6 @@
 //! The walk: every key of the profile, under two values or more, told the same and seen to do something else each time.
 //!
-//! Start at [`Case`]. `im`, `isc`, `msrp` and `ul` hold the cases; [`every_key_has_a_case`] takes the list of keys from
+//! Start at [`Case`]. `im`, `isc`, `msrp`, `ul` and `xdm` hold the cases; [`every_key_has_a_case`] takes the list of keys from
 //! the program, so that a key that is new and does nothing fails by its name. What counts is what neighbours see: a
 //! header, a status, a moment, an SDP line, an MSRP frame. What `check` prints does not count.
 //! Where a value refuses something, the log has to name the rule and the key.
@@ -10,6 +10,7 @@ mod isc;
 mod msrp;
 mod sh;
 mod ul;
+mod xdm;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -136,7 +137,7 @@ impl Visit for Line {
 }
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    [im::CASES, isc::CASES, msrp::CASES, sh::CASES, ul::CASES].into_iter().flatten()
+    [im::CASES, isc::CASES, msrp::CASES, sh::CASES, ul::CASES, xdm::CASES].into_iter().flatten()
 }
 
 fn ship(name: &str) -> PathBuf {
@@ -226,6 +227,11 @@ fn keys_of_sh_change_what_neighbours_see() {
 #[test]
 fn keys_of_ul_and_xdm_change_what_neighbours_see() {
     walk(ul::CASES);
+}
+
+#[test]
+fn keys_of_xdm_change_what_an_xdms_elsewhere_sees() {
+    walk(xdm::CASES);
 }
 
 #[test]
