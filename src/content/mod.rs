@@ -11,4 +11,5 @@ pub mod reginfo;
 pub mod request_body;
 pub mod resource_lists;
 pub mod sdp;
+pub mod service_settings;
 pub mod xml;

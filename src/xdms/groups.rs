@@ -7,6 +7,7 @@ use roxmltree::{Document, Node};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::content::service_settings::BadSettings;
 use crate::content::xml::{self, BadXml, Bounds, attribute, escape};
 
 /// Namespace of group documents.
@@ -173,6 +174,15 @@ impl From<BadXml> for Flaw {
             BadXml::TooLarge => Self::Constraint("the document is too large"),
             BadXml::Encoding => Self::NotUtf8,
             BadXml::Malformed(what) => Self::NotWellFormed(what),
+        }
+    }
+}
+
+impl From<BadSettings> for Flaw {
+    fn from(bad: BadSettings) -> Self {
+        match bad {
+            BadSettings::Xml(bad) => bad.into(),
+            BadSettings::Root => Self::Schema("the root is no service settings"),
         }
     }
 }

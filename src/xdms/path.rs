@@ -10,6 +10,19 @@ use crate::sip::uri::Uri;
 pub const GROUPS: &str = "org.openmobilealliance.groups";
 /// Application usage of lists.
 pub const RESOURCE_LISTS: &str = "resource-lists";
+/// Application usage of what a user lets others do (OMA XDM; XD section 4): one document of this name for each user.
+pub const ACCESS_RULES: &str = "org.openmobilealliance.access-rules";
+/// Name of the document in a user's tree.
+pub const ACCESS_RULES_DOCUMENT: &str = "access-rules";
+/// Type of its documents (RFC 4745 §16.1).
+pub const ACCESS_RULES_TYPE: &str = "application/auth-policy+xml";
+/// Application usage of a user's settings for the messaging service (IM-091). The namespace of the document is in use;
+/// the names of usage, document and type are made after those of the other usages of OMA IM.
+pub const SERVICE_SETTINGS: &str = "org.openmobilealliance.im-service-settings";
+/// Name of the document in a user's tree.
+pub const SERVICE_SETTINGS_DOCUMENT: &str = "im-service-settings";
+/// Type of its documents.
+pub const SERVICE_SETTINGS_TYPE: &str = "application/vnd.oma.im.service-settings+xml";
 /// Application usage that tells which usages there are.
 pub const CAPS: &str = "xcap-caps";
 /// Application usage that tells which documents there are.
@@ -51,6 +64,18 @@ impl DocumentPath {
     /// A group document in its owner's tree.
     pub fn group(owner: &str, name: &str) -> Self {
         Self { auid: GROUPS.to_owned(), tree: Tree::User(user(owner)), name: vec![name.to_owned()] }
+    }
+
+    /// What this user lets others do (XD section 4).
+    pub fn access_rules(xui: &str) -> Self {
+        let name = vec![ACCESS_RULES_DOCUMENT.to_owned()];
+        Self { auid: ACCESS_RULES.to_owned(), tree: Tree::User(user(xui)), name }
+    }
+
+    /// What this user has set for the messaging service (IM-091).
+    pub fn service_settings(xui: &str) -> Self {
+        let name = vec![SERVICE_SETTINGS_DOCUMENT.to_owned()];
+        Self { auid: SERVICE_SETTINGS.to_owned(), tree: Tree::User(user(xui)), name }
     }
 
     /// XD-003: where a group document is found by the group's identity.
@@ -229,6 +254,23 @@ mod tests {
             "/xcap-root/resource-lists/users/a/%00",
         ] {
             assert_eq!(at(bad), Err(BadPath), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_user_has_one_document_of_each_usage() {
+        for (path, text) in [
+            (
+                DocumentPath::access_rules("sip:bob@IMS.test"),
+                "org.openmobilealliance.access-rules/users/sip:bob@ims.test/access-rules",
+            ),
+            (
+                DocumentPath::service_settings("tel:+1-555-1"),
+                "org.openmobilealliance.im-service-settings/users/tel:+15551/im-service-settings",
+            ),
+        ] {
+            assert_eq!(path.to_string(), text);
+            assert_eq!(Resource::below_root(text).map(|r| r.document), Ok(path));
         }
     }
 
