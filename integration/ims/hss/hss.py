@@ -52,13 +52,15 @@ USER_AUTHORIZATION_TYPE, CK, IK, DIGEST_AUTHENTICATE = 623, 625, 626, 635
 DIGEST_REALM, DIGEST_QOP, DIGEST_ALGORITHM, DIGEST_HA1 = 104, 110, 111, 121  # RFC 4740, no vendor
 # Sh (TS 29.329 6.3), vendor 3GPP
 USER_IDENTITY, MSISDN, SH_USER_DATA, DATA_REFERENCE, SERVICE_INDICATION = 700, 701, 702, 703, 704
-SUBS_REQ_TYPE, SEND_DATA = 705, 710
+SUBS_REQ_TYPE, IDENTITY_SET, EXPIRY_TIME, SEND_DATA = 705, 708, 709, 710
+SUPPORTED_FEATURES, FEATURE_LIST_ID, FEATURE_LIST = 628, 629, 630
 
 SUCCESS, COMMAND_UNSUPPORTED = 2001, 3001
 # Experimental results
 FIRST_REGISTRATION, SUBSEQUENT_REGISTRATION, UNREGISTERED_SERVICE = 2001, 2002, 2003
 USER_UNKNOWN, IDENTITIES_DONT_MATCH, NOT_REGISTERED = 5001, 5002, 5003
-SH_NOT_RECOGNIZED, SH_CANNOT_BE_MODIFIED, SH_CANNOT_BE_NOTIFIED, SH_OUT_OF_SYNC = 5100, 5102, 5103, 5105
+SH_NOT_RECOGNIZED, SH_CANNOT_BE_READ, SH_CANNOT_BE_MODIFIED, SH_CANNOT_BE_NOTIFIED = 5100, 5102, 5103, 5104
+SH_OUT_OF_SYNC, SH_SUBS_DATA_ABSENT = 5105, 5106
 
 AMF = bytes.fromhex("8000")
 
@@ -248,8 +250,8 @@ class Hss:
     def udr(self, asked, _host):
         public, references, services = self.sh_request(asked)
         if set(references) - {0, 10, 11, 12, 13, 17}:
-            raise Refused(SH_NOT_RECOGNIZED)
-        return [tgpp(SH_USER_DATA, self.sh_data(public, references, services))]
+            raise Refused(SH_CANNOT_BE_READ)
+        return [tgpp(SH_USER_DATA, self.sh_data(public, references, services, numbers(asked, IDENTITY_SET)))]
 
     def pur(self, asked, host):
         public, references, _ = self.sh_request(asked)
@@ -278,13 +280,17 @@ class Hss:
         if set(references) - {0, 11, 12, 13}:
             raise Refused(SH_CANNOT_BE_NOTIFIED)
         subscribe = number(asked, SUBS_REQ_TYPE) == 0
+        if subscribe and 0 in references and any((public, one) not in self.repository for one in services):
+            raise Refused(SH_SUBS_DATA_ABSENT)
         for reference in references:
             for service in services if reference == 0 else [None]:
                 change = self.subscriptions.add if subscribe else self.subscriptions.discard
                 change((public, reference, service, host))
+        expiry = find(asked, EXPIRY_TIME)
+        body = [expiry] if subscribe and expiry is not None else []
         if subscribe and number(asked, SEND_DATA) == 1:
-            return [tgpp(SH_USER_DATA, self.sh_data(public, references, services))]
-        return []
+            body.append(tgpp(SH_USER_DATA, self.sh_data(public, references, services)))
+        return body
 
     def sh_request(self, asked):
         """Whom an Sh request is about, which data, which services."""
@@ -298,11 +304,11 @@ class Hss:
         services = [one.payload.decode() for one in asked if one.code == SERVICE_INDICATION]
         return public, numbers(asked, DATA_REFERENCE), services
 
-    def sh_data(self, public, references, services):
+    def sh_data(self, public, references, services, sets=()):
         """Sh-Data (TS 29.328 Annex D)."""
         user = self.user_of(public)
         out, identifiers, ims = [], [], []
-        if 10 in references:
+        if 10 in references and not sets:
             identifiers += [f"<IMSPublicIdentity>{escape(one)}</IMSPublicIdentity>" for one in (user or {}).get("public", [public])]
         if 17 in references and user:
             identifiers += [f"<MSISDN>{one[5:]}</MSISDN>" for one in user["public"] if one.startswith("tel:+")]
@@ -319,8 +325,14 @@ class Hss:
             ims.append(f"<IFCs>{''.join(self.criteria[name] for name in user['criteria'])}</IFCs>")
         if 11 in references and user:
             ims.append(f"<IMSUserState>{int(user['registered'])}</IMSUserState>")
+        names = {1: "RegisteredIdentites", 2: "ImplicitIdentities", 3: "AliasIdentities"}
+        if 10 in references and sets:
+            each = "".join(f"<IMSPublicIdentity>{escape(one)}</IMSPublicIdentity>" for one in (user or {}).get("public", [public]))
+            extension = "".join(f"<{names[one]}>{each}</{names[one]}>" for one in sorted(set(sets)) if one in names)
         if ims:
             out.append(f"<Sh-IMS-Data>{''.join(ims)}</Sh-IMS-Data>")
+        if 10 in references and sets:
+            out.append(f"<Extension>{extension}</Extension>")
         return f'<?xml version="1.0" encoding="UTF-8"?><Sh-Data>{"".join(out)}</Sh-Data>'.encode()
 
     # --- requests of our own --------------------------------------------------------------------------------------------
@@ -350,7 +362,9 @@ class Hss:
                 self.send(SH, 309, host, [tgpp(USER_IDENTITY, [tgpp(PUBLIC_IDENTITY, public)]), tgpp(SH_USER_DATA, data)])
 
     def send(self, application, command, host, body):
-        connection = next((one for one in self.node.connections.values() if one.host_identity == host), None)
+        connections = [one for one in self.node.connections.values() if one.host_identity]
+        # Whoever is not connected is behind an agent that is.
+        connection = next((one for one in connections if one.host_identity == host), (connections or [None])[0])
         if connection is None:
             log.warning("%s is not connected", host)
             return
@@ -390,6 +404,9 @@ class Hss:
                 name = f"{name} ({code})"
         log.info("%s %s %s", name, text(request.avps, USER_NAME) or "",
                  text(request.avps, PUBLIC_IDENTITY) or text(inside(request.avps, USER_IDENTITY), PUBLIC_IDENTITY) or "")
+        # TS 29.229 7.2: we have Notif-Eff, told to those who tell of their features.
+        features = [tgpp(SUPPORTED_FEATURES, [avp(VENDOR_ID, TGPP), tgpp(FEATURE_LIST_ID, 1), tgpp(FEATURE_LIST, 1)])]
+        told = application == SH and find(request.avps, SUPPORTED_FEATURES) is not None
         answer = Message(request.to_answer().header)
         answer.header.is_error = False
         answer.avps = [
@@ -399,6 +416,7 @@ class Hss:
             avp(AUTH_SESSION_STATE, 1),
             avp(ORIGIN_HOST, self.host.encode()),
             avp(ORIGIN_REALM, self.realm.encode()),
+            *(features if told else []),
             *body,
             *[one for one in request.avps if one.code == PROXY_INFO],
         ]
