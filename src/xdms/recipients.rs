@@ -1,6 +1,6 @@
 //! What recipients say themselves: their access rules and their settings, asked before somebody reaches them.
 //!
-//! Start at [`Resolver::declines`] for one recipient, [`Resolver::ask_members`] for all of a page. Only users of our own
+//! Start at [`Resolver::declines`] for one recipient, `ask_members` for all of a page. Only users of our own
 //! domains and numbers have documents here; a document that is not there, or cannot be had, says nothing. IM-090, IM-091.
 
 use std::collections::HashSet;
