@@ -4,7 +4,7 @@
 
 use roxmltree::{Document, Node};
 
-use super::groups::{Flaw, checked};
+use super::groups::{BOUNDS, Flaw, checked_within};
 use super::ruleset::{self, COMMON, EXTENSIONS, OMA_COMMON, Permissions, Rule, is, trimmed};
 
 /// Namespace of the same action in push-to-talk rules, which the common ones came from.
@@ -53,7 +53,7 @@ impl AccessRules {
     /// # Errors
     /// [`Flaw`] when nothing can be made of it.
     pub fn parse(bytes: &[u8]) -> Result<Self, Flaw> {
-        let text = checked(bytes)?;
+        let text = checked_within(bytes, &BOUNDS)?;
         let document =
             Document::parse(text).map_err(|_| Flaw::NotWellFormed("not well-formed XML"))?;
         let root = document.root_element();

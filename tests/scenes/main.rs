@@ -2,12 +2,12 @@
 //!
 //! `net` is the node and its core, `caller` the originator, `callee` a recipient, `line` their MSRP connections, `text`
 //! their SIP, `elsewhere` and `xdms` an XDMS elsewhere, the one without SIP. Scenes are told in `inviting` (who is invited,
-//! and how), `answering` (what the originator hears), `asking` (where members are asked for),
+//! and how), `answering` (what the originator hears), `asking` (what the HSS, played by `hss`, adds),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
 //! `registering` (somebody comes back), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits,
 //! operators), `hops` (a next hop is busy or dead), `faults` (of our own), `rcs` (a core of another kind), `following`
 //! (documents of an XDMS elsewhere, which `xdms` plays, change), `notifying` (documents here change, and others watch
-//! them), `hss` (what the HSS knows) and `leaks`; in `chaos`
+//! them) and `leaks`; in `chaos`
 //! everybody does what a die says. `keys` walks the profile: each key, two values, two outcomes. The node is the real one; only its doors are
 //! missing, and every phone is the side that connects.
 
