@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use pagecast::sh::codec::{Avp, Message, Outcome};
 use pagecast::sh::dictionary::{self as d, command};
@@ -58,7 +58,7 @@ async fn up(inbound: Arc<Told>) -> Router {
         destination_realm: "ims.test".into(),
         ..Settings::default()
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     let router = Router::start(settings, inbound, now).await.expect("nothing to bind");
     let reached = async {
         while router.status().first().is_none_or(|peer| peer.state != "up") {
@@ -155,7 +155,7 @@ async fn a_parting_is_answered() {
 async fn a_slot_lives_and_changes_are_told() {
     let told = Arc::new(Told::default());
     let router = up(Arc::clone(&told)).await;
-    let until = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() + 600;
+    let until = UNIX_EPOCH.elapsed().expect("after 1970").as_secs() + 600;
     let until = i64::try_from(until).expect("not for ever");
     let subscribe = |type_| {
         let expiry = Avp::time(&d::EXPIRY_TIME, until);

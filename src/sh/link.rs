@@ -274,7 +274,9 @@ pub async fn run(
             Err(_) => Ok(()),
         },
         Ok(()) = reset => {
-            abort.map(Abort::reset);
+            if let Some(abort) = abort {
+                abort.reset();
+            }
             // The owner knows.
             let _ = events.send(Event::Lost { link }).await;
             return;
@@ -283,7 +285,9 @@ pub async fn run(
     let end = match broken {
         // SH-007 (RFC 6733 §3).
         Err(error) => {
-            abort.map(Abort::reset);
+            if let Some(abort) = abort {
+                abort.reset();
+            }
             Event::Broken { link, error }
         }
         Ok(()) => Event::Lost { link },

@@ -178,7 +178,7 @@ mod tests {
     /// Proves SH-031: which reports count, for how long and for whom.
     #[test]
     fn reports_are_kept_as_rfc_7683_says() {
-        let start = Instant::now();
+        let start = tokio::time::Instant::now().into_std();
         let host = |overload: &Overload, at: u32| {
             overload.percent(start + at * S, Some("hss1.example"), None, "example")
         };
@@ -217,7 +217,7 @@ mod tests {
     fn the_least_important_are_held_back_first() {
         use Class::{Page, Priority, Refresh, Settings, StateCheck, Subscription};
         let all = [Refresh, Subscription, StateCheck, Settings, Page, Priority];
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         let held = |percent: u32| {
             let mut overload = Overload::default();
             let mut dice = Dice::new(3);
@@ -244,7 +244,7 @@ mod tests {
     /// Proves SH-031: one kind of request alone loses just the share.
     #[test]
     fn half_of_the_pulls_are_answered_here() {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         let mut overload = Overload::default();
         let mut dice = Dice::new(11);
         overload.hear(now, &report(1, 1, Some(50), Some(100)));

@@ -233,7 +233,7 @@ impl Dice {
     }
 
     /// SplitMix64.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -243,13 +243,13 @@ impl Dice {
 
     /// The lower 32 bits of one.
     pub fn word(&mut self) -> u32 {
-        u32::try_from(self.next() & 0xffff_ffff).expect("masked to 32 bits")
+        u32::try_from(self.draw() & 0xffff_ffff).expect("masked to 32 bits")
     }
 
     /// From `least` to `most`, both possible.
     pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let span = u64::try_from((most - least).as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        least + Duration::from_millis(self.next() % span)
+        least + Duration::from_millis(self.draw() % span)
     }
 }
 

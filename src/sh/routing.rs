@@ -291,7 +291,7 @@ impl Routing {
 
     fn add(&mut self, address: PeerAddress, on_demand: bool) -> Index {
         let timers = self.settings.timers.clone();
-        let seed = self.dice.next();
+        let seed = self.dice.draw();
         let peer = Peer::new(self.own.clone(), timers, address.identity.clone(), seed);
         let slot = Slot { address, peer, is_hss: false, on_demand, gone: false, error: None };
         if let Some(free) = self.slots.iter().position(|slot| slot.on_demand && slot.gone) {

@@ -71,7 +71,7 @@ fn success() -> Avp {
 impl Case {
     fn new(name: Option<&str>) -> Self {
         let peer = Peer::new(us(), Timers::default(), name.map(str::to_owned), 7);
-        Self { now: Instant::now(), peer, out: Vec::new() }
+        Self { now: tokio::time::Instant::now().into_std(), peer, out: Vec::new() }
     }
 
     /// Connected and in service.

@@ -50,7 +50,7 @@ fn text(message: &Message, def: &'static d::Def) -> Option<String> {
 
 impl Net {
     fn new(settings: Settings) -> Self {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         Self {
             now,
             routing: Routing::new(settings, now, 1_772_615_700, 5),
@@ -237,7 +237,7 @@ fn an_answer_with_load_is_an_answer() {
 /// Proves SH-017, SH-019: many requests over a restart, and no two alike.
 #[test]
 fn sessions_and_end_to_end_never_repeat() {
-    let now = Instant::now();
+    let now = tokio::time::Instant::now().into_std();
     let mut sessions = HashSet::new();
     let mut ends = HashSet::new();
     for (run, unix) in [(0, 1_772_615_700), (1, 1_772_615_760)] {
