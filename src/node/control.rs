@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as signal};
@@ -176,15 +176,6 @@ impl Controls {
         }
     }
 
-    /// Asks everything about a test identity once there is an HSS, and says in the log what it permits (SH-054).
-    pub(super) async fn probe_permissions(&self, identity: &str) {
-        let (Some(sh), Some(user)) = (&self.sh, Subject::user(identity)) else { return };
-        while sh.neighbour().state != NeighbourState::Up {
-            tokio::time::sleep(PROBE_PAUSE).await;
-        }
-        sh.client.probe(&user).await;
-    }
-
     /// What the HSS tells, where Sh is on.
     pub fn sh(&self) -> Option<&Arc<Client>> {
         self.sh.as_ref().map(|sh| &sh.client)
@@ -208,6 +199,25 @@ impl Controls {
     /// The MSRP switch, for its counters.
     pub fn switch(&self) -> &Switch {
         &self.switch
+    }
+}
+
+/// Asks everything about a test identity once there is an HSS, and says in the log what it permits (SH-054).
+pub(super) async fn probe_permissions(control: &Weak<Controls>, identity: &str) {
+    let Some(user) = Subject::user(identity) else {
+        tracing::error!(key = "sh.test_identity", "it is no identity of a user");
+        return;
+    };
+    loop {
+        {
+            let Some(control) = control.upgrade() else { return };
+            let Some(sh) = &control.sh else { return };
+            if sh.neighbour().state == NeighbourState::Up {
+                sh.client.probe(&user).await;
+                return;
+            }
+        }
+        tokio::time::sleep(PROBE_PAUSE).await;
     }
 }
 

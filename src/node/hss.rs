@@ -82,14 +82,10 @@ impl Directory {
         let user = identities.iter().find_map(|party| self.user(&party.uri));
         let names = async {
             let Some(user) = &user else { return (Vec::new(), Vec::new()) };
-            let sure = client.names(user, true).await;
+            // One question, however it is used: what is old is enough to leave a name out.
+            let (sure, any) = tokio::join!(client.names(user, true), client.names(user, false));
             self.shown(page, "IMSPublicIdentity", &sure);
-            if sure != Answer::Unavailable {
-                let own = sure.data().unwrap_or_default();
-                return (own.clone(), own);
-            }
-            // Nobody is asked again: what is known of old is enough to leave a name out.
-            (client.names(user, false).await.data().unwrap_or_default(), Vec::new())
+            (any.data().unwrap_or_default(), sure.data().unwrap_or_default())
         };
         let scscf = async {
             let subject = unknown.scscf_of.as_ref().and_then(subject)?;

@@ -10,6 +10,7 @@ mod hss;
 mod load;
 mod media;
 mod shard;
+mod slots;
 mod watch;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 
 use hss::{Directory, Ear, Ends, Sh};
+use slots::Slots;
 
 pub use control::Controls;
 use documents::Documents as Carried;
@@ -168,10 +170,6 @@ impl Node {
         let xdms_server = settings.xdms_server.clone();
         let (parts, control) =
             assemble(settings, threads, sip_address, documents, kept, sh, source, log)?;
-        if let Some(identity) = control.settings.test_identity.clone() {
-            let control = Arc::clone(&control);
-            tokio::spawn(async move { control.probe_permissions(&identity).await });
-        }
 
         let mut running = Vec::new();
         for (parts, bound) in parts.into_iter().zip(sip) {
@@ -301,9 +299,6 @@ fn assemble(
     let carried = Carried::new(Arc::clone(&documents), &settings.xdms_server.own_identities);
     let metrics = Arc::clone(&watch.metrics);
     documents.hears(Arc::new(move |exchange| metrics.xdms_request(exchange.result())));
-    let resolver = Arc::new(Resolver::new(settings.resolver.clone(), documents));
-    resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
-
     let store = Arc::new(store);
     let metrics = Arc::clone(&watch.metrics);
     store.on_commit(move |took| metrics.store_commit_seconds(took.as_secs_f64()));
@@ -317,6 +312,12 @@ fn assemble(
         let rows = subscriptions.into_iter().map(|(_, row)| row);
         Sh::start(settings.hss.clone(), router, &ear, ends, SystemRandom.next_u64(), rows)
     });
+    let documents = match &sh {
+        Some(sh) => Arc::new(Slots { documents, client: Arc::clone(&sh.client) }),
+        None => documents,
+    };
+    let resolver = Arc::new(Resolver::new(settings.resolver.clone(), documents));
+    resolver.set_barred(settings.isc.service.barred.iter().map(String::as_str));
     let directory = Arc::new(Directory::new(
         sh.as_ref().map(|sh| Arc::clone(&sh.client)),
         settings.profile.im.check_registration,
@@ -357,8 +358,12 @@ fn assemble(
         });
     }
     let shared = control::Shared { switch, resolver, registry, store, sh, directory, watch };
-    let control = Controls::new(settings, source, log, inboxes, left, shared);
-    Ok((parts, Arc::new(control)))
+    let control = Arc::new(Controls::new(settings, source, log, inboxes, left, shared));
+    if let Some(identity) = control.settings.test_identity.clone() {
+        let control = Arc::downgrade(&control);
+        tokio::spawn(async move { control::probe_permissions(&control, &identity).await });
+    }
+    Ok((parts, control))
 }
 
 /// What a thread takes along.

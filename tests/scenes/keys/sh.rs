@@ -21,12 +21,16 @@ cases! {
     } asked_again;
     "sh.subscription_time" with "sh.enabled=true", "profile.im.check_registration=true" {
         "'1h'" => "for 3600 s",
-        "'1d'" => "for 86400 s",
+        "'24h'" => "for 86400 s",
     } followed;
     "sh.max_subscriptions" with "sh.enabled=true", "profile.im.check_registration=true" {
         "100" => "ends 0",
         "1" => "ends 1",
     } two_members;
+    "sh.service_indication" with "sh.enabled=true", "sh.test_identity=sip:bob@ims.test" {
+        "'oma-im-settings'" => "asks for oma-im-settings",
+        "'im'" => "asks for im",
+    } probed;
 }
 
 const ALICE: &str = "sip:alice@ims.test";
@@ -83,6 +87,14 @@ async fn followed(net: Net) -> String {
     let lasts = asked.iter().filter(|q| q.command == command::SUBSCRIBE).find_map(|q| q.lasts);
     // To the second on the wire, and a second may end in between.
     format!("for {} s", (lasts.unwrap_or_default() + 1) / 10 * 10)
+}
+
+/// The node asks everything about the test identity (SH-054).
+async fn probed(net: Net) -> String {
+    net.hss().state(BOB, 1);
+    net.after(seconds(3)).await;
+    let slots = net.hss().questions().into_iter().filter_map(|q| q.slot);
+    format!("asks for {}", slots.collect::<Vec<_>>().join(" "))
 }
 
 async fn two_members(net: Net) -> String {
