@@ -12,6 +12,7 @@ mod kill;
 mod login;
 mod memory;
 mod noise;
+mod notices;
 mod pressure;
 mod raw;
 mod readme;
