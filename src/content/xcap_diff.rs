@@ -166,7 +166,7 @@ fn selector(node: Node<'_, '_>, root: &str) -> Result<(String, Option<String>), 
 fn split(sel: &str, root: &str) -> Option<(String, Option<String>)> {
     let sel = sel.trim();
     let sel = match sel.strip_prefix(root) {
-        Some(below) if !root.is_empty() && below.starts_with('/') => below,
+        Some(below) if root.contains("://") && below.starts_with('/') => below,
         _ => sel,
     };
     let segments: Vec<&str> = sel.split('/').collect();
@@ -335,6 +335,10 @@ mod tests {
         ] {
             assert_eq!(one(&format!("<document sel='{sel}'/>")).document, TEAM7, "{sel}");
         }
+        // A root that is no URI is none of a selector's.
+        let odd = body(&format!("<document sel='{ALICE}'/>"))
+            .replace("https://xcap.ims.test/services/", "resource-lists");
+        assert_eq!(parse(odd.as_bytes()).unwrap().changes[0].document, ALICE);
         assert_eq!(normal("a/users/x%2fy%20%c3%a9/i").as_deref(), Some("a/users/x%2Fy%20%C3%A9/i"));
         assert_eq!(normal("a/users/x y/\u{e9}").as_deref(), Some("a/users/x%20y/%C3%A9"));
         let long = "x".repeat(MAX_SELECTOR + 1);

@@ -13,6 +13,7 @@ mod kill;
 mod login;
 mod memory;
 mod noise;
+mod notices;
 mod pressure;
 mod raw;
 mod readme;
