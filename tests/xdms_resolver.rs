@@ -487,7 +487,8 @@ async fn precedence_and_missing_lists_decide_between_rules() {
     let gus = "sip:gus@ims.test";
     // Conditions with what they grant to Gus, who is in the pool; the answer with precedence and without.
     let later = 480;
-    let cases: Vec<(Vec<(&str, bool)>, u16, u16)> = vec![
+    type Case<'a> = (Vec<(&'a str, bool)>, u16, u16);
+    let cases: Vec<Case<'_>> = vec![
         (vec![(&pool, true), (many, false)], 200, 200),
         (vec![(&pool, false), (many, true)], 403, 200),
         (vec![(&gone, true)], later, later),
@@ -505,7 +506,7 @@ async fn precedence_and_missing_lists_decide_between_rules() {
         from.find("</cp:ruleset>").expect("there"),
     );
     let named = one(gus);
-    let with_name: Vec<(Vec<(&str, bool)>, u16, u16)> = vec![
+    let with_name: Vec<Case<'_>> = vec![
         // Named in person: no list is closer.
         (vec![(&gone, false), (&named, true)], 200, 200),
         (vec![(&gone, true), (&named, false)], 403, later),

@@ -377,12 +377,12 @@ impl Resolver {
 
     fn usable(&self, service: &ListService, at: OffsetDateTime) -> Result<(), Refusal> {
         let settings = &self.settings;
-        if let Some(supported) = &service.supported {
-            if !supported.admits_pages(&settings.im_enabler_ids) {
-                return Err(Refusal::new(488, "XD-029")
-                    .warn("Function not allowed")
-                    .key("xdm.im_enabler_ids"));
-            }
+        if let Some(supported) = &service.supported
+            && !supported.admits_pages(&settings.im_enabler_ids)
+        {
+            return Err(Refusal::new(488, "XD-029")
+                .warn("Function not allowed")
+                .key("xdm.im_enabler_ids"));
         }
         if !service.invite_members && !settings.pager_to_chat_group {
             return Err(Refusal::new(403, "IM-033")
