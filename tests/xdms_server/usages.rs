@@ -302,7 +302,7 @@ fn what_cannot_be_read_is_reported_and_never_lost() {
     std::fs::create_dir_all(file.parent().expect("a directory")).expect("made");
     std::fs::write(&file, "<group").expect("written");
     let store = Store::open(&place.0, Quotas::default()).expect("opened");
-    assert_eq!(store.unreadable(), [path.clone()]);
+    assert_eq!(store.unreadable(), std::slice::from_ref(&path));
     assert_eq!(std::fs::read(&file).expect("there"), b"<group");
     let only_new = Condition { none_matches: Some(Tags::Any), ..Condition::default() };
     let put = |condition: &Condition| store.put(&path, Bytes::from(team()), condition);

@@ -87,7 +87,8 @@ async fn one_is_who_one_is_and_nobody_else() {
     let bench = bench().await;
     let mut alice = login(&bench, "alice", "secret").await;
     let tel = format!("{GROUPS}/users/tel:+15551/team");
-    let cases: &[(&str, &[(&str, &str)], u16)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(&str, Headers<'_>, u16)] = &[
         (&own("team"), &[], 404),
         (&own("team"), &[("X-3GPP-Intended-Identity", "\"sip:alice@IMS.test\"")], 404),
         (&own("team"), &[("X-3GPP-Intended-Identity", "<sip:alice@ims.test>")], 404),
