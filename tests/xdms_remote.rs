@@ -12,16 +12,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{IF_MATCH, IF_NONE_MATCH};
+use pagecast::engine::input::Refusal;
+use pagecast::engine::party::{Party, Target};
 use pagecast::sip::digest::{Algorithm, Credentials, Ha1};
-use pagecast::xdms::groups::BOUNDS;
+use pagecast::xdms::groups::{BOUNDS, Group};
 use pagecast::xdms::path::{DocumentPath, Resource};
-use pagecast::xdms::resolver::Source;
+use pagecast::xdms::resolver::{Fetching, Source};
+use pagecast::xdms::store::Document;
 use pagecast::xdms::trail;
 use pagecast::xdms::ut::cache::{Limits, Times};
 use pagecast::xdms::ut::http::{self, AssertedHeader, Http, Outgoing};
 use pagecast::xdms::ut::link::{Connect, Connecting, Files, Material, Network};
 use pagecast::xdms::ut::url::Url;
 use pagecast::xdms::ut::{Remote, Settings};
+use pagecast::xdms::{self, Query, Resolver};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -103,10 +107,6 @@ impl Played {
             }
         });
         played
-    }
-
-    fn then(&self, steps: impl IntoIterator<Item = Step>) {
-        self.steps.lock().expect("no panic").extend(steps);
     }
 
     /// The requests since the last time.
@@ -596,6 +596,124 @@ async fn a_challenge_over_tls_is_answered() {
     let one = remote(&played, "localhost", true, account(true)).await;
     assert_eq!((told(&one.fetch(&path).await), played.heard().len()), ("unavailable", 0));
     std::fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+/// A group of an XDMS elsewhere, asked for by its resolver.
+async fn page(source: Arc<dyn Source>, root: &str) -> Result<Vec<String>, Refusal> {
+    let party = |uri: &str| Party { uri: uri.into(), key: uri.into(), display: None };
+    let settings = xdms::Settings {
+        root: root.to_owned(),
+        home_domains: vec!["ims.test".into()],
+        group_domains: vec!["groups.ims.test".into()],
+        ..xdms::Settings::default()
+    };
+    let query = Query {
+        target: Target::Group(party(TEAM)),
+        identities: vec![party("sip:bob@ims.test")],
+        anonymous: false,
+        now: tokio::time::Instant::now().into_std(),
+        time: std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+    };
+    let audience = Resolver::new(settings, source).resolve(query).await?;
+    Ok(audience.recipients.iter().map(|one| one.party.uri.to_string()).collect())
+}
+
+/// Whatever a user writes into a list, nothing is connected to but our own XDMS and what is named.
+///
+/// Proves XD-024.
+#[tokio::test]
+async fn references_of_users_lead_nowhere_else() {
+    struct Counting(Network, Mutex<Vec<String>>);
+    impl Connect for Counting {
+        fn connect<'a>(&'a self, to: &'a Url, guarded: bool) -> Connecting<'a> {
+            self.1.lock().expect("no panic").push(to.to_string());
+            self.0.connect(to, guarded)
+        }
+    }
+    let start = GROUP.find("<external").expect("a reference");
+    let end = start + GROUP[start..].find("/>").expect("its end") + 2;
+    for (anchor, allowed, connects) in [
+        ("http://169.254.169.254/latest/~~/resource-lists/list", &[][..], 0),
+        ("http://lists.test/x/~~/resource-lists/list", &["lists.test"][..], 0),
+        ("https://lists.test/x/~~/resource-lists/list", &["other.test"][..], 0),
+        ("https://127.0.0.1/x/~~/resource-lists/list", &[][..], 0),
+        ("file:///etc/hostname", &[][..], 0),
+        // Named, and yet not public: the name leads to loopback.
+        ("https://localhost/x/~~/resource-lists/list", &["localhost"][..], 2),
+    ] {
+        let document =
+            format!("{}<external anchor=\"{anchor}\"/>{}", &GROUP[..start], &GROUP[end..]);
+        let kind = [("Content-Type", GROUP_TYPE), ("ETag", "\"1\"")];
+        let played = Played::new([say("200 OK", &kind, &document)]).await;
+        let mut settings = played.settings();
+        settings.http.allowed_hosts = allowed.iter().map(|host| (*host).to_owned()).collect();
+        let counting = Arc::new(Counting(Network::default(), Mutex::default()));
+        let root = settings.http.root.to_string();
+        let remote = Arc::new(Remote::new(settings, Arc::clone(&counting) as Arc<dyn Connect>));
+        let refusal = page(remote, &root).await.expect_err("no whole group");
+        assert_eq!((refusal.status, refusal.retry_after.is_some()), (480, true), "{anchor}");
+        let connected = counting.1.lock().expect("no panic").clone();
+        let strange = connected.iter().filter(|url| !url.starts_with(&root)).count();
+        assert_eq!(strange, connects, "{anchor}: {connected:?}");
+    }
+}
+
+/// References are fetched four at a time, and each document once.
+///
+/// Proves XD-024.
+#[tokio::test(start_paused = true)]
+async fn four_references_are_followed_at_a_time() {
+    #[derive(Default)]
+    struct Slow {
+        now: Mutex<usize>,
+        most: Mutex<usize>,
+        asked: Mutex<Vec<String>>,
+    }
+    impl Source for Slow {
+        fn fetch<'a>(&'a self, path: &'a DocumentPath) -> Fetching<'a> {
+            Box::pin(async move {
+                self.asked.lock().expect("no panic").push(path.to_string());
+                let now = {
+                    let mut now = self.now.lock().expect("no panic");
+                    *now += 1;
+                    *now
+                };
+                let most = now.max(*self.most.lock().expect("no panic"));
+                *self.most.lock().expect("no panic") = most;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                *self.now.lock().expect("no panic") -= 1;
+                let text = if path.group_identity().is_some() {
+                    let external = |n| {
+                        format!(
+                            "<external anchor=\"http://h/r/resource-lists/users/sip:u{n}@ims.test/index/~~/resource-lists/list\"/>"
+                        )
+                    };
+                    let all: String = (0..10).chain([3]).map(external).collect();
+                    GROUP
+                        .replace("<list>", &format!("<list>{all}"))
+                        .replace("<external anchor=\"http://127", "<other anchor=\"http://127")
+                } else {
+                    "<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list><entry uri=\"sip:x@ims.test\"/></list></resource-lists>".to_owned()
+                };
+                let group = path.group_identity().and_then(|_| Group::parse(text.as_bytes()).ok());
+                Ok(Some(Arc::new(Document {
+                    path: path.clone(),
+                    etag: "\"1\"".into(),
+                    content_type: GROUP_TYPE,
+                    bytes: Bytes::from(text),
+                    group: group.map(Arc::new),
+                })))
+            })
+        }
+    }
+    let slow = Arc::new(Slow::default());
+    let began = tokio::time::Instant::now();
+    // Ten seconds one after the other, which is longer than the whole may take (XD-012).
+    let got = page(Arc::clone(&slow) as Arc<dyn Source>, "http://h/r").await;
+    assert!(got.is_ok_and(|got| got.contains(&"sip:x@ims.test".to_owned())));
+    assert_eq!(began.elapsed(), Duration::from_secs(4), "the group, and ten lists four at a time");
+    assert_eq!(*slow.most.lock().expect("no panic"), 4);
+    assert_eq!(slow.asked.lock().expect("no panic").len(), 11, "each once");
 }
 
 /// What is written is written again only under a condition.

@@ -492,7 +492,7 @@ impl Resolver {
                 let above = vec![String::new()]; // the document of the rules
                 walk.open.push(Step::External { anchor: anchor.clone(), above });
                 let keys = match self.walk(&mut walk).await {
-                    Ok(uris) => Some(uris.iter().map(|uri| self.settings.key_of(uri)).collect()),
+                    Ok((_, keys)) => Some(keys),
                     Err(why) => {
                         tracing::warn!(%why, "a list that rules point to");
                         None
@@ -530,8 +530,7 @@ impl Resolver {
                 }
             });
         }
-        let members = self.walk(&mut walk).await?;
-        let keys = members.iter().map(|uri| self.settings.key_of(uri)).collect();
+        let (members, keys) = self.walk(&mut walk).await?;
         let flat = Arc::new(Flat {
             document: Arc::clone(document),
             references: walk
@@ -620,7 +619,9 @@ impl Resolver {
     }
 
     /// Depth first, in document order, without recursion.
-    async fn walk(&self, walk: &mut Walk) -> Result<Vec<String>, Broken> {
+    ///
+    /// Gives what was found, and its keys.
+    async fn walk(&self, walk: &mut Walk) -> Result<(Vec<String>, HashSet<String>), Broken> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
         self.fetch_ahead(walk, walk.open.len()).await;
@@ -632,7 +633,7 @@ impl Resolver {
                     }
                     // One more than is ever allowed is enough to say so.
                     if found.len() > self.settings.max_members + 1 {
-                        return Ok(found);
+                        return Ok((found, seen));
                     }
                     Ok(())
                 }
@@ -651,7 +652,7 @@ impl Resolver {
                 tracing::warn!(%why, "a reference in a group was skipped");
             }
         }
-        Ok(found)
+        Ok((found, seen))
     }
 
     async fn follow(

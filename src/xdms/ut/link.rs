@@ -30,7 +30,7 @@ pub struct Link {
     pub stream: Box<dyn Stream>,
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
-    /// Both sides have shown certificates.
+    /// Over TLS, and with a certificate of ours for a server that wants one.
     pub mutual: bool,
 }
 
