@@ -117,18 +117,18 @@ impl Package {
     ///
     /// # Errors
     /// The answer: 423 or 400.
-    pub fn duration(&self, subscribe: &Message) -> Result<u32, Reply> {
+    pub fn duration(&self, subscribe: &Message) -> Result<u32, Box<Reply>> {
         let Some(text) = subscribe.text(Name::Expires) else { return Ok(self.usual) };
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             let reason = Some("Expires unreadable".to_owned());
-            return Err(Reply { reason, ..Reply::new(400) });
+            return Err(Box::new(Reply { reason, ..Reply::new(400) }));
         }
         // RFC 3261 §20.19: whatever is above stands for the largest.
         let asked = text.parse::<u32>().unwrap_or(u32::MAX);
         if asked > 0 && asked < self.least {
             let headers = Bytes::from(format!("Min-Expires: {}\r\n", self.least));
-            return Err(Reply { headers, ..Reply::new(423) });
+            return Err(Box::new(Reply { headers, ..Reply::new(423) }));
         }
         Ok(asked.min(self.most))
     }
@@ -168,18 +168,18 @@ impl Ua {
         else {
             return Err(Unwatched::Answered(481));
         };
-        let refused = |ua: &mut Self, reply: Reply| {
+        let refused = |ua: &mut Self, reply: &Reply| {
             let status = reply.status;
-            ua.reply(now, request.0, &reply, &[]);
+            ua.reply(now, request.0, reply, &[]);
             Unwatched::Answered(status)
         };
         let seconds = match package.duration(&message) {
             Ok(seconds) => seconds,
-            Err(reply) => return Err(refused(self, reply)),
+            Err(reply) => return Err(refused(self, &reply)),
         };
         let Some(dialog) = Dialog::of_request(&message, &tag) else {
             let reason = Some("Contact missing or unreadable".to_owned());
-            return Err(refused(self, Reply { reason, ..Reply::new(400) }));
+            return Err(refused(self, &Reply { reason, ..Reply::new(400) }));
         };
         if full {
             return Err(Unwatched::Full);

@@ -262,7 +262,7 @@ fn every_end_is_told_once_and_leaves_nothing() {
     let (key, accepted) = watched(&mut bench, "0");
     let notify = told(&mut bench, key);
     assert_eq!(
-        (state(&notify), notify.message.body().as_ref()),
+        (state(&notify), notify.message.body()),
         ("terminated;reason=timeout".into(), &b"<x/>"[..])
     );
     bench.gets(again(&accepted, 2, 600).write());

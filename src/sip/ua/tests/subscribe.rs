@@ -37,7 +37,7 @@ fn next(bench: &mut Bench, key: SubscriptionKey) -> Sent {
     bench.act(|ua, now| ua.subscribe_again(now, key, lines, body));
     let sent = bench.send();
     assert_eq!(
-        (sent.message.content_type(), &sent.message.body()[..]),
+        (sent.message.content_type(), sent.message.body()),
         (Some("text/plain"), &b"what"[..])
     );
     sent
