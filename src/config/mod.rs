@@ -8,6 +8,7 @@
 mod about;
 pub mod layer;
 pub mod node;
+pub mod sh;
 mod users;
 pub mod value;
 
@@ -203,6 +204,8 @@ pub struct Config {
     pub auth: Auth,
     pub msrp: Msrp,
     pub xdms: Xdms,
+    /// `None`: Sh is off.
+    pub sh: Option<sh::Sh>,
     pub store: Store,
     pub ops: Ops,
     pub log: log::Settings,
@@ -366,7 +369,7 @@ impl Config {
         let auth = read_auth(r)?;
         let msrp = read_msrp(r)?;
         let xdms = read_xdms(r)?;
-        read_sh(r)?;
+        let sh = sh::read(r)?;
         let store = match r.take("store.url", "embedded:".to_owned())?.as_str() {
             "embedded:" => Store::Embedded,
             "memory:" => Store::Memory,
@@ -385,7 +388,7 @@ impl Config {
             level: r.take("log.level", Level::Info)?,
             format: r.take("log.format", Format::Text)?,
         };
-        Ok(Self { profile, node, sip, core, service, auth, msrp, xdms, store, ops, log })
+        Ok(Self { profile, node, sip, core, service, auth, msrp, xdms, sh, store, ops, log })
     }
 }
 
@@ -759,27 +762,6 @@ fn read_xdms(r: &mut Reader) -> Result<Xdms, ConfigError> {
             .map(|peers| peers.0)
             .collect(),
     })
-}
-
-/// Sh is off in this version. The other keys of its section say how it would be used and are checked for their form.
-fn read_sh(r: &mut Reader) -> Result<(), ConfigError> {
-    if r.take("sh.enabled", false)? {
-        return Err(r.wrong(
-            "sh.enabled",
-            "Sh is not supported by this version",
-            "write false; the S-CSCF is found by Route and core.scscf",
-        ));
-    }
-    for key in ["sh.origin_host", "sh.origin_realm", "sh.destination_realm", "sh.destination_host"]
-    {
-        if r.is_set(key) {
-            r.take(key, String::new())?;
-        }
-    }
-    if r.is_set("sh.peers") {
-        r.take::<Vec<HostPort>>("sh.peers", Vec::new())?;
-    }
-    Ok(())
 }
 
 fn read_ops(r: &mut Reader) -> Result<Ops, ConfigError> {

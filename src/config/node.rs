@@ -100,9 +100,9 @@ impl NodeSettings {
                     .collect(),
                 ..xdms::server::Settings::default()
             },
-            hss: hss_settings(profile, "", ""),
-            sh: None,
-            test_identity: None,
+            hss: hss_settings(config, profile),
+            sh: config.sh.as_ref().map(|sh| super::sh::settings(sh, profile)),
+            test_identity: config.sh.as_ref().and_then(|sh| sh.test_identity.clone()),
             log: config.log,
             door: ops::http::Settings {
                 token: config.ops.token.clone(),
@@ -349,11 +349,12 @@ fn doors(config: &Config, listening: &[(Protocol, SocketAddr)]) -> Doors {
     Doors::new(sip.advertise.to_string(), listening.iter().map(door).collect())
 }
 
-fn hss_settings(profile: &Profile, host: &str, realm: &str) -> sh::client::Settings {
+fn hss_settings(config: &Config, profile: &Profile) -> sh::client::Settings {
+    let own = config.sh.as_ref();
     let sh = &profile.sh;
     sh::client::Settings {
-        origin_host: host.to_ascii_lowercase(),
-        origin_realm: realm.to_ascii_lowercase(),
+        origin_host: own.map(|own| own.origin_host.clone()).unwrap_or_default(),
+        origin_realm: own.map(|own| own.origin_realm.clone()).unwrap_or_default(),
         cache_ttl: sh.cache_ttl,
         subscription_time: sh.subscription_time,
         max_subscriptions: sh.max_subscriptions as usize,

@@ -246,9 +246,22 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
             "[xdms]\nroot = \"https://x/\"",
             &[":2: xdms.root: \"https://x/\" is no XCAP root; write"],
         ),
+        ("[sh]\npeers = [\"a b:1\"]", &[":2: sh.peers: \"a b:1\" is no peer; write", "host:port"]),
+        ("[sh]\npeers = [\"x@\"]", &[":2: sh.peers: \"x@\" is no peer"]),
+        ("[sh]\npeers = [\"h:0\"]", &[":2: sh.peers: \"h:0\" is no peer"]),
+        ("[sh]\npeers = []", &[":2: sh.peers: names nobody; name a peer, or set sh.listen"]),
+        ("[sh]\norigin_host = \"\"", &[":2: sh.origin_host: \"\" is no host name; write"]),
         (
-            "[sh]\nenabled = true",
-            &[":2: sh.enabled: Sh is not supported by this version; write false"],
+            "[sh.tls]\ncertificate = \"a.pem\"",
+            &[":2: sh.tls.certificate: has no key; set sh.tls.key too"],
+        ),
+        (
+            "[sh.tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"",
+            &[":2: sh.tls.certificate: nobody is named", "set sh.tls.ca too"],
+        ),
+        (
+            "[sh.tls]\nca = \"/nowhere/ca.pem\"",
+            &[":2: sh.tls.ca: /nowhere/ca.pem", "name a file in PEM"],
         ),
         (
             "[store]\nurl = \"postgres://me:sesame@db/p\"",
@@ -510,4 +523,34 @@ fn certificates_are_read_with_the_file_that_names_them() {
         let error = folder.load(&format!("\n{tls}{more}")).expect_err("a wrong file");
         assert!(error.contains(wrong) && error.lines().count() == 1, "{error}");
     }
+}
+
+/// Proves SH-002, SH-003: names in lower case, ports where they are written and 3868 where not.
+#[test]
+fn sh_is_read_when_it_is_on() {
+    let file = "[sh]\nenabled = true\npeers = [\"HSS1.ims.test\", \"hss2.ims.test@127.0.0.21:3870\", \
+                \"[::1]:3869\"]\norigin_host = \"AS1.ims.test\"\nlisten = [\"127.0.0.1:0\"]\n";
+    let folder = Folder::new("sh-on");
+    let path = folder.write("pagecast.toml", file);
+    let loaded = load(&path, &[]).expect("right");
+    let sh = loaded.config.sh.clone().expect("on");
+    let peers: Vec<_> = sh
+        .peers
+        .iter()
+        .map(|peer| (peer.identity.as_deref(), peer.host.as_str(), peer.port))
+        .collect();
+    assert_eq!(
+        peers,
+        [
+            (Some("hss1.ims.test"), "hss1.ims.test", 3868),
+            (Some("hss2.ims.test"), "127.0.0.21", 3870),
+            (None, "::1", 3869),
+        ]
+    );
+    assert_eq!((sh.origin_host.as_str(), sh.origin_realm.as_str()), ("as1.ims.test", "ims.test"));
+    assert_eq!(sh.destination_realm, "ims.test");
+    let settings = sh::settings(&sh, &loaded.profile);
+    assert_eq!((settings.max_message, settings.max_sent), (256 * 1024, 64 * 1024));
+    assert_eq!(settings.max_inflight, 200);
+    assert_eq!(settings.timers, crate::sh::settings::Timers::default());
 }

@@ -293,6 +293,26 @@ section! {
     }
 }
 
+section! {
+    /// `dia.*`, the connections Sh runs over, and how many requests they carry.
+    Dia {
+        /// Between two attempts to connect to a peer, give or take a tenth (SH-004).
+        tc: Duration = "dia.tc", secs(30), secs(1) => secs(120);
+        /// A peer that is silent for that long is asked whether it is there, give or take two seconds (SH-012).
+        twinit: Duration = "dia.twinit", secs(30), secs(6) => secs(3600);
+        /// How long a peer may take to say who it is (SH-009, SH-006).
+        cea_timeout: Duration = "dia.cea_timeout", secs(10), secs(1) => secs(60);
+        /// How long an answer may take before the request is tried once more elsewhere (SH-021).
+        request_timeout: Duration = "dia.request_timeout", secs(4), millis(100) => secs(60);
+        /// Octets of the longest message taken; a quarter of it is the longest sent (SH-018).
+        max_message: Size = "dia.max_message", Size(256 * 1024), Size(4096) => Size::mib(15);
+        /// Announce Sh also as a plain Auth-Application-Id, for old agents (SH-009).
+        also_plain_auth_app: bool = "dia.also_plain_auth_app", false;
+        /// Requests a peer may leave open; as many may wait for their turn (SH-027).
+        max_inflight: u32 = "sh.max_inflight", 200, 1 => 100_000;
+    }
+}
+
 /// A whole profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
@@ -307,6 +327,7 @@ pub struct Profile {
     pub ul: Ul,
     pub xdm: Xdm,
     pub sh: Sh,
+    pub dia: Dia,
     /// UL-033: `ul.allow_loopback_targets`; unless set, on when listening on loopback.
     pub allow_loopback_targets: bool,
 }
@@ -318,8 +339,7 @@ const LATER: &[(&str, &str)] = &[
     ("imdn.", "disposition notifications"),
     ("session.", "session mode"),
     ("ft.", "file transfer"),
-    ("sh.max_inflight", "Sh"),
-    ("dia.", "Sh"),
+    ("dia.port", "it stands in the configuration: sh.peers"),
     ("xdm.timeout", "an XDMS elsewhere"),
     ("xdm.cache_ttl", "an XDMS elsewhere"),
     ("xdm.stale_if_error", "an XDMS elsewhere"),
@@ -363,11 +383,18 @@ const ABOUT: &[(&str, &str)] = &[
 
 /// What a key does, in one clause.
 pub fn about(key: &str) -> Option<&'static str> {
-    [Im::ABOUT, Isc::ABOUT, SipTimers::ABOUT, Msrp::ABOUT, Xdm::ABOUT, Ul::ABOUT, Sh::ABOUT, ABOUT]
-        .into_iter()
-        .flatten()
-        .find(|(known, _)| *known == key)
-        .map(|(_, about)| about.trim())
+    let sections: [&[(&str, &str)]; 9] = [
+        Im::ABOUT,
+        Isc::ABOUT,
+        SipTimers::ABOUT,
+        Msrp::ABOUT,
+        Xdm::ABOUT,
+        Ul::ABOUT,
+        Sh::ABOUT,
+        Dia::ABOUT,
+        ABOUT,
+    ];
+    sections.into_iter().flatten().find(|(known, _)| *known == key).map(|(_, about)| about.trim())
 }
 
 /// Longest chain of `extends`.
@@ -409,6 +436,7 @@ impl Profile {
             ul: Ul::read(r)?,
             xdm: Xdm::read(r)?,
             sh: Sh::read(r)?,
+            dia: Dia::read(r)?,
             allow_loopback_targets: r.take("ul.allow_loopback_targets", local)?,
         };
         if profile.connect_allow.as_ref().is_some_and(Vec::is_empty) {

@@ -36,6 +36,17 @@ pub struct Question {
     pub named: bool,
 }
 
+/// A message of the base protocol as the HSS got it, or a connection that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Since the scene began.
+    pub at: Duration,
+    /// 0: the connection itself.
+    pub command: u32,
+    /// It announces Sh outside of Vendor-Specific-Application-Id, too.
+    pub plain: bool,
+}
+
 pub struct Hss {
     inside: Mutex<Inside>,
     begin: Instant,
@@ -45,8 +56,11 @@ pub struct Hss {
 struct Inside {
     data: HashMap<(String, u32), String>,
     questions: Vec<Question>,
+    base: Vec<Base>,
     away: bool,
     silent: bool,
+    /// Says nothing at all, not even who it is.
+    mute: bool,
     /// To the node, while it is connected.
     out: Option<mpsc::UnboundedSender<Bytes>>,
     /// Results of what was told.
@@ -92,6 +106,21 @@ impl Hss {
     /// Takes requests and answers none of them.
     pub fn falls_silent(&self, silent: bool) {
         self.lock().silent = silent;
+    }
+
+    /// Takes everything and says nothing at all.
+    pub fn falls_mute(&self) {
+        self.lock().mute = true;
+    }
+
+    /// What came of the base protocol since the last time.
+    pub fn base(&self) -> Vec<Base> {
+        std::mem::take(&mut self.lock().base)
+    }
+
+    fn notes(&self, command: u32, plain: bool) {
+        let at = self.begin.elapsed();
+        self.lock().base.push(Base { at, command, plain });
     }
 
     /// Breaks the connection and takes no other.
@@ -141,7 +170,13 @@ impl Hss {
 
     /// What it says to one message; `None`: nothing.
     fn hears(&self, message: &Message) -> Option<Message> {
+        if message.header.application == 0 {
+            self.notes(message.header.code, message.find(&d::AUTH_APPLICATION_ID).is_some());
+        }
         let mut inside = self.lock();
+        if inside.mute {
+            return None;
+        }
         if !message.header.is_request() {
             inside.told.extend(message.outcome().ok().map(|outcome| outcome.code()));
             return None;
@@ -278,6 +313,7 @@ impl Transport for Line {
     fn open(&self, _to: PeerAddress) -> Later<io::Result<Opened>> {
         let hss = Arc::clone(&self.0);
         Box::pin(async move {
+            hss.notes(0, false);
             if hss.lock().away {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }

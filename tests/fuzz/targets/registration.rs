@@ -12,9 +12,10 @@ fn register(data: &[u8]) -> Option<Message> {
     let mut lines = data.splitn(3, |byte| *byte == b'\n');
     let (kind, associated) = (lines.next()?, lines.next()?);
     let body = lines.next()?;
-    let mut text = b"REGISTER sip:as SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:s>;tag=1\r\n\
+    let mut text =
+        b"REGISTER sip:as SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:s>;tag=1\r\n\
         To: <sip:a@h>\r\nCall-ID: 1\r\nCSeq: 1 REGISTER\r\nContact: <sip:s>;expires=60\r\n"
-        .to_vec();
+            .to_vec();
     for (name, value) in [("Content-Type", kind), ("P-Associated-URI", associated)] {
         if !value.is_empty() {
             text.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());

@@ -15,7 +15,13 @@ fuzz_target!(|data: &[u8]| {
     let own = Own { path: &path, session_id: 1, version: 1, max_size: 1000, fingerprint: None };
     for attributed in [true, false] {
         let accept = AcceptTypes::default();
-        let wants = Wants { accept: &accept, attributed, max_size: 1000, tls: true, families: Default::default() };
+        let wants = Wants {
+            accept: &accept,
+            attributed,
+            max_size: 1000,
+            tls: true,
+            families: Default::default(),
+        };
         let Ok(chosen) = choose(&session, &wants) else { continue };
         let answer = Session::parse(&chosen.answer(&own)).expect("ours is well formed");
         assert_eq!(answer.lines(), session.lines());

@@ -5,6 +5,7 @@
 //! header, a status, a moment, an SDP line, an MSRP frame. What `check` prints does not count.
 //! Where a value refuses something, the log has to name the rule and the key.
 
+mod dia;
 mod im;
 mod isc;
 mod msrp;
@@ -136,7 +137,7 @@ impl Visit for Line {
 }
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    [im::CASES, isc::CASES, msrp::CASES, sh::CASES, ul::CASES].into_iter().flatten()
+    [im::CASES, isc::CASES, msrp::CASES, sh::CASES, dia::CASES, ul::CASES].into_iter().flatten()
 }
 
 fn ship(name: &str) -> PathBuf {
@@ -216,6 +217,11 @@ fn keys_of_isc_and_sip_change_what_neighbours_see() {
 #[test]
 fn keys_of_msrp_change_what_neighbours_see() {
     walk(msrp::CASES);
+}
+
+#[test]
+fn keys_of_dia_change_what_neighbours_see() {
+    walk(dia::CASES);
 }
 
 #[test]
