@@ -4,7 +4,7 @@
 //! core and hands each of them the same bytes. The modules, and who may use whom:
 //!
 //! ```text
-//! main -> cli -> node -> isc, msrp, xdms, store, ops, config -> engine
+//! main -> cli -> node -> isc, msrp, xdms, sh, store, ops, config -> engine
 //!                        isc -> sip        msrp -> spool        config -> profile
 //!         cli -> lab  -> sip, msrp::codec
 //!         content, flow, pem: leaves every adapter may use
@@ -14,8 +14,8 @@
 //! * [`sip`] is the SIP stack (RFC 3261 and friends); it knows no IMS and no page.
 //! * [`isc`] applies TS 24.229 and the OMA rules on top of `sip`: requests into arrivals, effects into requests.
 //! * [`msrp`] moves the page's bytes, [`spool`] holds them once for all recipients.
-//! * [`store`] keeps what has to survive a restart. [`xdms`] answers who is meant. [`profile`] and [`config`] hold what
-//!   operators choose.
+//! * [`store`] keeps what has to survive a restart. [`xdms`] answers who is meant, [`sh`] what the HSS knows of them.
+//!   [`profile`] and [`config`] hold what operators choose.
 //! * [`ops`] and [`flow`] show what happens. [`lab`] plays the neighbours and is never used by `serve`.
 //! * [`node`] is where they meet: input, engine, effects. It holds no rule. [`cli`] holds the commands.
 //!
