@@ -610,6 +610,7 @@ async fn page(source: Arc<dyn Source>, root: &str) -> Result<Vec<String>, Refusa
     let query = Query {
         target: Target::Group(party(TEAM)),
         identities: vec![party("sip:bob@ims.test")],
+        names: Vec::new(),
         anonymous: false,
         now: tokio::time::Instant::now().into_std(),
         time: std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000),

@@ -60,7 +60,7 @@ impl Doorless {
             (router, ear)
         });
         let (parts, control) =
-            assemble(settings, threads, sip_address, documents, kept, sh, None, None)?;
+            assemble(settings, threads, sip_address, documents, kept, sh, (None, None))?;
         let shards = parts
             .into_iter()
             .zip(transports)

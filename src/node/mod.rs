@@ -169,7 +169,7 @@ impl Node {
         let sh = start_sh(&settings).await?;
         let xdms_server = settings.xdms_server.clone();
         let (parts, control) =
-            assemble(settings, threads, sip_address, documents, kept, sh, source, log)?;
+            assemble(settings, threads, sip_address, documents, kept, sh, (source, log))?;
 
         let mut running = Vec::new();
         for (parts, bound) in parts.into_iter().zip(sip) {
@@ -277,8 +277,7 @@ fn assemble(
     documents: Arc<dyn Documents>,
     (store, rows): (Store, Vec<(Table, Row)>),
     sh: Option<(Router, Arc<Ear>)>,
-    source: Option<Source>,
-    log: Option<log::Handle>,
+    (source, log): (Option<Source>, Option<log::Handle>),
 ) -> Result<(Vec<Parts>, Arc<Controls>), StartError> {
     let metrics = Arc::new(Metrics::new());
     let flows = Flows::new(&settings.flow).map_err(|cause| StartError::Data {

@@ -32,9 +32,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::callee::Callee;
 use crate::caller::Caller;
+use crate::elsewhere::Elsewhere;
 use crate::hss::{Hss, Line};
 use crate::text::{self, Invite};
-use crate::elsewhere::Elsewhere;
 
 pub fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

@@ -138,15 +138,7 @@ impl Visit for Line {
 }
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    let cases = [
-        im::CASES,
-        isc::CASES,
-        msrp::CASES,
-        sh::CASES,
-        dia::CASES,
-        ul::CASES,
-        xdm::CASES,
-    ];
+    let cases = [im::CASES, isc::CASES, msrp::CASES, sh::CASES, dia::CASES, ul::CASES, xdm::CASES];
     cases.into_iter().flatten()
 }
 

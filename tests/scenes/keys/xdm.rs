@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 
 use super::{TEAM, cases, outcome, time};
+use crate::elsewhere::Mood;
 use crate::inviting::TEAM as DOCUMENT;
 use crate::net::{Net, seconds};
 use crate::text::invite;
-use crate::elsewhere::Mood;
 
 cases! {
     "xdm.timeout" with "xdms.mode=ut" { "'5s'" => "480 after 5s", "'1s'" => "480 after 1s", } no_answer;
