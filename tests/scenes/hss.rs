@@ -252,8 +252,7 @@ impl Hss {
         };
         let until = message.find(&d::EXPIRY_TIME).and_then(|avp| avp.as_time().ok());
         let ended = numbers(&d::SUBS_REQ_TYPE) == [1];
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = i64::try_from(now.expect("after 1970").as_secs()).expect("not for ever");
+        let now = unix_seconds();
         Question {
             at: self.begin.elapsed(),
             command: message.header.code,
@@ -331,4 +330,11 @@ impl Transport for Line {
             })
         })
     }
+}
+
+/// The wall clock, by which subscriptions end.
+#[expect(clippy::disallowed_methods, reason = "the node tells the HSS times of day")]
+fn unix_seconds() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(now.expect("after 1970").as_secs()).expect("not for ever")
 }
