@@ -72,7 +72,8 @@ impl Place {
     }
 
     fn store(&self, documents: &[(&str, &str, &str)]) -> Arc<Store> {
-        let store = Store::open(&self.directory, Quotas::default()).expect("a temporary directory");
+        let quotas = Quotas { members: 2000, ..Quotas::default() };
+        let store = Store::open(&self.directory, quotas).expect("a temporary directory");
         for (owner, name, text) in documents {
             let mut path = DocumentPath::group(owner, name);
             if *name == "index" {
@@ -468,9 +469,12 @@ async fn a_chat_group_takes_pages_where_the_operator_says_so() {
 /// Proves XD-034, XD-035, XD-037.
 #[tokio::test]
 async fn precedence_and_missing_lists_decide_between_rules() {
+    let rules = std::cell::Cell::new(0);
     let grant = |conditions: &str, may: bool| {
+        rules.set(rules.get() + 1);
+        let id = rules.get();
         format!(
-            "<cp:rule id=\"x\"><cp:conditions>{conditions}</cp:conditions><cp:actions>\
+            "<cp:rule id=\"x{id}\"><cp:conditions>{conditions}</cp:conditions><cp:actions>\
              <allow-initiate-conference>{may}</allow-initiate-conference></cp:actions></cp:rule>"
         )
     };

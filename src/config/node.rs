@@ -579,6 +579,8 @@ mod tests {
         isc.service.factories = vec!["sip:pages@ims.test".into()];
         isc.service.home_domains = vec!["ims.test".into()];
         isc.service.group_domains = vec!["groups.ims.test".into()];
+        isc.documents.identity = "sip:pages@ims.test".into();
+        isc.documents.max_subscriptions = 500;
         isc.sip.trusted_peers = isc.sip.trusted_peers.iter().map(ipnet::IpNet::trunc).collect();
         assert_eq!(settings.isc, isc);
         let msrp = msrp::Settings {
@@ -667,9 +669,11 @@ mod tests {
     fn given(settings: &NodeSettings) -> String {
         let NodeSettings { policy, isc, msrp, ua, limits, flow, transport, .. } = settings;
         let (resolver, server) = (&settings.resolver, &settings.xdms_server.root);
-        let remote = &settings.xdms_remote;
+        let (remote, sh, hss) = (&settings.xdms_remote, &settings.sh, &settings.hss);
+        let check = settings.profile.im.check_registration; // the node's own
         format!(
-            "{policy:?} {isc:?} {msrp:?} {ua:?} {limits:?} {flow:?} {transport:?} {resolver:?} {server:?} {remote:?}"
+            "{policy:?} {isc:?} {msrp:?} {ua:?} {limits:?} {flow:?} {transport:?} {resolver:?} {server:?} {remote:?} \
+             {sh:?} {hss:?} {check}"
         )
     }
 
@@ -694,6 +698,7 @@ mod tests {
             "isc.send_psu" => "\"never\"",
             "isc.response_source" => "\"urn:3gpp:fe:as.im\"",
             "isc.relay" => "\"b2bua\"",
+            "sh.service_indication" => "\"other\"",
             "msrp.attribution" => "\"never\"",
             "msrp.sr_policy" => "\"first_delivery\"",
             "msrp.connect_allow" => "[\"10.0.0.0/8\"]",
@@ -780,13 +785,14 @@ mod tests {
         let load = |set: &[String]| {
             Loaded::load_with(Some(&file), set, &|_| None).unwrap_or_else(|wrong| panic!("{wrong}"))
         };
-        let plain = load(&[]);
+        let sh = "sh.enabled=true".to_owned();
+        let plain = load(std::slice::from_ref(&sh));
         let before = given(&NodeSettings::new(&plain, 2));
         let mut keys = 0;
         for setting in &plain.settings {
             let Some(key) = setting.key.strip_prefix("profile.") else { continue };
             let value = another(key, &setting.value);
-            let changed = load(&[format!("profile.{key}={value}")]);
+            let changed = load(&[sh.clone(), format!("profile.{key}={value}")]);
             let after = given(&NodeSettings::new(&changed, 2));
             assert_ne!(before, after, "{key} = {value} changes nothing");
             keys += 1;

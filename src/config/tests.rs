@@ -412,7 +412,8 @@ fn set_wins_over_the_file() {
 #[test]
 fn every_key_is_explained() {
     let folder = Folder::new("explained");
-    let loaded = load(&folder.write("pagecast.toml", ""), &["ops.pages=7"]).expect("all is right");
+    let file = folder.write("pagecast.toml", "");
+    let loaded = load(&file, &["ops.pages=7", "sh.enabled=true"]).expect("all is right");
     let told = |key: &str| {
         about::about(key).is_some_and(|about| {
             about.len() > 10 && about.ends_with('.') && !about.contains(['\n', '#'])
