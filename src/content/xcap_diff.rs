@@ -1,6 +1,6 @@
 //! Changes of XCAP documents, as an XDMS tells its subscribers (RFC 5874, RFC 5875).
 //!
-//! Start at [`parse`] for what arrives and [`write`] for what is sent. Selectors are kept relative to the root and in one
+//! Start at [`parse`] for what arrives and [`write()`] for what is sent. Selectors are kept relative to the root and in one
 //! spelling ([`normal`]); whose document one names is known above. Patches are seen and never applied. XD-040, XD-041, with
 //! the XML bounds of [`super::xml`].
 

@@ -206,20 +206,20 @@ struct Taken {
     cer: Message,
 }
 
-/// Where the connection stands (RFC 6733 §5.6; its names in brackets).
+/// Where the connection stands (RFC 6733 §5.6; its names in quotes).
 #[derive(Debug)]
 enum Conn {
-    /// [Closed]
+    /// "Closed".
     Closed,
-    /// [Wait-Conn-Ack, and with a connection of the peer's Wait-Conn-Ack/Elect]
+    /// "Wait-Conn-Ack", and with a connection of the peer's "Wait-Conn-Ack/Elect".
     Dialing { taken: Option<Taken> },
-    /// [Wait-I-CEA, and with a connection of the peer's Wait-Returns]
+    /// "Wait-I-CEA", and with a connection of the peer's "Wait-Returns".
     WaitCea { link: LinkId, until: Instant, hop_by_hop: u32, taken: Option<Taken> },
-    /// [I-Open, R-Open]
+    /// "I-Open", "R-Open".
     Open { link: LinkId },
-    /// The peer said DPR and will close [Closing].
+    /// The peer said DPR and will close "Closing".
     Parting { link: LinkId, until: Instant },
-    /// We are shutting down: first answers are waited for, then our DPR is answered [Closing].
+    /// We are shutting down: first answers are waited for, then our DPR is answered "Closing".
     Leaving { link: LinkId, until: Instant, asked: bool },
 }
 
