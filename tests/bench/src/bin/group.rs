@@ -108,6 +108,7 @@ async fn asked(resolver: &Resolver, members: usize) {
     let query = Query {
         target: Target::Group(party(GROUP)),
         identities: vec![party("sip:member00007@ims.test")],
+        names: Vec::new(),
         anonymous: false,
         now: Instant::now(),
         time: SystemTime::now(),
