@@ -2,7 +2,7 @@
 //!
 //! Start at [`Switch`]: it reserves our URIs, opens sessions as SDP is agreed and tells what happens by
 //! [`MediaEvent`]. [`codec`] cuts streams into pieces, `session` decides what one session answers and sends next (no
-//! I/O, time is an argument), `net` runs one task per connection. The page itself lies in a [`crate::spool`]; every
+//! I/O, time is an argument), `net` runs one task per connection, `doors` lets them in, `dial` opens them. The page itself lies in a [`crate::spool`]; every
 //! recipient reads it at its own pace. Never decides who gets a page, builds no SDP, knows no SIP.
 
 use std::fmt;
@@ -13,6 +13,8 @@ use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, OriginatorMedia};
 
 pub mod codec;
+mod dial;
+mod doors;
 mod frames;
 mod net;
 mod session;

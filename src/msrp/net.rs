@@ -1,13 +1,12 @@
 //! Connections: one task each, generic over the stream.
 //!
-//! Start at [`serve`] (somebody connected), [`connect`] (we do) and [`Connection::run`]. A connection reads into its
-//! decoder, lets sessions answer, and fills its frames: answers and REPORTs first, then the sessions in turn. What
-//! waits for the socket is bounded, the page itself stays in the spool. Decides nothing a session could decide.
+//! Start at [`Connection::run`]; `doors` and `dial` make connections. One reads into its decoder, lets sessions answer,
+//! and fills its frames: answers and REPORTs first, then the sessions in turn. What waits for the socket is bounded, the
+//! page itself stays in the spool. Decides nothing a session could decide.
 
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
@@ -16,16 +15,15 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::codec::{self, Decoder, Flag, Head, Kind, Piece};
+use super::doors::Door;
 use super::frames::{Frames, SLICES};
 use super::session::{Part, Step, TxId, Verdict, may_answer};
 use super::switch::{Cell, Shared, Told, now, random, report_frame};
 use super::tap::{self, Ends, Outlet};
-use super::{PeerMedia, Settings};
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 
@@ -42,9 +40,9 @@ pub(super) struct Handle {
     inbox: Mutex<Inbox>,
     notify: Notify,
     /// Sessions bound here.
-    sessions: AtomicUsize,
+    pub sessions: AtomicUsize,
     /// MS-091: over 80 % of its write buffer is waiting.
-    congested: AtomicBool,
+    pub congested: AtomicBool,
 }
 
 #[derive(Default)]
@@ -72,7 +70,7 @@ impl Handle {
     }
 
     /// Leaves a message for the connection's task; returns it if that has ended.
-    fn offer(&self, nudge: Nudge) -> Option<Nudge> {
+    pub fn offer(&self, nudge: Nudge) -> Option<Nudge> {
         let mut inbox = self.lock();
         if inbox.closed {
             return Some(nudge);
@@ -117,232 +115,6 @@ impl Wake for LegWaker {
     }
 }
 
-/// Host in lower case and port of a next hop.
-pub(super) type PeerKey = (String, u16);
-
-/// A connection we opened or are opening.
-pub(super) enum PeerConnection {
-    Opening(Vec<Arc<Cell>>),
-    Open(Weak<Handle>),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Tables are changed by single inserts and removes.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Accepts until dropped.
-pub(super) async fn listen(shared: &Arc<Shared>, listener: TcpListener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let Some(door) = Door::pass(shared, peer.ip()) else { continue };
-                prepare(&stream);
-                let shared = Arc::clone(shared);
-                let ends = stream.local_addr().ok().map(|local| (local, peer));
-                drop(tokio::spawn(async move { serve_behind(&shared, stream, door, ends).await }));
-            }
-            Err(error) => {
-                // Out of descriptors, mostly: give others time to close some.
-                tracing::warn!(%error, "MSRP accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-/// MS-039: keep-alive is the transport's business.
-fn prepare(stream: &TcpStream) {
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-    let socket = socket2::SockRef::from(stream);
-    let done = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
-    if let Err(error) = done {
-        tracing::debug!(%error, "socket options");
-    }
-}
-
-/// Serves one incoming connection.
-pub(super) async fn serve<S>(shared: &Arc<Shared>, stream: S, peer: IpAddr)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    if let Some(door) = Door::pass(shared, peer) {
-        serve_behind(shared, stream, door, None).await;
-    }
-}
-
-async fn serve_behind<S>(shared: &Arc<Shared>, stream: S, door: Door, ends: Option<Ends>)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    let mut connection = Connection::new(shared, Some(door));
-    connection.ends = ends;
-    connection.run(stream).await;
-}
-
-/// An incoming connection counted against the caps (MS-115).
-struct Door {
-    shared: Arc<Shared>,
-    peer: IpAddr,
-    unbound: bool,
-}
-
-impl Door {
-    fn pass(shared: &Arc<Shared>, peer: IpAddr) -> Option<Self> {
-        let Settings { max_connections, max_connections_per_ip, max_unbound, .. } =
-            *shared.settings;
-        let counters = &shared.counters;
-        let mut per_ip = lock(&shared.per_ip);
-        let mine = per_ip.entry(peer).or_insert(0);
-        let key = if counters.incoming.load(Ordering::Relaxed) >= max_connections {
-            Some("msrp.max_connections")
-        } else if max_connections_per_ip > 0 && *mine >= max_connections_per_ip {
-            Some("msrp.max_connections_per_ip")
-        } else if counters.unbound.load(Ordering::Relaxed) >= max_unbound {
-            Some("msrp.max_unbound")
-        } else {
-            None
-        };
-        if let Some(key) = key {
-            if *mine == 0 {
-                per_ip.remove(&peer);
-            }
-            counters.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%peer, key, "MS-115: MSRP connection refused");
-            return None;
-        }
-        *mine += 1;
-        counters.incoming.fetch_add(1, Ordering::Relaxed);
-        counters.unbound.fetch_add(1, Ordering::Relaxed);
-        drop(per_ip);
-        Some(Self { shared: Arc::clone(shared), peer, unbound: true })
-    }
-
-    fn bound(&mut self) {
-        if std::mem::take(&mut self.unbound) {
-            self.shared.counters.unbound.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.bound();
-        self.shared.counters.incoming.fetch_sub(1, Ordering::Relaxed);
-        let mut per_ip = lock(&self.shared.per_ip);
-        if let Some(mine) = per_ip.get_mut(&self.peer) {
-            *mine -= 1;
-            if *mine == 0 {
-                per_ip.remove(&self.peer);
-            }
-        }
-    }
-}
-
-/// Gives an active session a connection: one that is open to that next hop, or a new one (MS-006, MS-029).
-pub(super) fn connect(shared: &Arc<Shared>, cell: Arc<Cell>, peer: &PeerMedia) {
-    let uri = peer.path.first();
-    let target = match (&peer.dial, uri) {
-        (Some((host, port)), _) => Some((host.to_ascii_lowercase(), *port)),
-        (None, Some(uri)) => uri.port().map(|port| (uri.bare_host().to_ascii_lowercase(), port)),
-        (None, None) => None,
-    };
-    let usable = uri.is_some_and(|uri| uri.is_tcp() && !uri.is_secure());
-    let Some(key) = target.filter(|_| usable) else {
-        tracing::info!(side = %cell.side, "MS-001: the next hop is not one we can connect to");
-        shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
-        return;
-    };
-    let mut peers = lock(&shared.peers);
-    match peers.get_mut(&key) {
-        Some(PeerConnection::Opening(waiting)) => return waiting.push(cell),
-        Some(PeerConnection::Open(handle)) => {
-            let most = shared.settings.max_sessions_per_connection;
-            if let Some(handle) = handle.upgrade()
-                && handle.sessions.load(Ordering::Relaxed) < most
-                && !handle.congested.load(Ordering::Relaxed)
-                && handle.offer(Nudge::Attach(Arc::clone(&cell))).is_none()
-            {
-                return;
-            }
-        }
-        None => {}
-    }
-    peers.insert(key.clone(), PeerConnection::Opening(vec![cell]));
-    drop(peers);
-    let shared = Arc::clone(shared);
-    drop(tokio::spawn(async move { open(&shared, key).await }));
-}
-
-async fn open(shared: &Arc<Shared>, key: PeerKey) {
-    let limit = shared.settings.bind_timeout;
-    let opened = tokio::time::timeout(limit, dial(shared, &key)).await;
-    let stream = match opened {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            tracing::info!(host = %key.0, port = key.1, %error, "MSRP connect failed");
-            None
-        }
-        Err(_) => {
-            tracing::info!(host = %key.0, port = key.1, "MSRP connect took too long (msrp.bind_timeout)");
-            None
-        }
-    };
-    let connection = stream.is_some().then(|| Connection::new(shared, None));
-    let waiting = {
-        let mut peers = lock(&shared.peers);
-        let before = match &connection {
-            Some(c) => {
-                let open = PeerConnection::Open(Arc::downgrade(&c.handle));
-                peers.insert(key.clone(), open)
-            }
-            None => peers.remove(&key),
-        };
-        if let Some(PeerConnection::Opening(waiting)) = before { waiting } else { Vec::new() }
-    };
-    match (stream, connection) {
-        (Some(stream), Some(mut connection)) => {
-            connection.ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
-            waiting.into_iter().for_each(|cell| connection.attach(cell));
-            let handle = Arc::downgrade(&connection.handle);
-            connection.run(stream).await;
-            let mut peers = lock(&shared.peers);
-            if matches!(peers.get(&key), Some(PeerConnection::Open(h)) if h.ptr_eq(&handle)) {
-                peers.remove(&key);
-            }
-        }
-        _ => {
-            for cell in waiting {
-                shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
-            }
-        }
-    }
-}
-
-/// MS-006: addresses in the order received; MS-022: only where we may go.
-async fn dial(shared: &Shared, (host, port): &PeerKey) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
-    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(ip) => vec![(ip, *port).into()],
-        Err(_) => tokio::net::lookup_host((host.as_str(), *port)).await?.collect(),
-    };
-    for address in addresses {
-        if !shared.settings.may_connect(address.ip()) {
-            let text = "MS-022: not a network we connect to (msrp.connect_allow)";
-            last = io::Error::new(io::ErrorKind::PermissionDenied, text);
-            continue;
-        }
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                prepare(&stream);
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
 /// The SEND or other request whose octets are coming in.
 struct Current {
     head: Box<Head>,
@@ -380,9 +152,9 @@ struct Writing {
     idle: bool,
 }
 
-struct Connection {
+pub(super) struct Connection {
     shared: Arc<Shared>,
-    handle: Arc<Handle>,
+    pub handle: Arc<Handle>,
     door: Option<Door>,
     decoder: Decoder,
     out: Frames,
@@ -410,11 +182,11 @@ struct Connection {
     was_bound: bool,
     wake_at: Option<Instant>,
     /// Both addresses, for call flows.
-    ends: Option<Ends>,
+    pub ends: Option<Ends>,
 }
 
 impl Connection {
-    fn new(shared: &Arc<Shared>, door: Option<Door>) -> Self {
+    pub fn new(shared: &Arc<Shared>, door: Option<Door>) -> Self {
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             id: shared.counters.next_connection.fetch_add(1, Ordering::Relaxed) + 1,
@@ -451,7 +223,7 @@ impl Connection {
         }
     }
 
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
@@ -553,7 +325,7 @@ impl Connection {
     }
 
     /// A session we are the active side of.
-    fn attach(&mut self, cell: Arc<Cell>) {
+    pub fn attach(&mut self, cell: Arc<Cell>) {
         {
             let mut guarded = cell.lock();
             if guarded.released {

@@ -15,12 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
 use super::codec;
-use super::net::{self, Handle, Nudge};
+use super::net::{Handle, Nudge};
 use super::session::{FromRecipient, Incoming, Outgoing, Owed, Part, Session};
 use super::tap::Tap;
 use super::{
     AcceptTypes, Full, MediaEvent, PageRules, PeerMedia, Role, Settings, Side, Sink, Stats,
 };
+use super::{dial, doors};
 use crate::content::msrp_uri::MsrpUri;
 use crate::content::sdp::Family;
 use crate::engine::ids::{LegId, PageId};
@@ -43,7 +44,7 @@ pub(super) struct Shared {
     sink: Sink,
     sessions: Mutex<HashMap<String, Arc<Cell>>>,
     pages: Mutex<HashMap<PageId, Page>>,
-    pub peers: Mutex<HashMap<net::PeerKey, net::PeerConnection>>,
+    pub peers: Mutex<HashMap<dial::PeerKey, dial::PeerConnection>>,
     pub per_ip: Mutex<HashMap<IpAddr, usize>>,
     /// Who watches, if anybody does.
     pub tap: OnceLock<Tap>,
@@ -117,7 +118,7 @@ impl Cell {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Tables are changed by single inserts and removes.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -258,7 +259,7 @@ impl Switch {
 
     /// Accepts connections until dropped; each becomes a task of the current runtime.
     pub async fn listen(&self, listener: TcpListener) {
-        net::listen(&self.0, listener).await;
+        doors::listen(&self.0, listener).await;
     }
 
     /// Serves one incoming connection to its end.
@@ -266,7 +267,7 @@ impl Switch {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        net::serve(&self.0, stream, peer.ip()).await;
+        doors::serve(&self.0, stream, peer.ip()).await;
     }
 
     /// Makes our path URI for one side, before any SDP leaves (IM-067). A side reserved before gets a new one.
@@ -450,7 +451,7 @@ impl Switch {
             handle.nudge(Nudge::Detach(Arc::clone(cell)));
         }
         if peer.role == Role::Active {
-            net::connect(shared, Arc::clone(cell), &peer);
+            dial::connect(shared, Arc::clone(cell), &peer);
         } else if let Some(by) = by {
             let (shared, cell) = (Arc::downgrade(shared), Arc::downgrade(cell));
             drop(tokio::spawn(bind_watch(shared, cell, by)));
