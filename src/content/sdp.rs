@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use sdp_types::{AddrType, Attribute, Media};
 
-use super::msrp_uri::MsrpUri;
+use super::fingerprint::{self, Proof, Terms};
+use super::msrp_uri::{BadMsrpUri, MsrpUri};
 
 const CPIM: &str = "message/cpim";
 
@@ -175,8 +176,17 @@ pub struct Wants<'a> {
     /// `im.large.max_size`: octets of a complete page (IM-030).
     pub max_size: u64,
     /// `TCP/TLS/MSRP` can be served.
-    pub tls: bool,
+    pub tls: Option<Tls>,
     /// Addresses of ours that can stand in the answer (ISC-064).
+    pub families: Families,
+}
+
+/// How `TCP/TLS/MSRP` is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// What peers may prove themselves with.
+    pub terms: Terms,
+    /// Addresses of ours for it.
     pub families: Families,
 }
 
@@ -241,8 +251,8 @@ pub struct Peer {
     pub max_size: Option<u64>,
     /// As the peer wrote it.
     pub direction: Direction,
-    /// The session runs over TLS.
-    pub tls: bool,
+    /// The session runs over TLS, and this is what the peer has to show there.
+    pub proof: Option<Proof>,
 }
 
 /// Why an offer is refused, in the words of the answer.
@@ -315,27 +325,32 @@ fn usable(
     wants: &Wants<'_>,
 ) -> Result<Chosen, Option<SdpRefusal>> {
     let Some(tls) = msrp_protocol(media) else { return Err(None) };
-    if tls && !wants.tls {
-        return Err(Some(refusal(488, 302, "Incompatible transport protocol", "IM-078")));
-    }
+    let (terms, families) = match (tls, wants.tls) {
+        (false, _) => (None, wants.families),
+        (true, Some(tls)) => (Some(tls.terms), tls.families),
+        (true, None) => {
+            return Err(Some(refusal(488, 302, "Incompatible transport protocol", "IM-078")));
+        }
+    };
     if media.port == 0 {
         return Err(Some(refusal(488, 304, "Media type not available", "IM-028")));
     }
     let setup = setup(media);
     // IM-068, MS-024: we are reachable, so we wait unless the peer insists on waiting itself.
     let role = if setup == Setup::Passive { Role::Active } else { Role::Passive };
-    let peer = peer(session, media, tls, role).map_err(|flaw| {
+    let peer = peer(session, media, terms, role).map_err(|flaw| {
         Some(match flaw {
             Flaw::NoPath => refusal(488, 399, "No MSRP path", "IM-028"),
             Flaw::BadPath => refusal(488, 399, "Unusable MSRP path", "MS-001"),
             Flaw::Scheme => refusal(488, 302, "Incompatible transport protocol", "MS-007"),
             Flaw::NoTypes => refusal(488, 305, "Incompatible media format", "MS-008"),
+            Flaw::Unproven => refusal(488, 399, "No usable fingerprint", "MS-112"),
         })
     })?;
     if !address_matches(session, media, &peer.path, setup) {
         return Err(Some(refusal(488, 399, "MSRP path and media address differ", "MS-027")));
     }
-    if !wants.families.serve(family(session, media)) {
+    if !families.serve(family(session, media)) {
         return Err(Some(refusal(488, 301, FORMATS, "ISC-064")));
     }
     let (accept, member) = select(&peer, wants).ok_or(Some(refusal(
@@ -424,6 +439,23 @@ fn narrow(offered: &[String], ours: &[String]) -> Vec<String> {
     selected
 }
 
+/// Our end of one MSRP session, as peers are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub path: MsrpUri,
+    /// Values of `a=fingerprint`; empty without TLS.
+    pub fingerprints: Vec<String>,
+}
+
+impl TryFrom<&str> for End {
+    type Error = BadMsrpUri;
+
+    /// One without TLS.
+    fn try_from(path: &str) -> Result<Self, Self::Error> {
+        Ok(Self { path: MsrpUri::parse(path)?, fingerprints: Vec::new() })
+    }
+}
+
 /// What we write into a description of ours. The same values give the same bytes (MS-015).
 #[derive(Debug, Clone, Copy)]
 pub struct Own<'a> {
@@ -435,8 +467,8 @@ pub struct Own<'a> {
     pub version: u64,
     /// `a=max-size` (MS-017).
     pub max_size: u64,
-    /// `a=fingerprint`, where the session runs over TLS.
-    pub fingerprint: Option<&'a str>,
+    /// `a=fingerprint`, one line each, where `path` is a secure one.
+    pub fingerprints: &'a [String],
 }
 
 impl Chosen {
@@ -465,7 +497,7 @@ impl Chosen {
             }
             let active = self.peer.role == Role::Active;
             let port = if active { 9 } else { port(own) };
-            line(&mut out, format_args!("m=message {port} {} *", protocol(self.peer.tls)));
+            line(&mut out, format_args!("m=message {port} {} *", protocol(own)));
             types(&mut out, &self.accept);
             line(&mut out, format_args!("a=max-size:{}", own.max_size));
             fingerprint(&mut out, own);
@@ -504,7 +536,7 @@ impl Chosen {
 
     fn to_member(&self, own: &Own<'_>, port: u16, setup: &str) -> Bytes {
         let mut out = head(own);
-        line(&mut out, format_args!("m=message {port} {} *", protocol(self.peer.tls)));
+        line(&mut out, format_args!("m=message {port} {} *", protocol(own)));
         types(&mut out, &self.member);
         line(&mut out, format_args!("a=max-size:{}", own.max_size));
         fingerprint(&mut out, own);
@@ -537,8 +569,9 @@ impl Chosen {
     ///
     /// # Errors
     /// [`Unusable`]: the new path cannot be used.
-    pub fn moved(&self, session: &Session) -> Result<Self, Unusable> {
-        let peer = read_again(session, self.line, self.peer.tls)?;
+    pub fn moved(&self, session: &Session, terms: Terms) -> Result<Self, Unusable> {
+        let tls = self.peer.proof.as_ref().map(|_| terms);
+        let peer = read_again(session, self.line, tls)?;
         Ok(Self { peer, offer: session.0.clone(), ..self.clone() })
     }
 }
@@ -631,7 +664,7 @@ fn turned(direction: &str) -> &str {
 }
 
 fn fingerprint(out: &mut String, own: &Own<'_>) {
-    if let Some(value) = own.fingerprint {
+    for value in own.fingerprints {
         line(out, format_args!("a=fingerprint:{value}"));
     }
 }
@@ -640,8 +673,9 @@ fn port(own: &Own<'_>) -> u16 {
     own.path.port().unwrap_or(9)
 }
 
-fn protocol(tls: bool) -> &'static str {
-    if tls { "TCP/TLS/MSRP" } else { "TCP/MSRP" }
+/// MS-007: `msrps:` goes with TLS.
+fn protocol(own: &Own<'_>) -> &'static str {
+    if own.path.is_secure() { "TCP/TLS/MSRP" } else { "TCP/MSRP" }
 }
 
 /// The answer of a recipient cannot be used: acknowledge, then end the session with this text (IM-060).
@@ -652,17 +686,17 @@ pub struct Unusable {
     pub text: &'static str,
 }
 
-/// Reads a recipient's answer to an offer of ours, which had one line. `tls` is what we offered.
+/// Reads a recipient's answer to an offer of ours, which had one line, over TLS where there are terms for it.
 ///
-/// IM-060, IM-068, MS-008, MS-009, MS-017, MS-024.
+/// IM-060, IM-068, MS-008, MS-009, MS-017, MS-024, MS-112.
 ///
 /// # Errors
 /// [`Unusable`] without a line that takes the page.
-pub fn read_answer(session: &Session, tls: bool) -> Result<Peer, Unusable> {
+pub fn read_answer(session: &Session, tls: Option<Terms>) -> Result<Peer, Unusable> {
     let unusable = |text| Unusable { text };
     let media = session.0.medias.first().ok_or(unusable("answer without media"))?;
     let secure = msrp_protocol(media).ok_or(unusable("answer without MSRP"))?;
-    if secure != tls {
+    if secure != tls.is_some() {
         return Err(unusable("answer changes the protocol"));
     }
     if media.port == 0 {
@@ -670,11 +704,12 @@ pub fn read_answer(session: &Session, tls: bool) -> Result<Peer, Unusable> {
     }
     // MS-024: `passive`, none, and the illegal `actpass` and `holdconn` make us connect.
     let role = if setup(media) == Setup::Active { Role::Passive } else { Role::Active };
-    let peer = peer(&session.0, media, secure, role).map_err(|flaw| match flaw {
+    let peer = peer(&session.0, media, tls, role).map_err(|flaw| match flaw {
         Flaw::NoPath => unusable("answer without MSRP path"),
         Flaw::BadPath => unusable("unusable MSRP path"),
         Flaw::Scheme => unusable("MSRP path and protocol differ"),
         Flaw::NoTypes => unusable("answer without accept-types"),
+        Flaw::Unproven => unusable("no usable fingerprint"),
     })?;
     if !peer.direction.receives() {
         return Err(unusable("answer does not receive"));
@@ -688,7 +723,7 @@ pub fn read_answer(session: &Session, tls: bool) -> Result<Peer, Unusable> {
 ///
 /// # Errors
 /// [`Unusable`] if the new path cannot be used.
-pub fn read_again(session: &Session, line: usize, tls: bool) -> Result<Peer, Unusable> {
+pub fn read_again(session: &Session, line: usize, tls: Option<Terms>) -> Result<Peer, Unusable> {
     let unusable = Unusable { text: "unusable MSRP path" };
     let media = session.0.medias.get(line).ok_or_else(|| unusable.clone())?;
     let setup = setup(media);
@@ -706,7 +741,7 @@ pub fn read_again(session: &Session, line: usize, tls: bool) -> Result<Peer, Unu
 pub enum Change {
     /// Not at all: the connection stays as it is (MS-015).
     None,
-    /// Another path: a new MSRP session for that leg (MS-016).
+    /// Another path, or another certificate: a new MSRP session for that leg (MS-016).
     Path,
     /// Something else about the media.
     Media,
@@ -734,11 +769,25 @@ fn changed(old: &sdp_types::Session, new: &sdp_types::Session) -> Change {
         {
             return Change::Media;
         }
-        if !values(a, "path").eq(values(b, "path")) {
+        // Another certificate wants another connection (RFC 8122 §6).
+        if !values(a, "path").eq(values(b, "path")) || prints(old, a) != prints(new, b) {
             change = Change::Path;
         }
     }
     change
+}
+
+/// The fingerprints that hold for a line over TLS, sorted.
+fn prints<'a>(session: &'a sdp_types::Session, media: &'a Media) -> Vec<Option<&'a str>> {
+    if msrp_protocol(media) != Some(true) {
+        return Vec::new();
+    }
+    let mut all: Vec<_> = values(media, "fingerprint").collect();
+    if all.is_empty() {
+        all = values_of(&session.attributes, "fingerprint").collect();
+    }
+    all.sort_unstable();
+    all
 }
 
 /// The attributes of a line that do not belong to its path, sorted.
@@ -763,9 +812,16 @@ enum Flaw {
     BadPath,
     Scheme,
     NoTypes,
+    Unproven,
 }
 
-fn peer(session: &sdp_types::Session, media: &Media, tls: bool, role: Role) -> Result<Peer, Flaw> {
+/// `tls`: what the peer may prove itself with, where the line is one over TLS.
+fn peer(
+    session: &sdp_types::Session,
+    media: &Media,
+    tls: Option<Terms>,
+    role: Role,
+) -> Result<Peer, Flaw> {
     let mut paths = values(media, "path");
     let path = paths.next().flatten().ok_or(Flaw::NoPath)?;
     if paths.next().is_some() {
@@ -774,7 +830,7 @@ fn peer(session: &sdp_types::Session, media: &Media, tls: bool, role: Role) -> R
     let path = MsrpUri::parse_path(path).map_err(|_| Flaw::BadPath)?;
     let next_hop = path.first().ok_or(Flaw::NoPath)?;
     // MS-007: msrps goes with TLS, msrp without.
-    if next_hop.is_secure() != tls {
+    if next_hop.is_secure() != tls.is_some() {
         return Err(Flaw::Scheme);
     }
     let dial = match role {
@@ -786,6 +842,15 @@ fn peer(session: &sdp_types::Session, media: &Media, tls: bool, role: Role) -> R
         }
         Role::Active => return Err(Flaw::BadPath),
     };
+    let proof = tls
+        .map(|terms| {
+            let anchored = media.attributes.iter().any(|a| a.attribute == "msrp-cema");
+            let of = |attributes| values_of(attributes, "fingerprint");
+            let (media, session) = (of(&media.attributes), of(&session.attributes));
+            fingerprint::proof(media, session, next_hop.bare_host(), anchored, terms)
+        })
+        .transpose()
+        .map_err(|_| Flaw::Unproven)?;
     let accept_types = list(media, "accept-types");
     if accept_types.is_empty() {
         return Err(Flaw::NoTypes);
@@ -798,7 +863,7 @@ fn peer(session: &sdp_types::Session, media: &Media, tls: bool, role: Role) -> R
         accept_wrapped: list(media, "accept-wrapped-types"),
         max_size: values(media, "max-size").flatten().find_map(|v| v.trim().parse().ok()),
         direction: direction(session, media),
-        tls,
+        proof,
     })
 }
 
@@ -833,7 +898,14 @@ fn msrp_protocol(media: &Media) -> Option<bool> {
 }
 
 fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = Option<&'a str>> {
-    media.attributes.iter().filter(move |a| a.attribute == name).map(|a| a.value.as_deref())
+    values_of(&media.attributes, name)
+}
+
+fn values_of<'a>(
+    attributes: &'a [Attribute],
+    name: &'a str,
+) -> impl Iterator<Item = Option<&'a str>> {
+    attributes.iter().filter(move |a| a.attribute == name).map(|a| a.value.as_deref())
 }
 
 fn list(media: &Media, name: &str) -> Vec<String> {
@@ -937,6 +1009,7 @@ fn announced_size(media: &Media) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const PRINT: &str = "sha-256 BA:78:16:BF:8F:01:CF:EA:41:41:40:DE:5D:AE:22:23:B0:03:61:A3:96:17:7A:9C:B4:10:FF:61:F2:00:15:AD";
     const MAX: u64 = 10 * 1024 * 1024;
 
     fn parse(text: &str) -> Session {
@@ -967,7 +1040,7 @@ mod tests {
                 accept: &accept,
                 attributed,
                 max_size: MAX,
-                tls: false,
+                tls: None,
                 families: Families::default(),
             },
         )
@@ -979,7 +1052,7 @@ mod tests {
     }
 
     fn own(path: &MsrpUri) -> Own<'_> {
-        Own { path, session_id: 77, version: 1, max_size: MAX, fingerprint: None }
+        Own { path, session_id: 77, version: 1, max_size: MAX, fingerprints: &[] }
     }
 
     fn own_path() -> MsrpUri {
@@ -1039,7 +1112,7 @@ mod tests {
             (
                 "msrps without TLS",
                 offer(&format!(
-                    "m=message 7394 TCP/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}"
+                    "m=message 7394 TCP/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}a=fingerprint:{PRINT}\n"
                 )),
                 (488, 302),
             ),
@@ -1166,7 +1239,7 @@ mod tests {
                 accept: &accept,
                 attributed: false,
                 max_size: MAX,
-                tls: false,
+                tls: None,
                 families: Families::default(),
             };
             let chosen = choose(&msrp(&format!("a=accept-types:{offered}\n")), &wants).unwrap();
@@ -1183,7 +1256,7 @@ mod tests {
             accept: &accept,
             attributed: false,
             max_size: MAX,
-            tls: false,
+            tls: None,
             families: Families::default(),
         };
         let session = msrp(
@@ -1379,7 +1452,7 @@ mod tests {
             ("a=setup:holdconn\n", Role::Active),
         ];
         for (attribute, role) in as_offerer {
-            let peer = read_answer(&msrp(&format!("{TYPES}{attribute}")), false).unwrap();
+            let peer = read_answer(&msrp(&format!("{TYPES}{attribute}")), None).unwrap();
             assert_eq!(peer.role, role, "answered {attribute}");
             let dial = (role == Role::Active).then(|| ("192.0.2.55".to_owned(), 7394));
             assert_eq!(peer.dial, dial, "answered {attribute}");
@@ -1411,10 +1484,10 @@ mod tests {
             ("no port to connect to", line(&format!("a=path:msrp://203.0.113.9/b7;tcp\n{TYPES}"))),
         ];
         for (name, session) in unusable {
-            assert!(read_answer(&session, false).is_err(), "{name}");
+            assert!(read_answer(&session, None).is_err(), "{name}");
         }
         for direction in ["", "a=recvonly\n", "a=sendrecv\n"] {
-            let peer = read_answer(&line(&format!("{path}{TYPES}{direction}")), false).unwrap();
+            let peer = read_answer(&line(&format!("{path}{TYPES}{direction}")), None).unwrap();
             assert!(peer.direction.receives());
         }
     }
@@ -1427,7 +1500,7 @@ mod tests {
              a=max-size:300000\na=setup:passive\na=recvonly\n\
              a=path:msrp://relay.example:2856/r;tcp msrp://203.0.113.9:9021/b7;tcp\n",
         );
-        let peer = read_answer(&session, false).unwrap();
+        let peer = read_answer(&session, None).unwrap();
         assert_eq!(peer.dial, Some(("relay.example".to_owned(), 2856)), "leftmost is the next hop");
         let path: Vec<&str> = peer.path.iter().map(MsrpUri::as_str).collect();
         assert_eq!(path, ["msrp://relay.example:2856/r;tcp", "msrp://203.0.113.9:9021/b7;tcp"]);
@@ -1474,7 +1547,7 @@ mod tests {
                     accept: &accept,
                     attributed: false,
                     max_size: MAX,
-                    tls: false,
+                    tls: None,
                     families,
                 };
                 match choose(&session, &wants) {
@@ -1566,24 +1639,25 @@ mod tests {
     #[test]
     fn ipv6_and_tls_are_written_as_they_have_to_be() {
         let session = offer(&format!(
-            "m=message 7394 TCP/TLS/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}"
+            "m=message 7394 TCP/TLS/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}a=fingerprint:{PRINT}\n"
         ));
         let accept = AcceptTypes::default();
         let wants = Wants {
             accept: &accept,
             attributed: false,
             max_size: MAX,
-            tls: true,
+            tls: Some(Tls::default()),
             families: Families::default(),
         };
         let chosen = choose(&session, &wants).unwrap();
         let path = MsrpUri::own(true, "2001:db8::5", 2855, "abc").unwrap();
-        let own = Own { fingerprint: Some("SHA-256 AA:BB"), ..own(&path) };
+        let ours = ["sha-256 AA:BB".to_owned()];
+        let own = Own { fingerprints: &ours, ..own(&path) };
         let offered = text(&chosen.offer(&own));
         assert!(offered.contains("c=IN IP6 2001:db8::5\r\n"));
         assert!(offered.contains("m=message 2855 TCP/TLS/MSRP *\r\n"));
         assert!(offered.contains("a=path:msrps://[2001:db8::5]:2855/abc;tcp\r\n"));
-        assert!(offered.contains("a=fingerprint:SHA-256 AA:BB\r\n"));
+        assert!(offered.contains("a=fingerprint:sha-256 AA:BB\r\n"));
     }
 
     #[test]

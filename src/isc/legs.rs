@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 use super::inbound::{Facts, Origin, texts};
 use super::outbound::{Block, Variant};
-use crate::content::msrp_uri::MsrpUri;
+use crate::content::fingerprint::Terms;
 use crate::content::request_body;
-use crate::content::sdp::{self, Peer, Session};
+use crate::content::sdp::{self, End, Peer, Session};
 use crate::engine::input::LegEvent;
 use crate::engine::party::{Audience, Recipient};
 use crate::sip::message::{Message, Name, reason_phrase};
@@ -42,7 +42,7 @@ pub struct Leg {
     pub call: Option<CallKey>,
     pub recipient: Recipient,
     pub audience: Arc<Audience>,
-    pub own_path: MsrpUri,
+    pub own: End,
     /// Version of our description (MS-015).
     pub version: u64,
     /// Kept so that a second try carries the same icid and session id.
@@ -101,14 +101,15 @@ impl Leg {
 
     /// The first 2xx.
     ///
-    /// IM-015, IM-016, IM-017, IM-060.
-    pub fn answered(&mut self, fork: &Fork, message: &Message, tls: bool) -> LegEvent {
+    /// IM-015, IM-016, IM-017, IM-060, IM-078: what was offered over TLS is answered over TLS.
+    pub fn answered(&mut self, fork: &Fork, message: &Message, terms: Terms) -> LegEvent {
         let early = self.early.take().filter(|(of, _)| of == fork).map(|(_, sdp)| sdp);
         let unusable = |text: &str| LegEvent::Unusable { text: text.to_owned() };
         let Some(sdp) = description(message).or(early) else {
             return unusable("answer without SDP");
         };
         let Ok(session) = Session::parse(&sdp) else { return unusable("malformed SDP") };
+        let tls = self.own.path.is_secure().then_some(terms);
         match sdp::read_answer(&session, tls) {
             Ok(peer) => {
                 self.peer = Some(peer);

@@ -11,9 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Settings;
-use super::net::Connection;
+use super::net::{Connection, Secured};
 use super::switch::{Shared, lock};
 use super::tap::Ends;
+use super::tls::{self, Failure, Shown, Tls};
 
 /// Accepts until dropped.
 pub(super) async fn listen(shared: &Arc<Shared>, listener: TcpListener) {
@@ -61,7 +62,78 @@ where
 {
     let mut connection = Connection::new(shared, Some(door));
     connection.ends = ends;
-    connection.run(stream).await;
+    drop(connection.run(stream).await);
+}
+
+/// Accepts connections over TLS until dropped. Handshakes happen in the connections' own tasks.
+pub(super) async fn listen_secure(shared: &Arc<Shared>, tls: &Tls, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let Some(door) = Door::pass(shared, peer.ip()) else { continue };
+                prepare(&stream);
+                let (shared, tls) = (Arc::clone(shared), tls.clone());
+                let ends = stream.local_addr().ok().map(|local| (local, peer));
+                drop(tokio::spawn(async move { shake(&shared, &tls, stream, door, ends).await }));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: give others time to close some.
+                tracing::warn!(%error, "MSRP accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves one incoming connection over TLS.
+pub(super) async fn serve_secure<S>(shared: &Arc<Shared>, tls: &Tls, stream: S, peer: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    if let Some(door) = Door::pass(shared, peer) {
+        shake(shared, tls, stream, door, None).await;
+    }
+}
+
+/// Shakes hands as the server, then serves.
+///
+/// MS-112 (RFC 8122 §6.2): who shows no certificate is told so and leaves; which one it has to be is known with its first
+/// request.
+async fn shake<S>(shared: &Arc<Shared>, tls: &Tls, stream: S, door: Door, ends: Option<Ends>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let peer = door.peer;
+    let failed = |failure: Failure, why: &dyn std::fmt::Display| {
+        shared.counters.handshake_failed(failure);
+        tracing::info!(%peer, error = %why, rule = "MS-112", "TLS handshake of an MSRP peer failed");
+    };
+    let Some(pass) = shared.gate.enter(peer) else {
+        return failed(Failure::Busy, &"too many in progress (msrp.tls.max_handshakes)");
+    };
+    let limit = shared.settings.handshake_timeout;
+    let shaken = tokio::time::timeout(limit, tls.acceptor().accept(stream)).await;
+    drop(pass);
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return failed(Failure::of(&error), &error),
+        Err(_) => return failed(Failure::Slow, &"it took too long (msrp.tls.handshake_timeout)"),
+    };
+    let Some(shown) = Shown::of(stream.get_ref().1.peer_certificates()) else {
+        failed(Failure::Certificate, &"no certificate was shown");
+        return refuse(stream).await;
+    };
+    let mut connection = Connection::new(shared, Some(door));
+    connection.ends = ends;
+    connection.secured = Some(Secured::By(shown));
+    if let Some(stream) = connection.run(stream).await {
+        refuse(stream).await;
+    }
+}
+
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: tokio_rustls::server::TlsStream<S>) {
+    // Best effort: the peer may be gone.
+    let _ = tokio::time::timeout(Duration::from_secs(1), tls::refuse(stream)).await;
 }
 
 /// An incoming connection counted against the caps (MS-115).

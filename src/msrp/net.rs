@@ -22,8 +22,9 @@ use super::codec::{self, Decoder, Flag, Head, Kind, Piece};
 use super::doors::Door;
 use super::frames::{Frames, SLICES};
 use super::session::{Part, Step, TxId, Verdict, may_answer};
-use super::switch::{Cell, Shared, Told, now, random, report_frame};
+use super::switch::{Cell, Shared, Told, Vetted, now, random, report_frame};
 use super::tap::{self, Ends, Outlet};
+use super::tls::{Failure, Shown};
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 
@@ -59,6 +60,8 @@ pub(super) enum Nudge {
     Attach(Arc<Cell>),
     /// It has ended.
     Detach(Arc<Cell>),
+    /// A session it waits for may be known now (MS-112).
+    Look,
     /// Write this, then tell the originator's session that it is settled. An empty frame only asks for the latter.
     Frame(Bytes, Arc<Cell>),
 }
@@ -152,6 +155,14 @@ struct Writing {
     idle: bool,
 }
 
+/// What TLS adds to a connection.
+pub(super) enum Secured {
+    /// What the peer has shown; each session it binds has to agree.
+    By(Shown),
+    /// It has shown what it must not: ended by an alert.
+    Refused,
+}
+
 pub(super) struct Connection {
     shared: Arc<Shared>,
     pub handle: Arc<Handle>,
@@ -180,7 +191,13 @@ pub(super) struct Connection {
     /// Since when no session is bound here; at first, since it was accepted.
     alone_since: Option<Instant>,
     was_bound: bool,
+    /// Something was written since the stream was last flushed.
+    unflushed: bool,
     wake_at: Option<Instant>,
+    /// Over TLS: what the peer has shown.
+    pub secured: Option<Secured>,
+    /// The head of a request whose session's peer is not known yet; nothing is read meanwhile (MS-112).
+    held: Option<Box<Head>>,
     /// Both addresses, for call flows.
     pub ends: Option<Ends>,
 }
@@ -218,12 +235,17 @@ impl Connection {
             head_since: None,
             alone_since: Some(now()),
             was_bound: false,
+            unflushed: false,
             wake_at: None,
+            secured: None,
+            held: None,
             ends: None,
         }
     }
 
-    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+    /// Serves until the end, and closes. The stream comes back open if the peer is to be told that its certificate is not
+    /// the right one.
+    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) -> Option<S> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
@@ -244,21 +266,25 @@ impl Connection {
                 break;
             }
             let due = self.next_due();
-            let may_read = self.closing.is_none() && self.blocked.is_none() && !self.flooded();
+            let may_read = self.closing.is_none() && !self.waits() && !self.flooded();
             if may_read {
                 let want = self.want;
                 self.decoder.buffer().reserve(want);
             }
             let blocked = self.blocked.is_some();
+            // What TLS has taken it writes when asked again.
+            let secured = self.secured.is_some();
+            let unflushed = secured && self.unflushed;
             let Self { decoder, out, loading, .. } = &mut self;
             tokio::select! {
                 read = reader.read_buf(decoder.buffer()), if may_read => match read {
                     Ok(0) | Err(_) => self.dead = true,
                     Ok(octets) => self.got(octets),
                 },
-                written = write(&mut writer, out), if !out.is_empty() => match written {
-                    Ok(0) | Err(_) => self.dead = true,
-                    Ok(octets) => self.wrote(octets),
+                written = write(&mut writer, out), if !out.is_empty() || unflushed => match written {
+                    Ok(None) => self.unflushed = false,
+                    Ok(Some(0)) | Err(_) => self.dead = true,
+                    Ok(Some(octets)) => self.wrote(octets),
                 },
                 octets = load(loading), if loading.is_some() => self.on_loaded(octets),
                 () = handle.notify.notified() => {}
@@ -267,8 +293,17 @@ impl Connection {
             }
         }
         self.end();
+        if matches!(self.secured, Some(Secured::Refused)) {
+            return Some(reader.unsplit(writer));
+        }
         // Best effort: the peer may be gone.
         let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+        None
+    }
+
+    /// Nothing more is read for now.
+    fn waits(&self) -> bool {
+        self.blocked.is_some() || self.held.is_some()
     }
 
     fn flooded(&self) -> bool {
@@ -287,6 +322,7 @@ impl Connection {
     fn wrote(&mut self, octets: usize) {
         self.shared.counters.octets_out.fetch_add(octets as u64, Ordering::Relaxed);
         self.out.advance(octets);
+        self.unflushed = true;
         let time = now();
         if let Some(mark) = self.marks.front()
             && let Part::Leg { send, .. } = &mut mark.cell.lock().session.part
@@ -302,6 +338,8 @@ impl Connection {
                 Nudge::Ready(cell) => self.enqueue(cell),
                 Nudge::Attach(cell) => self.attach(cell),
                 Nudge::Detach(cell) => self.detach(&cell, time),
+                // `process` does.
+                Nudge::Look => {}
                 Nudge::Frame(frame, cell) => self.control.push_back((frame, Some(cell))),
             }
         }
@@ -357,6 +395,7 @@ impl Connection {
         }
         let mut guarded = cell.lock();
         guarded.handle = Some(Arc::clone(&self.handle));
+        guarded.promise = None;
         guarded.waker = Some(LegWaker::waker(cell, &self.handle));
         if !matches!(guarded.session.part, Part::Reserved { .. }) {
             let told =
@@ -389,7 +428,10 @@ impl Connection {
         if let Some(blocked) = self.blocked.take() {
             self.on_body(blocked.octets, Some(blocked.until), time);
         }
-        while self.blocked.is_none() && !self.flooded() && self.closing.is_none() && !self.dead {
+        if let Some(head) = self.held.take() {
+            self.on_head(head, time);
+        }
+        while !self.waits() && !self.flooded() && self.closing.is_none() && !self.dead {
             match self.decoder.next() {
                 Ok(Some(Piece::Head(head))) => self.on_head(head, time),
                 Ok(Some(Piece::Body(octets))) => self.on_body(octets, None, time),
@@ -445,6 +487,10 @@ impl Connection {
             Kind::Nickname => self.refuse(&head, 403, time),
             // MS-049.
             Kind::Unknown => self.refuse(&head, 501, time),
+            Kind::Send if self.held(&head) => {
+                self.held = Some(head);
+                return;
+            }
             Kind::Send => match self.on_send(&head, time) {
                 Ok((found, Verdict::Take)) => {
                     self.failures = 0;
@@ -463,8 +509,36 @@ impl Connection {
         self.current = Some(Current { head, cell, octets: 0 });
     }
 
+    /// Over TLS: whether the request has to wait until the peer of its session is known. Ends the connection, and the
+    /// session, if the peer has shown somebody else's certificate.
+    ///
+    /// MS-112.
+    fn held(&mut self, head: &Head) -> bool {
+        let Some(Secured::By(shown)) = &self.secured else { return false };
+        let cell = head.to_path.first().and_then(|uri| self.shared.find(uri));
+        let (Some(cell), Some(tls)) = (cell, self.shared.tls.get()) else { return false };
+        match cell.vet(shown, tls, &self.handle) {
+            Vetted::Passes => false,
+            Vetted::Waits => true,
+            Vetted::Stranger => {
+                let side = cell.side;
+                tracing::info!(%side, rule = "MS-112", "certificate is not the one SDP spoke of, connection closed");
+                self.shared.counters.handshake_failed(Failure::Certificate);
+                self.shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
+                self.secured = Some(Secured::Refused);
+                self.dead = true;
+                true
+            }
+        }
+    }
+
     /// Steps 4 to 13 of the receiving procedure.
     fn on_send(&mut self, head: &Head, time: Instant) -> Result<(Arc<Cell>, Verdict), u16> {
+        // MS-112: a session over TLS is bound over TLS, and over nothing else.
+        let to = head.to_path.first();
+        if to.is_some_and(|uri| uri.is_secure() != self.secured.is_some()) {
+            return Err(481);
+        }
         let cell = head.to_path.first().and_then(|uri| self.shared.find(uri)).ok_or(481_u16)?;
         let full = self.sessions.len() >= self.shared.settings.max_sessions_per_connection;
         let newly = {
@@ -891,10 +965,14 @@ impl Connection {
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &Frames) -> io::Result<usize> {
+/// How much was written; `None` when there was nothing, and all that was is on its way.
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &Frames) -> io::Result<Option<usize>> {
+    if out.is_empty() {
+        return writer.flush().await.map(|()| None);
+    }
     let mut slices = [IoSlice::new(b""); SLICES];
     let used = out.slices(&mut slices);
-    writer.write_vectored(&slices[..used]).await
+    writer.write_vectored(&slices[..used]).await.map(Some)
 }
 
 async fn load(loading: &mut Option<Loading>) -> io::Result<Bytes> {

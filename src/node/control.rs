@@ -18,7 +18,7 @@ use crate::isc::registry::Registry;
 use crate::isc::rules::own::Own;
 use crate::msrp::Switch;
 use crate::ops::board::PageState;
-use crate::ops::metrics::{Direction, Metrics};
+use crate::ops::metrics::{Direction, HANDSHAKES_FAILED, Metrics};
 use crate::ops::{Control, Done, Neighbour, NeighbourState, Status, log};
 use crate::sh::client::{Client, Subject};
 use crate::sip::uri::Uri;
@@ -43,8 +43,9 @@ pub struct Controls {
     pub(super) watch: Arc<Watch>,
     drain: signal::Sender<bool>,
     started: Instant,
-    /// What was counted at the last scrape: octets in and out, retransmissions.
-    counted: Mutex<[u64; 3]>,
+    /// What was counted at the last scrape: octets in and out, retransmissions, failed handshakes by
+    /// their reasons.
+    counted: Mutex<[u64; 7]>,
 }
 
 /// What all threads share, and the controls with them.
@@ -155,6 +156,13 @@ impl Controls {
             (None, None) => {}
             _ => tracing::warn!("[xdms.server_tls] came or went: that waits for the next start"),
         }
+        match (self.switch.tls(), &fresh.config.msrp.tls) {
+            (Some(running), Some(fresh)) => running.replace(&fresh.material),
+            (None, None) => {}
+            _ => tracing::warn!("[msrp.tls] came or went: that waits for the next start"),
+        }
+        let running = self.settings.isc.media.tls;
+        fresh.isc.media.tls = running.map(|running| fresh.isc.media.tls.unwrap_or(running));
         if let Some(server) = self.documents.get() {
             server.obey(fresh.xdms_server.clone());
         }
@@ -306,16 +314,24 @@ impl Control for Controls {
             |of: fn(&super::watch::Gauges) -> u64| self.watch.gauges.iter().map(of).sum::<u64>();
         let transactions = sum(|gauges| gauges.transactions.load(Ordering::Relaxed));
         metrics.sip_transactions.set(transactions.cast_signed());
+        let failed = msrp.handshakes_failed;
         let now = [
             msrp.octets_in,
             msrp.octets_out,
             sum(|gauges| gauges.retransmissions.load(Ordering::Relaxed)),
+            failed.slow,
+            failed.protocol,
+            failed.certificate,
+            failed.busy,
         ];
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let grown = |which: usize| now[which].saturating_sub(counted[which]);
         metrics.msrp_bytes(Direction::In, grown(0));
         metrics.msrp_bytes(Direction::Out, grown(1));
         metrics.sip_retransmissions.inc_by(grown(2));
+        for (at, reason) in HANDSHAKES_FAILED.into_iter().enumerate() {
+            metrics.msrp_handshakes_failed(reason, grown(3 + at));
+        }
         *counted = now;
     }
 
