@@ -22,7 +22,7 @@ a=file-selector:size:20480 type:message/cpim\r\na=sendonly\r\n\
     <entry uri=\"sip:dan@home1.example\" cp:copyControl=\"bcc\"/>\r\n  </list>\r\n</resource-lists>\r\n--bnd1--\r\n";
 
 fn wants(accept: &AcceptTypes, attributed: bool) -> Wants<'_> {
-    Wants { accept, attributed, max_size: 10_485_760, tls: false, families: Default::default() }
+    Wants { accept, attributed, max_size: 10_485_760, tls: None, families: Default::default() }
 }
 
 fn lines(bytes: &Bytes) -> Vec<String> {
@@ -60,7 +60,7 @@ fn the_example_of_a_list_invite_is_understood() {
     assert_eq!((chosen.peer.role, chosen.size), (Role::Passive, Some(20_480)));
     let path = MsrpUri::own(false, "192.0.2.10", 2855, "b4Jx9ZpQ0tR2sKd8").expect("a good URI");
     let own =
-        Own { path: &path, session_id: 7731, version: 1, max_size: 10_485_760, fingerprint: None };
+        Own { path: &path, session_id: 7731, version: 1, max_size: 10_485_760, fingerprints: &[] };
     let mut to_bob = lines(&chosen.offer(&own));
     to_bob.sort();
     let mut want: Vec<String> = [
@@ -100,7 +100,7 @@ fn the_example_descriptions_come_out() {
         session_id: 7_721_900,
         version: 1,
         max_size: 10_485_760,
-        fingerprint: None,
+        fingerprints: &[],
     };
     let head = |id: u32| -> Vec<String> {
         [
@@ -169,10 +169,10 @@ fn read_as_everything(bytes: &[u8]) {
         assert!(head.content_at <= bytes.len());
     }
     let Ok(session) = Session::parse(bytes) else { return };
-    let _ = read_answer(&session, false);
+    let _ = read_answer(&session, None);
     let accept = AcceptTypes::default();
     let path = MsrpUri::own(false, "192.0.2.10", 2855, "b4Jx9ZpQ0tR2sKd8").expect("a good URI");
-    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1, fingerprint: None };
+    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1, fingerprints: &[] };
     if let Ok(chosen) = choose(&session, &wants(&accept, true)) {
         let answer = Session::parse(&chosen.answer(&own)).expect("ours is well formed");
         assert_eq!(answer.lines(), session.lines());

@@ -7,4 +7,5 @@ mod model;
 mod receive;
 mod support;
 mod timers;
+mod tls;
 mod whole;

@@ -12,6 +12,7 @@ mod families;
 mod kill;
 mod login;
 mod memory;
+mod msrps;
 mod noise;
 mod notices;
 mod pressure;
