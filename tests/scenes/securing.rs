@@ -165,8 +165,8 @@ async fn a_recipient_with_another_certificate_fails_alone() {
     let mut line = Line::secured(net.scscf(), &me, &them, identity::another(), print);
     line.sends("Message-ID: bind\r\n", None, '$').await;
     assert!(line.hears().await.is_none(), "it is told to leave, by an alert");
-    bob.is_told_bye(seconds(6)).await;
     alice.is_answered().await;
+    bob.is_told_bye(seconds(6)).await;
     let page = page("between us alone");
     alice.sends_page(&page).await;
     assert_eq!(carol.got().await.octets, page.octets);
