@@ -593,6 +593,28 @@ struct Place<'a> {
     inbox: Option<mpsc::Receiver<Arrived>>,
 }
 
+impl Place<'_> {
+    /// Another INVITE of a call that is over, tried again in another way; without one, the place is given back.
+    fn next_invite(&mut self, before: &Message) -> Option<(Message, Way)> {
+        // Whatever comes from now on waits for this lock and finds the place gone.
+        let mut calls = locked(&self.shared.calls);
+        while let Some(Ok(Arrived { message, way })) =
+            self.inbox.as_mut().map(mpsc::Receiver::try_recv)
+        {
+            if let Ok(message) = message
+                && message.method() == Some(Method::Invite)
+                && message.to_tag().is_none()
+                && message.text(Name::CSeq) != before.text(Name::CSeq)
+            {
+                return Some((message, way));
+            }
+        }
+        self.inbox = None;
+        calls.remove(&self.call_id);
+        None
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if self.inbox.is_some() {
@@ -686,24 +708,30 @@ impl Shared {
         }
     }
 
-    async fn take(&self, invite: Message, way: Way, inbox: mpsc::Receiver<Arrived>) {
+    async fn take(&self, mut invite: Message, mut way: Way, inbox: mpsc::Receiver<Arrived>) {
         let call_id = invite.call_id().to_vec();
         let mut place = Place { shared: self, call_id, inbox: Some(inbox) };
-        let behaviour = locked(&self.behaviour).clone();
-        let Some(inbox) = &mut place.inbox else {
-            return;
-        };
-        let callee = Callee {
-            who: &self.who,
-            behaviour: &behaviour,
-            wire: &self.wire,
-            media: &self.media,
-            complaints: &self.complaints,
-            inbox,
-        };
-        let received = callee::answer(callee, &invite, way).await;
-        if self.tell.try_send(received).is_err() {
-            tracing::debug!("nobody looks at what the phone received");
+        loop {
+            let behaviour = locked(&self.behaviour).clone();
+            let Some(inbox) = &mut place.inbox else {
+                return;
+            };
+            let callee = Callee {
+                who: &self.who,
+                behaviour: &behaviour,
+                wire: &self.wire,
+                media: &self.media,
+                complaints: &self.complaints,
+                inbox,
+            };
+            let received = callee::answer(callee, &invite, way).await;
+            if self.tell.try_send(received).is_err() {
+                tracing::debug!("nobody looks at what the phone received");
+            }
+            match place.next_invite(&invite) {
+                Some(next) => (invite, way) = next,
+                None => return,
+            }
         }
     }
 
