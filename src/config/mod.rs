@@ -8,6 +8,7 @@
 mod about;
 pub mod layer;
 pub mod node;
+mod reload;
 pub mod sh;
 mod users;
 pub mod value;

@@ -122,8 +122,9 @@ impl Controls {
         let _ = asked.wait_for(|asked| *asked).await;
     }
 
-    /// Reads configuration and profile again and puts them in force, all or nothing. Addresses, threads, paths, timers of
-    /// SIP and the bounds of MSRP stay as they are until the next start. Connections stay, whatever their certificates.
+    /// Reads configuration and profile again and puts them in force, all or nothing. What waits for the next start
+    /// (addresses, threads, paths, timers of SIP, the bounds of MSRP) is named in the log. Connections stay, whatever
+    /// their certificates.
     ///
     /// # Errors
     /// What is wrong with the new configuration; the old one stays in force.
@@ -155,16 +156,28 @@ impl Controls {
             (None, None) => {}
             _ => tracing::warn!("[xdms.server_tls] came or went: that waits for the next start"),
         }
+        match (&self.settings.xdms_network.tls, &fresh.xdms_network.tls) {
+            (Some(running), Some(fresh)) => running.replace(fresh),
+            (None, None) => {}
+            _ => tracing::warn!("[xdms.tls] came or went: that waits for the next start"),
+        }
         if let Some(server) = self.documents.get() {
             server.obey(fresh.xdms_server.clone());
         }
-        self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
+        fresh.resolver.own_hosts.clone_from(&self.settings.resolver.own_hosts);
+        let resolver = Arc::new(self.resolver.obeying(fresh.resolver.clone()));
+        resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
         self.directory.set_check_registration(fresh.profile.im.check_registration);
         let max_lag = fresh.config.node.max_lag;
         for shard in &self.shards {
             let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
+            let resolver = Arc::clone(&resolver);
             // A thread that is gone obeys nothing.
-            let _ = shard.send(ToShard::Settings { isc, policy, max_lag });
+            let _ = shard.send(ToShard::Settings { isc, policy, resolver, max_lag });
+        }
+        let waits = self.settings.waiting_in(&loaded);
+        if !waits.is_empty() {
+            tracing::warn!(keys = waits.join(", "), "changed, but in force at the next start only");
         }
         Ok(())
     }

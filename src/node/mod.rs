@@ -38,7 +38,7 @@ pub use watch::{Clock, Gauges, Ladder, Watch};
 
 use crate::config::node::{NodeSettings, Ports};
 use crate::config::{self, Source, XdmsMode};
-use crate::engine::Engine;
+use crate::engine::{Engine, SharedUsers};
 use crate::flow::Flows;
 use crate::isc::login::Guard;
 use crate::isc::reachable::Registration;
@@ -332,6 +332,7 @@ fn assemble(
     switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
 
     let guard = Guard::new(std::array::from_fn(|_| SystemRandom.next_u64()));
+    let users = SharedUsers::default();
     let mut left = Vec::new();
     let mut parts = Vec::new();
     for (thread, inbox) in outboxes.into_iter().enumerate() {
@@ -353,6 +354,7 @@ fn assemble(
             // One thread looks after what was there before; the others after what comes to them.
             restored: std::mem::take(&mut restored),
             guard: guard.clone(),
+            users: users.clone(),
             left: told,
         });
     }
@@ -381,6 +383,7 @@ struct Parts {
     registry: Arc<Registry>,
     restored: Vec<(Arc<str>, Instant)>,
     guard: Guard,
+    users: SharedUsers,
     left: signal::Sender<Left>,
 }
 
@@ -399,7 +402,7 @@ impl Parts {
             transport,
             limits: self.settings.transport.limits,
             isc,
-            engine: Engine::new(self.settings.policy),
+            engine: Engine::sharing(self.settings.policy, self.users),
             switch: self.switch,
             resolver: self.resolver,
             documents: self.documents,

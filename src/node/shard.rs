@@ -70,6 +70,7 @@ pub enum ToShard {
     Settings {
         isc: Box<isc::settings::Settings>,
         policy: Box<Policy>,
+        resolver: Arc<Resolver>,
         max_lag: Duration,
     },
     Stop,
@@ -328,12 +329,13 @@ impl Shard {
                 self.isc.end_watchers(now);
                 self.left.send_replace(Left::Draining);
             }
-            ToShard::Settings { isc, policy, max_lag } => {
+            ToShard::Settings { isc, policy, resolver, max_lag } => {
                 self.load.set_limit(max_lag);
                 if let Err(error) = self.isc.reload(*isc) {
                     tracing::error!(%error, "new settings not taken");
                 } else {
                     self.engine.set_policy(*policy);
+                    self.resolver = resolver;
                 }
             }
             ToShard::Stop => {}
