@@ -970,11 +970,12 @@ impl Isc {
     /// 200 to the originator.
     ///
     /// IM-051, IM-052.
-    pub fn answer(&mut self, now: Instant, page: PageId, own_path: &str) {
+    pub fn answer(&mut self, now: Instant, page: PageId, own_path: &str, warnings: &[String]) {
         let path = MsrpUri::parse(own_path).expect("the switch writes URIs that can be read");
         let Some(state) = self.pages.get_mut(&page) else { return };
         state.answered = true;
-        let reply = outbound::answer(&self.house, page, &state.origin, &state.facts, &path);
+        let (origin, facts) = (&state.origin, &state.facts);
+        let reply = outbound::answer(&self.house, page, origin, facts, &path, warnings);
         self.ua.answer(now, state.call, reply);
     }
 

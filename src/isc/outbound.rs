@@ -540,10 +540,17 @@ pub fn answer(
     origin: &Origin,
     facts: &Facts,
     own_path: &MsrpUri,
+    warnings: &[String],
 ) -> Reply {
+    let positive = positive(house, page, origin, facts, 200);
+    let mut headers = positive.headers.to_vec();
+    for warning in warnings {
+        headers.extend_from_slice(refusal::warning(399, &house.host, warning).as_bytes());
+    }
     Reply {
+        headers: Bytes::from(headers),
         body: Some(sdp_answer(house, page, origin, own_path)),
-        ..positive(house, page, origin, facts, 200)
+        ..positive
     }
 }
 

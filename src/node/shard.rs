@@ -497,8 +497,8 @@ impl Shard {
                         self.isc.progress(now, page, &path, ringing);
                     }
                 }
-                Effect::Answer { page } => match self.originator_path(page) {
-                    Some(path) => self.isc.answer(now, page, &path),
+                Effect::Answer { page, warnings } => match self.originator_path(page) {
+                    Some(path) => self.isc.answer(now, page, &path, &warnings),
                     None => self.due.inputs.push_back(Input::End { page }),
                 },
                 Effect::Refuse { page, refusal } => self.isc.refuse(now, page, &refusal),

@@ -384,7 +384,8 @@ impl Resolver {
         let is_key = |recipient: &Recipient| self.is_key_participant(service, &world, recipient);
         // Stable: document order within both parts.
         recipients.sort_by_cached_key(|recipient| !is_key(recipient));
-        Ok(Audience { recipients, removed, ..Audience::default() })
+        let warnings = flat.skipped.iter().take(MOST_WARNINGS).cloned().collect();
+        Ok(Audience { recipients, removed, warnings, ..Audience::default() })
     }
 
     fn usable(&self, service: &ListService, at: OffsetDateTime) -> Result<(), Refusal> {
@@ -552,8 +553,9 @@ impl Resolver {
                 .collect(),
             members,
             keys: Arc::new(keys),
+            skipped: walk.skipped,
         });
-        if !walk.skipped {
+        if flat.skipped.is_empty() {
             self.flats().put(name, Arc::clone(&flat));
         }
         Ok(flat)
@@ -660,8 +662,8 @@ impl Resolver {
                 if walk.whole || !self.settings.partial_lists {
                     return Err(why);
                 }
-                walk.skipped = true;
-                tracing::warn!(%why, "a reference in a group was skipped");
+                tracing::warn!(%why, key = "xdm.partial_lists", "a reference in a group was skipped");
+                walk.skipped.push(why.to_string());
             }
         }
         Ok((found, seen))
@@ -838,9 +840,12 @@ struct Walk {
     whole: bool,
     /// What was fetched already: within one walk a document does not change.
     documents: HashMap<Place, Result<Option<Arc<Document>>, Unavailable>>,
-    /// Not every reference was followed.
-    skipped: bool,
+    /// References that were not followed, and why.
+    skipped: Vec<String>,
 }
+
+/// Skipped references the originator is warned of; the log names them all.
+const MOST_WARNINGS: usize = 5;
 
 /// XD-024: references followed at a time.
 const PARALLEL: usize = 4;
@@ -867,6 +872,8 @@ struct Flat {
     references: Vec<(Place, Arc<Document>)>,
     members: Vec<String>,
     keys: Arc<HashSet<String>>,
+    /// References that are missing in it, and why; then it is made anew for each page.
+    skipped: Vec<String>,
 }
 
 /// Members as they were found the last time. Bounded by their number: the group found out longest ago leaves, and one

@@ -148,7 +148,7 @@ fn other_changes_of_a_recipient_are_refused() {
 fn the_originator_may_change_its_path() {
     let mut world = arrived();
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     let first = origin_line(&description(&world));
     ack(&mut world);

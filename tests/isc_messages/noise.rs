@@ -79,7 +79,7 @@ fn damaged_invites_are_served_or_refused_and_nothing_else() {
             }
             let page = world.arrival().page;
             world.isc.progress(world.now, page, OWN_PATH, false);
-            world.isc.answer(world.now, page, OWN_PATH);
+            world.isc.answer(world.now, page, OWN_PATH, &[]);
             world.drive();
             assert_eq!(world.requests("INVITE").len(), count);
         }

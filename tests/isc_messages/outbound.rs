@@ -308,7 +308,7 @@ fn the_fan_out_goes_the_way_the_profile_says() {
     world.receive(INVITE);
     world.invite(1);
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, crate::world::OWN_PATH);
+    world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
     world.drive();
     world.invite(2);
     let sent = world.last_request("INVITE");
@@ -677,7 +677,7 @@ fn a_secure_dialog_has_a_secure_contact() {
         let mut world = World::new(settings);
         world.receive(invite);
         let page = world.arrival().page;
-        world.isc.answer(world.now, page, crate::world::OWN_PATH);
+        world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
         world.drive();
         let contact = header(world.answer(), "Contact").expect("a Contact").to_owned();
         world.invite(1);
