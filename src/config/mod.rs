@@ -6,6 +6,7 @@
 //! relative to the file that names them. A key that this version would not obey is refused, never ignored.
 
 mod about;
+mod charging;
 pub mod layer;
 pub mod node;
 mod reload;
@@ -245,6 +246,8 @@ pub struct Config {
     pub sh: Option<sh::Sh>,
     pub store: Store,
     pub ops: Ops,
+    /// `[charging]`, where it is on.
+    pub charging: Option<crate::charging::Settings>,
     pub log: log::Settings,
 }
 
@@ -260,7 +263,7 @@ pub struct Loaded {
 }
 
 /// Keys of the interface that belong to later versions.
-const LATER: &[(&str, &str)] = &[("msrp.tls.", "TLS"), ("charging.", "charging records")];
+const LATER: &[(&str, &str)] = &[("msrp.tls.", "TLS")];
 
 /// Where configuration is read from, now and at each reload: the arguments `--config` and `--set`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -401,6 +404,7 @@ impl Config {
         let msrp = read_msrp(r)?;
         let xdms = read_xdms(r)?;
         let sh = sh::read(r)?;
+        let charging = charging::read(r, &node.data_dir)?;
         let store = match r.take("store.url", "embedded:".to_owned())?.as_str() {
             "embedded:" => Store::Embedded,
             "memory:" => Store::Memory,
@@ -419,7 +423,21 @@ impl Config {
             level: r.take("log.level", Level::Info)?,
             format: r.take("log.format", Format::Text)?,
         };
-        Ok(Self { profile, node, sip, core, service, auth, msrp, xdms, sh, store, ops, log })
+        Ok(Self {
+            profile,
+            node,
+            sip,
+            core,
+            service,
+            auth,
+            msrp,
+            xdms,
+            sh,
+            store,
+            charging,
+            ops,
+            log,
+        })
     }
 }
 

@@ -62,6 +62,7 @@ pub struct NodeSettings {
     pub xdms_network: xdms::ut::link::Network,
     /// Bounds of the embedded documents.
     pub xdms_quotas: xdms::store::Quotas,
+    pub charging: Option<crate::charging::Settings>,
     pub log: ops::log::Settings,
     pub door: ops::http::Settings,
 }
@@ -120,6 +121,7 @@ impl NodeSettings {
                 bounds: document_bounds(profile),
                 ..xdms::store::Quotas::default()
             },
+            charging: config.charging.clone(),
             log: config.log,
             door: ops::http::Settings {
                 token: config.ops.token.clone(),

@@ -4,6 +4,7 @@ use super::Setting;
 
 /// Keys, and beginnings of keys, that are read once: at start. All others are in force from the reload on.
 const AT_START: &[&str] = &[
+    "charging.",
     "log.",
     "msrp.",
     "node.data_dir",

@@ -12,6 +12,7 @@
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
 mod bridge;
+mod charged;
 mod doorstep;
 mod following;
 mod forward;

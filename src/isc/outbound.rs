@@ -99,7 +99,7 @@ impl House {
             .map_or(super::rules::own::domain(&self.host), String::as_str)
     }
 
-    fn is_ims(&self) -> bool {
+    pub fn is_ims(&self) -> bool {
         self.settings.profile.is_ims()
     }
 }
@@ -401,7 +401,7 @@ fn leg_charging(house: &House, facts: &Facts, kind: Kind, stamp: &Stamp<'_>) -> 
     let vector = match (kind, received) {
         (Kind::Dialog, Some(received)) => received.forward(),
         _ => {
-            let icid = format!("{}-{}-{:016x}", stamp.leg.page, stamp.leg.n, stamp.random);
+            let icid = leg_icid(kind, received, stamp.leg, stamp.random);
             let related =
                 received.filter(|_| house.settings.isc.related_icid).and_then(ChargingVector::icid);
             charging::new_leg(&icid, &house.host, &ioi, related.as_deref())
@@ -409,6 +409,14 @@ fn leg_charging(house: &House, facts: &Facts, kind: Kind, stamp: &Stamp<'_>) -> 
     };
     let later = ChargingVector::parse(&vector).map(|vector| vector.in_dialog(&ioi));
     (vector, later.unwrap_or_default())
+}
+
+/// ISC-028: a leg has an icid of its own, but where the originator's dialog goes on in it.
+pub fn leg_icid(kind: Kind, received: Option<&ChargingVector>, leg: LegId, random: u64) -> String {
+    match received.filter(|_| kind == Kind::Dialog).and_then(ChargingVector::icid) {
+        Some(icid) => icid.into_owned(),
+        None => format!("{}-{}-{random:016x}", leg.page, leg.n),
+    }
 }
 
 /// Lines of our later requests in a dialog: none of what belongs to initial requests (ISC-014).

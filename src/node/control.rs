@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::hss::{Directory, Sh};
 use super::shard::{Left, ToShard};
 use super::watch::Watch;
+use crate::charging::Records;
 use crate::config::node::NodeSettings;
 use crate::config::{Source, Store};
 use crate::engine::ids::PageId;
@@ -41,10 +42,11 @@ pub struct Controls {
     sh: Option<Sh>,
     directory: Arc<Directory>,
     pub(super) watch: Arc<Watch>,
+    records: Option<Arc<Records>>,
     drain: signal::Sender<bool>,
     started: Instant,
-    /// What was counted at the last scrape: octets in and out, retransmissions.
-    counted: Mutex<[u64; 3]>,
+    /// What was counted at the last scrape: octets in and out, retransmissions, charging records written and lost.
+    counted: Mutex<[u64; 5]>,
 }
 
 /// What all threads share, and the controls with them.
@@ -56,6 +58,7 @@ pub(super) struct Shared {
     pub sh: Option<Sh>,
     pub directory: Arc<Directory>,
     pub watch: Arc<Watch>,
+    pub records: Option<Arc<Records>>,
 }
 
 impl Controls {
@@ -68,7 +71,7 @@ impl Controls {
         left: Vec<signal::Receiver<Left>>,
         shared: Shared,
     ) -> Self {
-        let Shared { switch, resolver, registry, store, sh, directory, watch } = shared;
+        let Shared { switch, resolver, registry, store, sh, directory, watch, records } = shared;
         Self {
             settings,
             source,
@@ -83,6 +86,7 @@ impl Controls {
             sh,
             directory,
             watch,
+            records,
             drain: signal::channel(false).0,
             started: Instant::now(),
             counted: Mutex::default(),
@@ -202,6 +206,9 @@ impl Controls {
     /// Writes what is left to be kept; nothing is kept after it.
     pub(super) fn close_store(&self) {
         self.store.close();
+        if let Some(records) = &self.records {
+            records.close();
+        }
     }
 
     /// The XCAP root of the embedded XDMS.
@@ -319,16 +326,21 @@ impl Control for Controls {
             |of: fn(&super::watch::Gauges) -> u64| self.watch.gauges.iter().map(of).sum::<u64>();
         let transactions = sum(|gauges| gauges.transactions.load(Ordering::Relaxed));
         metrics.sip_transactions.set(transactions.cast_signed());
+        let records = self.records.as_ref().map(|records| records.counts()).unwrap_or_default();
         let now = [
             msrp.octets_in,
             msrp.octets_out,
             sum(|gauges| gauges.retransmissions.load(Ordering::Relaxed)),
+            records.written,
+            records.lost,
         ];
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let grown = |which: usize| now[which].saturating_sub(counted[which]);
         metrics.msrp_bytes(Direction::In, grown(0));
         metrics.msrp_bytes(Direction::Out, grown(1));
         metrics.sip_retransmissions.inc_by(grown(2));
+        metrics.charging_records("written", grown(3));
+        metrics.charging_records("lost", grown(4));
         *counted = now;
     }
 

@@ -3,6 +3,7 @@
 //! Start at [`Node::start`]; [`Doorless`] is the same node without sockets, for tests. Each thread is a
 //! [`shard::Shard`]; what watches is in [`watch`]. `media` translates what SDP agreed on for the MSRP switch. No rule is here.
 
+mod charging;
 pub mod control;
 mod documents;
 mod doorless;
@@ -36,6 +37,8 @@ pub use load::Load;
 pub use shard::{Agenda, Left, Shard, ToShard, Watcher};
 pub use watch::{Clock, Gauges, Ladder, Watch};
 
+use self::charging::Charging;
+use crate::charging::Records;
 use crate::config::node::{NodeSettings, Ports};
 use crate::config::{self, Source, XdmsMode};
 use crate::engine::{Engine, SharedUsers};
@@ -331,6 +334,14 @@ fn assemble(
     })?;
     switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
 
+    let records = match &settings.charging {
+        Some(charging) => {
+            let opened = Records::open(charging.clone());
+            let path = charging.folder.clone();
+            Some(Arc::new(opened.map_err(|cause| StartError::Data { path, cause })?))
+        }
+        None => None,
+    };
     let guard = Guard::new(std::array::from_fn(|_| SystemRandom.next_u64()));
     let users = SharedUsers::default();
     let mut left = Vec::new();
@@ -355,10 +366,12 @@ fn assemble(
             restored: std::mem::take(&mut restored),
             guard: guard.clone(),
             users: users.clone(),
+            records: records.clone(),
             left: told,
         });
     }
-    let shared = control::Shared { switch, resolver, registry, store, sh, directory, watch };
+    let shared =
+        control::Shared { switch, resolver, registry, store, sh, directory, watch, records };
     let control = Arc::new(Controls::new(settings, source, log, inboxes, left, shared));
     if let Some(identity) = control.settings.test_identity.clone() {
         let control = Arc::downgrade(&control);
@@ -384,6 +397,7 @@ struct Parts {
     restored: Vec<(Arc<str>, Instant)>,
     guard: Guard,
     users: SharedUsers,
+    records: Option<Arc<Records>>,
     left: signal::Sender<Left>,
 }
 
@@ -411,6 +425,7 @@ impl Parts {
             inbox: self.inbox,
             own: self.own,
             all: self.all,
+            charging: self.records.map(|records| Charging::new(&self.watch.name, records)),
             watch: self.watch,
             left: self.left,
             pages: HashMap::new(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::charging::Charging;
 use super::documents::Documents;
 use super::hss::{self, Directory, Found};
 use super::load::Load;
@@ -94,6 +95,7 @@ pub struct Shard {
     /// Every thread's address, ours included.
     pub all: Vec<mpsc::UnboundedSender<ToShard>>,
     pub watch: Arc<Watch>,
+    pub charging: Option<Charging>,
     /// Told what is left here while draining.
     pub left: watch::Sender<Left>,
     pub pages: HashMap<PageId, Originator>,
@@ -635,6 +637,9 @@ impl Shard {
 
     fn shown(&mut self, event: &Event) {
         self.watch.event(event);
+        if let Some(charging) = &mut self.charging {
+            charging.event(event, &self.isc);
+        }
         match event {
             Event::PageEnded { page, failed, .. } => self.over.push((*page, *failed > 0)),
             Event::PageRefused { page, .. } => self.over.push((*page, true)),
