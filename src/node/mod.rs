@@ -9,6 +9,7 @@ mod doorless;
 mod hss;
 mod load;
 mod media;
+mod names;
 mod shard;
 mod slots;
 mod watch;
@@ -404,6 +405,7 @@ impl Parts {
             resolver: self.resolver,
             documents: self.documents,
             directory: self.directory,
+            names: names::Lookup::default(),
             store: self.store,
             inbox: self.inbox,
             own: self.own,
