@@ -4,11 +4,12 @@
 //! do, knows no switch, and says every frame the originator gets, in order, and what became of the page. What a
 //! recipient is owed follows from that and from what it did itself ([`Seen`]). Time is paused.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use pagecast::engine::input::{LegMedia, MediaFailure};
 use pagecast::msrp::codec::{Decoder, Flag, Head, Kind, Limits, Piece};
-use pagecast::msrp::{PageRules, Settings, Side};
+use pagecast::msrp::{PageRules, Settings, Side, Switch};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{sleep, timeout};
@@ -93,6 +94,11 @@ enum Habit {
     /// Takes pictures only.
     Pictures,
     NeverBinds,
+    /// Has another path from the end of that chunk on, which it answers or not.
+    Moves {
+        chunk: usize,
+        answers: bool,
+    },
     /// Sends content of its own.
     Talks,
 }
@@ -464,6 +470,10 @@ struct Session {
     them: String,
     /// Nobody shares its connection.
     alone: bool,
+    /// The next SEND may begin with octets that are here already.
+    resumes: bool,
+    /// It has gone on elsewhere.
+    gone: bool,
     seen: Seen,
 }
 
@@ -495,8 +505,14 @@ impl Session {
         }
         self.seen.message_id = head.message_id.as_deref().map(str::to_owned);
         let range = head.range.expect("MS-053: every SEND with a body has a range");
+        if std::mem::take(&mut self.resumes) {
+            let from = range.start as usize - 1;
+            assert!(from <= self.seen.octets.len(), "MS-016: nothing is left out");
+            self.seen.octets.truncate(from);
+        } else {
+            assert!(self.seen.last.is_none_or(|flag| flag == Flag::More), "after its end");
+        }
         assert_eq!(range.start, self.seen.octets.len() as u64 + 1, "MS-057: in ascending order");
-        assert!(self.seen.last.is_none_or(|flag| flag == Flag::More), "after its end");
         match self.habit {
             Habit::Hasty => self.response(head, 200),
             Habit::Refuses { chunk, code, at_once: true } if chunk == self.seen.chunks => {
@@ -525,6 +541,7 @@ impl Session {
                 self.seen.silent = true;
                 String::new()
             }
+            Habit::Moves { chunk: at, answers: false } if at == chunk => String::new(),
             Habit::Reports(code) if chunk == 0 => {
                 self.seen.refused = Some(code);
                 self.report(code) + &self.response(head, 200)
@@ -550,8 +567,45 @@ impl Session {
     }
 }
 
+/// A recipient goes on in another session.
+///
+/// MS-016.
+fn moves(switch: &Switch, session: &mut Session, gateway: &Gateway) -> Option<Playing> {
+    let me = session.me.replace(";tcp", "moved;tcp");
+    let peer = media(&me, pagecast::msrp::Role::Passive);
+    let them = switch.renew(Side::Leg(leg(session.n)), peer).expect("room")?;
+    session.gone = true;
+    let heir = Session {
+        habit: Habit::Takes,
+        me,
+        them,
+        alone: true,
+        resumes: true,
+        seen: session.seen.clone(),
+        ..*session
+    };
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let serving = switch.clone();
+    let from = "192.0.2.2:1000".parse().expect("an address");
+    drop(tokio::spawn(async move { serving.serve_connection(theirs, from).await }));
+    let gateway = Gateway { habits: vec![Habit::Takes], ..gateway.clone() };
+    Some(tokio::spawn(serve(switch.clone(), Box::new(ours), gateway, vec![heir])))
+}
+
+type Playing = tokio::task::JoinHandle<Vec<Session>>;
+
 /// Plays one connection with its recipients to the end.
-async fn serve(
+fn serve(
+    switch: Switch,
+    stream: Box<dyn Stream>,
+    gateway: Gateway,
+    sessions: Vec<Session>,
+) -> Pin<Box<dyn Future<Output = Vec<Session>> + Send>> {
+    Box::pin(serve_here(switch, stream, gateway, sessions))
+}
+
+async fn serve_here(
+    switch: Switch,
     stream: Box<dyn Stream>,
     gateway: Gateway,
     mut sessions: Vec<Session>,
@@ -567,6 +621,7 @@ async fn serve(
             );
         }
     }
+    let mut elsewhere = Vec::new();
     let mut decoder = Decoder::new(Limits::default());
     let mut current: Option<(Head, Option<usize>, u64)> = None;
     let mut buffer = vec![0; gateway.reads];
@@ -592,6 +647,10 @@ async fn serve(
                     let to = head.to_path.last().map(|uri| uri.as_str().to_owned());
                     let at = sessions.iter().position(|session| Some(&session.me) == to.as_ref());
                     let at = at.expect("somebody it is for");
+                    if sessions[at].gone {
+                        current = Some((*head, None, 0));
+                        continue;
+                    }
                     let content = head.kind == Kind::Send && head.has_body;
                     if content {
                         said += &sessions[at].at_head(&head);
@@ -616,17 +675,33 @@ async fn serve(
                     }
                 }
                 Piece::End(flag) => {
-                    if let Some((head, Some(at), octets)) = current.take() {
-                        said += &sessions[at].at_end(&head, octets, flag);
+                    let Some((head, Some(at), octets)) = current.take() else { continue };
+                    let session = &mut sessions[at];
+                    said += &session.at_end(&head, octets, flag);
+                    if let Habit::Moves { chunk, .. } = session.habit
+                        && session.seen.chunks == chunk + 1
+                        && !session.gone
+                    {
+                        // Whatever it answered is there before it moves.
+                        if writer.write_all(said.as_bytes()).await.is_err() {
+                            break 'stream;
+                        }
+                        said.clear();
+                        sleep(Duration::from_millis(1)).await;
+                        elsewhere.extend(moves(&switch, session, &gateway));
                     }
                 }
             }
         }
     }
+    sessions.retain(|session| !session.gone);
+    for heirs in elsewhere {
+        sessions.extend(heirs.await.expect("the recipient is content"));
+    }
     sessions
 }
 
-fn join(bench: &Bench, gateway: &Gateway, first: u16) -> tokio::task::JoinHandle<Vec<Session>> {
+fn join(bench: &Bench, gateway: &Gateway, first: u16) -> Playing {
     let mut sessions = Vec::new();
     for (n, habit) in (first..).zip(&gateway.habits) {
         let them = bench.switch.reserve(Side::Leg(leg(n))).expect("room");
@@ -644,10 +719,12 @@ fn join(bench: &Bench, gateway: &Gateway, first: u16) -> tokio::task::JoinHandle
             me,
             them,
             alone: gateway.habits.len() == 1,
+            resumes: false,
+            gone: false,
             seen: Seen::default(),
         });
     }
-    tokio::spawn(serve(bench.dial(), gateway.clone(), sessions))
+    tokio::spawn(serve(bench.switch.clone(), bench.dial(), gateway.clone(), sessions))
 }
 
 /// Checks one recipient against the page and what it did itself.
@@ -880,6 +957,7 @@ fn habit(size: usize) -> impl Strategy<Value = Habit> {
         1 => (0..=size as u64 + 10).prop_map(Habit::Limited),
         1 => Just(Habit::Pictures),
         1 => Just(Habit::NeverBinds),
+        2 => (0..3_usize, any_bool()).prop_map(|(chunk, answers)| Habit::Moves { chunk, answers }),
         1 => Just(Habit::Talks),
     ]
 }
@@ -947,7 +1025,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     /// Proves MS-037, MS-050, MS-056, MS-058, MS-060, MS-061, MS-063, MS-065, MS-069, MS-079, MS-083, MS-090.
     #[test]
