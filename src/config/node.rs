@@ -286,6 +286,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
         },
         media: Media {
             attribution: msrp.attribution,
+            cema: msrp.cema,
             families: Families::of(
                 std::iter::once(&config.msrp.advertise)
                     .chain(&config.msrp.advertise_also)

@@ -12,6 +12,7 @@
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
 mod bridge;
+mod cema;
 mod charged;
 mod doorstep;
 mod following;
@@ -53,6 +54,7 @@ use crate::sip::ua::{
 use crate::sip::{Flow, Protocol, Target, uri::Uri};
 
 use bridge::Bridges;
+pub use cema::Compare;
 pub use doorstep::AtTheDoor;
 use doorstep::Doorstep;
 pub use following::News;
@@ -101,6 +103,10 @@ pub enum Happening {
     Documents(Vec<News>),
     /// Somebody watches documents: give [`Isc::tell`] how they stand.
     Look(Box<Look>),
+    /// Only addresses tell whether two hosts are one: give [`Isc::compared`] the answer.
+    Compare(Box<Compare>),
+    /// A recipient has to be asked once more without CEMA: give [`Isc::invite_without_cema`] a fresh path.
+    WithoutCema(LegId),
 }
 
 /// A refusal, for operators.
@@ -575,9 +581,7 @@ impl Isc {
             Event::Provisional { call, fork, message, .. } => {
                 self.on_leg(call, out, |leg, _| Some(leg.provisional(fork, &message)));
             }
-            Event::Answered { call, fork, message } => {
-                self.on_leg(call, out, |leg, tls| Some(leg.answered(&fork, &message, tls)));
-            }
+            Event::Answered { call, fork, message } => self.answered(call, &fork, &message, out),
             Event::Rejected { call, status, message, cause } => {
                 if !self.tried_again(now, call, status, message.as_ref()) {
                     let event = legs::rejected(status, message.as_ref(), cause);
@@ -603,7 +607,7 @@ impl Isc {
             }
             Event::Offer { call, request, message } => {
                 match self.new_path(call, request, &message) {
-                    Ok(moved) => out.push(Happening::Moved(Box::new(moved))),
+                    Ok(moved) => out.push(cema::compared_first(moved)),
                     Err(refusal) => self.in_dialog(now, request, &refusal),
                 }
             }
@@ -904,6 +908,7 @@ impl Isc {
             random,
             call_id,
             variant: Variant::default(),
+            cema: self.house.settings.media.cema,
             multipart: false,
             retried: false,
             cancelled: false,
@@ -916,6 +921,11 @@ impl Isc {
             self.trails.remove(&call);
             self.ua.close(call);
         }
+        self.send_first(now, leg);
+    }
+
+    /// Sends the INVITE of a leg that has no call.
+    fn send_first(&mut self, now: Instant, leg: LegId) {
         let Some(invite) = self.invite_of(now, leg) else { return };
         let call = self.ua.invite(now, invite);
         self.trails.insert(call, (leg.page, Some(leg.n)));
@@ -944,6 +954,7 @@ impl Isc {
             elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
             variant: &state.variant,
             plain: self.plain.knows(&state.recipient.party.key),
+            cema: state.cema,
         };
         let invite = outbound::invite(&self.house, &page.origin, &page.facts, block, way, &stamp);
         state.multipart =

@@ -290,6 +290,8 @@ pub struct Stamp<'a> {
     pub variant: &'a Variant,
     /// This recipient's client is known to refuse multipart.
     pub plain: bool,
+    /// The offer says CEMA (MS-026).
+    pub cema: bool,
 }
 
 /// One leg's INVITE.
@@ -437,7 +439,8 @@ pub fn own_lines(house: &House, charging: Option<&ChargingVector>) -> Bytes {
 
 /// IM-005…IM-009.
 fn offer(settings: &Settings, origin: &Origin, stamp: &Stamp<'_>) -> Bytes {
-    origin.chosen.offer(&own(settings, &origin.chosen, stamp.own_path, stamp.random, 1))
+    let own = own(settings, &origin.chosen, stamp.own_path, stamp.random, 1);
+    origin.chosen.offer(&sdp::Own { cema: stamp.cema, ..own })
 }
 
 /// Our side of one description; `name` is different for every dialog.
@@ -454,6 +457,7 @@ fn own<'a>(
         version,
         max_size: settings.im.large.max_size,
         fingerprint: settings.media.fingerprint.as_deref().filter(|_| chosen.peer.tls),
+        cema: settings.media.cema,
     }
 }
 
@@ -469,9 +473,9 @@ pub fn moved(sdp: Bytes) -> Reply {
 }
 
 /// Our answer to a recipient's new path.
-pub fn sdp_for_leg(house: &House, chosen: &Chosen, leg: &Leg, role: sdp::Role) -> Bytes {
+pub fn sdp_for_leg(house: &House, chosen: &Chosen, leg: &Leg, theirs: &sdp::Later) -> Bytes {
     let own = own(&house.settings, chosen, &leg.own_path, leg.random, leg.version);
-    chosen.answer_member(&own, role)
+    chosen.answer_member(&own, theirs)
 }
 
 /// IM-047, UL-021: the offer alone, or with the history list where there is something to show.

@@ -101,11 +101,13 @@ pub struct Account {
 }
 
 /// What offers and answers say of the media plane.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Media {
     /// `msrp.attribution`
     pub attribution: Attribution,
+    /// `msrp.cema`: offered and taken (MS-026, MS-027).
+    pub cema: bool,
     /// Content types we take.
     #[serde(skip)]
     pub accept: AcceptTypes,
@@ -116,6 +118,19 @@ pub struct Media {
     pub tls: bool,
     /// `a=fingerprint` of our certificate, where `tls`.
     pub fingerprint: Option<String>,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self {
+            attribution: Attribution::Many,
+            cema: true,
+            accept: AcceptTypes::default(),
+            families: Families::default(),
+            tls: false,
+            fingerprint: None,
+        }
+    }
 }
 
 /// Notification of changes in documents (XD-040 to XD-043).

@@ -10,6 +10,7 @@ mod doorless;
 mod hss;
 mod load;
 mod media;
+mod names;
 mod shard;
 mod slots;
 mod watch;
@@ -421,6 +422,7 @@ impl Parts {
             resolver: self.resolver,
             documents: self.documents,
             directory: self.directory,
+            names: names::Lookup::default(),
             store: self.store,
             inbox: self.inbox,
             own: self.own,

@@ -16,7 +16,9 @@ use super::documents::Documents;
 use super::hss::{self, Directory, Found};
 use super::load::Load;
 use super::media;
+use super::names::Lookup;
 use super::watch::{Clock, Ladder, Watch, wall_clock};
+use crate::content::sdp::ADDRESSES_DIFFER;
 use crate::engine::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::event::Event;
@@ -59,6 +61,11 @@ pub enum ToShard {
     },
     /// The change of a registration with this ticket is in the store, or cannot be.
     Kept(u64),
+    /// Whether the hosts are one that something waits to know of.
+    Compared {
+        compare: Box<isc::Compare>,
+        same: bool,
+    },
     Bar {
         uri: String,
         barred: bool,
@@ -88,6 +95,7 @@ pub struct Shard {
     pub resolver: Arc<Resolver>,
     pub documents: Documents,
     pub directory: Arc<Directory>,
+    pub names: Lookup,
     pub store: Arc<Store>,
     pub inbox: mpsc::UnboundedReceiver<ToShard>,
     /// Our own address, for tasks that answer later.
@@ -321,6 +329,11 @@ impl Shard {
                 }
             }
             ToShard::Kept(ticket) => self.isc.kept(now, ticket),
+            ToShard::Compared { compare, same } => {
+                if let Some(happening) = self.isc.compared(now, *compare, same) {
+                    self.follows(now, happening);
+                }
+            }
             ToShard::DocumentChanged(name) => self.isc.document_changed(now, name.as_deref()),
             ToShard::Follow(documents) => self.isc.follow(now, documents),
             ToShard::LetIn { ticket, declined } => self.isc.let_in(now, ticket, declined),
@@ -412,6 +425,14 @@ impl Shard {
                 self.isc.tell(now, &look, &states);
             }
             Happening::AtTheDoor(asked) => self.ask_recipient(*asked),
+            Happening::Compare(compare) => self.compare(compare),
+            Happening::WithoutCema(leg) => match self.switch.reserve(Side::Leg(leg)) {
+                Ok(path) => self.isc.invite_without_cema(now, leg, &path),
+                Err(full) => {
+                    let event = LegEvent::Unusable { text: full.to_string() };
+                    self.happened(now, Input::Leg { leg, event });
+                }
+            },
             Happening::Reachable(users) => {
                 for shard in &self.all {
                     // A thread that is gone has no pages.
@@ -560,7 +581,9 @@ impl Shard {
             time: wall_clock(),
         };
         let unknown = self.isc.unknown(page);
-        let directory = Arc::clone(&self.directory);
+        let (directory, lookup) = (Arc::clone(&self.directory), self.names.clone());
+        // MS-028: what only addresses tell is found out along with the recipients.
+        let hosts = self.isc.media_of_originator(page).and_then(|chosen| chosen.names.clone());
         let group = match &query.target {
             Target::Group(group) => Some(Arc::clone(&group.uri)),
             Target::List(_) => None,
@@ -580,11 +603,26 @@ impl Shard {
                     result = Err(resolver.nobody_here());
                 }
             }
+            if let Some(hosts) = hosts
+                && !lookup.same(&hosts).await
+            {
+                result = Err(Refusal::new(488, "MS-027").warn(ADDRESSES_DIFFER));
+            }
             if let Some(group) = group {
                 watch.asked(page, &group, result.as_ref().err(), &exchanges);
             }
             // Without a receiver the thread is gone and so is the page.
             let _ = own.send(ToShard::Resolved { page, result, found: Box::new(found) });
+        });
+    }
+
+    /// Finds out whether two hosts are one, in a task of its own.
+    fn compare(&self, compare: Box<isc::Compare>) {
+        let (lookup, own) = (self.names.clone(), self.own.clone());
+        tokio::spawn(async move {
+            let same = lookup.same(&compare.names).await;
+            // Without a receiver the thread is gone and so is the call.
+            let _ = own.send(ToShard::Compared { compare, same });
         });
     }
 
@@ -619,7 +657,7 @@ impl Shard {
     fn moved(&mut self, now: Instant, change: Move) {
         let side = change.leg.map_or(Side::Originator(change.page), Side::Leg);
         // Without a session left the old one goes on.
-        let path = self.switch.renew(side, media::peer(&change.peer)).ok().flatten();
+        let path = self.switch.renew(side, media::peer(change.peer())).ok().flatten();
         if let (Side::Originator(page), Some(path)) = (side, &path)
             && let Some(originator) = self.pages.get_mut(&page)
         {

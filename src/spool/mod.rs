@@ -149,6 +149,8 @@ struct Inner {
     open: bool,
     /// Length of the whole, once known.
     len: Option<u64>,
+    /// All of it was here when its end was last told.
+    done: bool,
     /// It will never be whole.
     lost: bool,
     /// Blocks that are on disk: the first ones.
@@ -248,7 +250,8 @@ impl Spool {
         Ok(late)
     }
 
-    /// Says where the page ends. Octets behind it are dropped.
+    /// Says where the page ends. Octets behind it are dropped. It is whole if they are all here; else this has to be told
+    /// again when more are: what fills a hole may still be taken back.
     ///
     /// # Errors
     /// [`Short`] when more than `len` octets are there already.
@@ -259,6 +262,7 @@ impl Spool {
         }
         inner.len = Some(len);
         inner.cut_ahead(len, u64::MAX);
+        inner.done = inner.stored == len;
         if inner.is_whole()
             && let Some(last) = inner.blocks.last_mut()
         {
@@ -509,7 +513,7 @@ impl Drop for Spool {
 
 impl Inner {
     fn is_whole(&self) -> bool {
-        self.len == Some(self.stored)
+        self.done
     }
 
     /// Octets in blocks that are in memory.
@@ -573,11 +577,6 @@ impl Inner {
             let octets = entry.remove();
             self.ahead_octets -= octets.len() as u64;
             self.append(&octets);
-        }
-        if self.is_whole()
-            && let Some(last) = self.blocks.last_mut()
-        {
-            last.seal();
         }
         late
     }

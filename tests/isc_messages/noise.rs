@@ -100,6 +100,10 @@ fn damaged_answers_are_told_or_dropped() {
         let told = world.inputs();
         assert!(told.len() <= 1, "{told:?}");
         assert!(told.iter().all(|input| matches!(input, Input::Leg { .. })));
-        assert!(world.happened.iter().all(|happening| matches!(happening, Happening::Input(_))));
+        // A damaged address may look like one behind a border.
+        assert!(world.happened.iter().all(|happening| {
+            use Happening::{Compare, Input, WithoutCema};
+            matches!(happening, Input(_) | Compare(_) | WithoutCema(_))
+        }));
     }
 }

@@ -62,6 +62,7 @@ fn the_invite_to_the_first_recipient_line_by_line() {
         a=accept-wrapped-types:text/plain image/png
         a=max-size:10485760
         a=setup:actpass
+        a=msrp-cema
         a=file-selector:size:20480 type:message/cpim
         a=sendonly
         a=path:msrp://192.0.2.10:2855/b4Jx9ZpQ0tR2sKd8aaaaaaaa;tcp

@@ -64,6 +64,8 @@ struct Message {
     /// Its first octets passed the checks.
     judged: Option<About>,
     published: bool,
+    /// Where it ends, once that was said.
+    length: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -214,6 +216,7 @@ impl Incoming {
             octets: 0,
             judged: None,
             published: false,
+            length: None,
         });
         self.next_chunk(now, head, told)
     }
@@ -431,6 +434,7 @@ impl Incoming {
             return Err(self.lost_code());
         }
         self.gap = Some(now + self.settings.chunk_gap_timeout);
+        let Some(message) = &mut self.message else { return Ok(()) };
         match flag {
             // MS-065.
             Flag::Abort => {
@@ -439,12 +443,14 @@ impl Incoming {
             }
             Flag::More => {}
             // MS-061: this is the length, whatever was said before.
-            Flag::Last => {
-                if self.spool.finish(at).is_err() {
-                    self.lose(PageLoss::Refused(400), told);
-                    return Err(400);
-                }
-            }
+            Flag::Last => message.length = Some(at),
+        }
+        // Not before the end of a chunk: one that ends in `#`, or not at all, completes nothing.
+        if let Some(length) = message.length
+            && self.spool.finish(length).is_err()
+        {
+            self.lose(PageLoss::Refused(400), told);
+            return Err(400);
         }
         let Some(size) = self.spool.whole() else { return Ok(()) };
         self.judge(true, told)?;

@@ -778,3 +778,25 @@ fn an_envelope_from_a_recipient_is_judged_by_its_content() {
         assert_eq!(recipient.end(Flag::Last), code, "{content_type}");
     }
 }
+
+/// Proves MS-061, MS-065: octets that fill the last hole count from the end of their chunk on, and only if that is no `#`.
+#[test]
+fn a_chunk_that_is_given_up_completes_nothing() {
+    for (flag, whole) in [(Flag::Abort, None), (Flag::More, Some(9))] {
+        let mut page = In::new(Settings::default());
+        assert_eq!(page.chunk("Byte-Range: 1-3/9\r\n", b"abc", Flag::More), Some(200));
+        assert_eq!(page.chunk("Byte-Range: 7-9/9\r\n", b"ghi", Flag::Last), Some(200));
+        let head = page_head("Byte-Range: 4-6/9\r\n");
+        assert_eq!(page.page.head(page.now, &head, &mut page.told), Verdict::Take);
+        assert_eq!(page.page.body(page.now, b"def", &mut page.told), Ok(Verdict::Take));
+        assert_eq!((page.spool.readable(), page.spool.whole()), (9, None), "it may be taken back");
+        let closing = page.page.end(page.now, flag, &mut page.told);
+        assert_eq!((closing.answer, page.spool.whole()), (Some(200), whole), "{flag:?}");
+        assert_eq!(page.spool.is_lost(), whole.is_none());
+        let told = match whole {
+            Some(size) => OriginatorMedia::Complete { size },
+            None => OriginatorMedia::Aborted(PageLoss::Sender),
+        };
+        assert_eq!(page.told.last(), Some(&told));
+    }
+}

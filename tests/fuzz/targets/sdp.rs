@@ -10,9 +10,9 @@ use pagecast::content::sdp::{
 fuzz_target!(|data: &[u8]| {
     let Ok(session) = Session::parse(data) else { return };
     assert_eq!(compare(&session, &session), Change::None);
-    let _ = (read_answer(&session, false), read_answer(&session, true));
+    let _ = (read_answer(&session, false, true), read_answer(&session, true, false));
     let path = MsrpUri::own(false, "192.0.2.1", 2855, "0123456789abcdef").expect("a good URI");
-    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1000, fingerprint: None };
+    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1000, fingerprint: None, cema: true };
     for attributed in [true, false] {
         let accept = AcceptTypes::default();
         let wants = Wants {
@@ -21,6 +21,7 @@ fuzz_target!(|data: &[u8]| {
             max_size: 1000,
             tls: true,
             families: Default::default(),
+            cema: true,
         };
         let Ok(chosen) = choose(&session, &wants) else { continue };
         let answer = Session::parse(&chosen.answer(&own)).expect("ours is well formed");
