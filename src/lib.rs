@@ -7,7 +7,7 @@
 //! main -> cli -> node -> isc, msrp, xdms, sh, store, charging, ops, config -> engine
 //!                        isc -> sip        msrp -> spool        config -> profile
 //!         cli -> lab  -> sip, msrp::codec
-//!         content, flow, pem: leaves every adapter may use
+//!         content, flow, handshake, pem: leaves every adapter may use
 //! ```
 //!
 //! * [`engine`] decides what a page does next. No socket, no clock, no task, no SIP header.
@@ -29,6 +29,7 @@ pub mod config;
 pub mod content;
 pub mod engine;
 pub mod flow;
+pub mod handshake;
 pub mod isc;
 pub mod lab;
 pub mod msrp;

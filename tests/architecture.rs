@@ -15,12 +15,13 @@ const RULES: &[(&str, &[&str])] = &[
     // Leaves.
     ("content", &[]),
     ("flow", &[]),
+    ("handshake", &[]),
     ("pem", &[]),
     ("spool", &[]),
     // Adapters: the engine's words, the leaves, and never each other.
-    ("sip", &["flow", "pem"]),
+    ("sip", &["flow", "handshake", "pem"]),
     ("isc", &["sip", "content", "flow", "engine"]),
-    ("msrp", &["content", "spool", "flow", "engine"]),
+    ("msrp", &["content", "spool", "flow", "engine", "handshake", "pem"]),
     ("xdms", &["content", "engine", "flow", "pem", "sip::uri", "sip::digest"]),
     ("sh", &["content", "engine", "flow", "sip::uri"]),
     ("store", &["engine"]),
@@ -42,7 +43,7 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     // Neighbours for trying things; the server never uses them.
-    ("lab", &["sip", "msrp::codec", "content", "flow"]),
+    ("lab", &["sip", "msrp::codec", "content", "flow", "handshake"]),
     (
         "node",
         &[
@@ -52,7 +53,19 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["config", "content", "engine", "flow", "node", "ops", "profile", "sh", "sip", "xdms"],
+        &[
+            "config",
+            "content",
+            "engine",
+            "flow",
+            "handshake",
+            "node",
+            "ops",
+            "profile",
+            "sh",
+            "sip",
+            "xdms",
+        ],
     ),
     (
         "cli::demo",

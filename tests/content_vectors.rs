@@ -26,7 +26,7 @@ fn wants(accept: &AcceptTypes, attributed: bool) -> Wants<'_> {
         accept,
         attributed,
         max_size: 10_485_760,
-        tls: false,
+        tls: None,
         families: Default::default(),
         cema: true,
     }
@@ -71,7 +71,7 @@ fn the_example_of_a_list_invite_is_understood() {
         session_id: 7731,
         version: 1,
         max_size: 10_485_760,
-        fingerprint: None,
+        fingerprints: &[],
         cema: false,
     };
     let mut to_bob = lines(&chosen.offer(&own));
@@ -113,7 +113,7 @@ fn the_example_descriptions_come_out() {
         session_id: 7_721_900,
         version: 1,
         max_size: 10_485_760,
-        fingerprint: None,
+        fingerprints: &[],
         cema: true,
     };
     let head = |id: u32| -> Vec<String> {
@@ -185,11 +185,11 @@ fn read_as_everything(bytes: &[u8]) {
         assert!(head.content_at <= bytes.len());
     }
     let Ok(session) = Session::parse(bytes) else { return };
-    let _ = read_answer(&session, false, true);
+    let _ = read_answer(&session, None, true);
     let accept = AcceptTypes::default();
     let path = MsrpUri::own(false, "192.0.2.10", 2855, "b4Jx9ZpQ0tR2sKd8").expect("a good URI");
     let own =
-        Own { path: &path, session_id: 1, version: 1, max_size: 1, fingerprint: None, cema: false };
+        Own { path: &path, session_id: 1, version: 1, max_size: 1, fingerprints: &[], cema: false };
     if let Ok(chosen) = choose(&session, &wants(&accept, true)) {
         let answer = Session::parse(&chosen.answer(&own)).expect("ours is well formed");
         assert_eq!(answer.lines(), session.lines());

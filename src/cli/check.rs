@@ -39,6 +39,14 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             until.map_or_else(|_| "for ever".to_owned(), |at| format!("until {}", at.date()));
         println!("# sip.tls.certificate is for {}, {until}", material.names());
     }
+    if let Some(tls) = &loaded.config.msrp.tls {
+        match tls.material.fingerprint() {
+            Some(print) => println!("# msrp.tls.certificate has the fingerprint {print}"),
+            None => println!(
+                "# msrp.tls.certificate is made at each start: good for fingerprints, and for nobody who goes by names"
+            ),
+        }
+    }
     if arguments.probe {
         return super::client(async {
             let all = probe(&settings).await;

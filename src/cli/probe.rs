@@ -13,12 +13,13 @@ use tokio::time::timeout;
 
 use crate::config::XdmsMode;
 use crate::config::node::NodeSettings;
+use crate::handshake::server_name;
 use crate::sh;
 use crate::sh::router::{Inbound, Router};
 use crate::sip::Protocol;
 use crate::sip::message::{Limits, Message, Method, Writer};
 use crate::sip::resolve::Dns;
-use crate::sip::transport::tls::{Tls, server_name};
+use crate::sip::transport::tls::Tls;
 use crate::sip::uri::Uri;
 use crate::xdms::client::Client;
 use crate::xdms::server::OPERATOR;

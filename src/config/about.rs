@@ -58,6 +58,33 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "msrp.advertise_also",
         "The same for peers whose addresses are of the other kind, IPv4 or IPv6.",
     ),
+    (
+        "msrp.tls.listen",
+        "Addresses MSRP is taken on over TLS; empty: none, and offers of it are refused.",
+    ),
+    ("msrp.tls.advertise", "Host and port in our MSRP paths over TLS."),
+    (
+        "msrp.tls.advertise_also",
+        "The same for peers whose addresses are of the other kind, IPv4 or IPv6.",
+    ),
+    (
+        "msrp.tls.certificate",
+        "Our certificates for MSRP, in PEM; unset: one is made at each start, good for fingerprints alone (MS-112).",
+    ),
+    ("msrp.tls.key", "The key of our certificate for MSRP, in PEM."),
+    (
+        "msrp.tls.ca",
+        "Who signs the certificates of peers that list no fingerprint; unset: such peers are refused (MS-112).",
+    ),
+    (
+        "msrp.tls.accept_sha1",
+        "SHA-1 fingerprints are taken where nothing stronger is listed (MS-112).",
+    ),
+    ("msrp.tls.handshake_timeout", "Longest TLS handshake with an MSRP peer."),
+    (
+        "msrp.tls.max_handshakes",
+        "TLS handshakes of MSRP peers in progress; beyond it connections are closed.",
+    ),
     ("msrp.spool_total", "Octets of all pages, in memory and on disk (MS-092)."),
     ("msrp.spool_memory", "Octets of all pages kept in memory."),
     (

@@ -8,6 +8,7 @@
 mod about;
 mod charging;
 pub mod layer;
+mod msrp_tls;
 pub mod node;
 mod reload;
 pub mod sh;
@@ -24,12 +25,13 @@ use ipnet::IpNet;
 
 pub use layer::{ConfigError, Environment, Setting};
 use layer::{Layer, Reader};
+pub use msrp_tls::MsrpTls;
 use value::{Door, FilePath, HostPort, Listen, Peers, Size, TrustedPeer, Value, choice};
 
 use crate::content::sdp::Family;
 use crate::flow::keep::Choice;
 use crate::isc::rules::boundary::{is_at, is_place};
-use crate::isc::settings::Account as Login;
+use crate::isc::settings::{Account as Login, OfferTls};
 use crate::ops::log::{self, Format, Level};
 use crate::profile::Profile;
 use crate::sip::Protocol;
@@ -134,6 +136,8 @@ pub struct Msrp {
     pub advertise: HostPort,
     /// The same for peers whose addresses are of the other kind.
     pub advertise_also: Option<HostPort>,
+    /// `[msrp.tls]`; `None`: MSRP never goes over TLS.
+    pub tls: Option<MsrpTls>,
     /// Octets of all pages, in memory and on disk (MS-092).
     pub spool_total: u64,
     /// Octets of all pages kept in memory.
@@ -263,7 +267,7 @@ pub struct Loaded {
 }
 
 /// Keys of the interface that belong to later versions.
-const LATER: &[(&str, &str)] = &[("msrp.tls.", "TLS")];
+const LATER: &[(&str, &str)] = &[];
 
 /// Where configuration is read from, now and at each reload: the arguments `--config` and `--set`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -337,10 +341,12 @@ impl Loaded {
                 "name a profile, like \"../ims-profiles/3gpp.toml\"",
             ));
         }
+        let tls = config.msrp.tls.is_some();
         let mut settings = reader.finish(LATER)?;
         let local = config.msrp.listen.iter().all(|address| address.ip().is_loopback());
         let (profile, profile_settings) =
             Profile::load(config.profile.as_deref(), profile_set, local, environment)?;
+        check_offered_tls(&profile, &profile_settings, tls)?;
         settings.extend(profile_settings.into_iter().map(|mut setting| {
             setting.key.insert_str(0, "profile.");
             setting
@@ -604,6 +610,23 @@ fn read_sip_tls(r: &mut Reader) -> Result<Option<Material>, ConfigError> {
     Ok(Some(material))
 }
 
+/// Recipients are offered TLS only where there is TLS (IM-078).
+fn check_offered_tls(
+    profile: &Profile,
+    settings: &[Setting],
+    tls: bool,
+) -> Result<(), ConfigError> {
+    match settings.iter().find(|setting| setting.key == "im.tls") {
+        Some(setting) if !tls && profile.im.tls == OfferTls::Always => Err(ConfigError::new(
+            &setting.origin,
+            "profile.im.tls",
+            "offers TLS to everybody, and MSRP is not taken over TLS",
+            "set msrp.tls.listen too, or write \"as_originator\"",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A next hop that wants TLS wants us able to verify it.
 fn check_secure_hops(r: &Reader, sip: &Sip, core: &Core) -> Result<(), ConfigError> {
     if sip.tls.as_ref().is_some_and(Material::can_connect) {
@@ -704,16 +727,39 @@ fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {
         return Err(r.wrong("msrp.listen", "is empty", "name at least one address"));
     };
     let advertise = advertise(r, "msrp", &listen, first)?;
+    let advertise_also = advertise_also(r, "msrp", &listen, &advertise)?;
+    Ok(Msrp {
+        listen,
+        advertise,
+        advertise_also,
+        tls: msrp_tls::read(r)?,
+        spool_total: r
+            .take_within("msrp.spool_total", Size::mib(4096), Size::mib(1), Size(1 << 50))?
+            .0,
+        spool_memory: r
+            .take_within("msrp.spool_memory", Size::mib(256), Size::kib(64), Size(1 << 50))?
+            .0,
+    })
+}
+
+/// What peers with the other kind of address are told.
+fn advertise_also(
+    r: &mut Reader,
+    section: &str,
+    listen: &[SocketAddr],
+    advertise: &HostPort,
+) -> Result<Option<HostPort>, ConfigError> {
+    let key = format!("{section}.advertise_also");
     let kind = |host: &str| Family::of(host.trim_start_matches('[').trim_end_matches(']'));
     let own = kind(&advertise.host);
-    let set: Option<HostPort> = r.take_if_set("msrp.advertise_also")?;
+    let set: Option<HostPort> = r.take_if_set(&key)?;
     if let Some(also) = &set
         && own.is_some()
         && kind(&also.host) == own
     {
         return Err(r.wrong(
-            "msrp.advertise_also",
-            format!("{also} is an address of the same kind as msrp.advertise"),
+            &key,
+            format!("{also} is an address of the same kind as {section}.advertise"),
             "write an IPv6 address beside an IPv4 one, or the other way round",
         ));
     }
@@ -723,20 +769,9 @@ fn read_msrp(r: &mut Reader) -> Result<Msrp, ConfigError> {
             && own.is_some_and(|own| own != if at.is_ipv6() { Family::V6 } else { Family::V4 })
     });
     if let (None, Some(other)) = (&set, other) {
-        r.amounts_to("msrp.advertise_also", HostPort::of(*other).show());
+        r.amounts_to(&key, HostPort::of(*other).show());
     }
-    let advertise_also = set.or_else(|| other.copied().map(HostPort::of));
-    Ok(Msrp {
-        listen,
-        advertise,
-        advertise_also,
-        spool_total: r
-            .take_within("msrp.spool_total", Size::mib(4096), Size::mib(1), Size(1 << 50))?
-            .0,
-        spool_memory: r
-            .take_within("msrp.spool_memory", Size::mib(256), Size::kib(64), Size(1 << 50))?
-            .0,
-    })
+    Ok(set.or_else(|| other.copied().map(HostPort::of)))
 }
 
 /// What others are told for `listen`: as set, else the first address. Where that one takes a free port, the port told

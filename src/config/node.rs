@@ -3,7 +3,7 @@
 //! Start at [`NodeSettings::new`]. Ports that were 0 are known only when the sockets are open: [`NodeSettings::bound`].
 
 use super::value::HostPort;
-use super::{Config, Loaded, XdmsMode};
+use super::{Config, Loaded, MsrpTls, XdmsMode};
 use crate::content::sdp::Families;
 use crate::content::xml::Bounds;
 use crate::engine::policy::Policy;
@@ -76,6 +76,9 @@ pub struct Ports {
     pub msrp: u16,
     /// Of the first address of `msrp.listen` of the other kind, IPv4 or IPv6; 0 where there is none.
     pub msrp_also: u16,
+    /// The same of `msrp.tls.listen`.
+    pub msrp_tls: u16,
+    pub msrp_tls_also: u16,
     /// Of `xdms.listen`; 0 where that door is closed.
     pub xcap: u16,
 }
@@ -167,6 +170,16 @@ impl NodeSettings {
         if let Some(also) = self.config.msrp.advertise_also.as_mut().filter(|also| also.port == 0) {
             also.port = ports.msrp_also;
             self.msrp.also = Some((bare(&also.host).to_owned(), also.port));
+        }
+        if let Some(tls) = &mut self.config.msrp.tls {
+            if tls.advertise.port == 0 {
+                tls.advertise.port = ports.msrp_tls;
+                self.msrp.tls_at.1 = ports.msrp_tls;
+            }
+            if let Some(also) = tls.advertise_also.as_mut().filter(|also| also.port == 0) {
+                also.port = ports.msrp_tls_also;
+                self.msrp.tls_also = Some((bare(&also.host).to_owned(), also.port));
+            }
         }
         if let Some(listen) = self.config.xdms.listen.filter(|address| address.port() == 0) {
             let root = &self.config.xdms.root;
@@ -292,6 +305,9 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
                     .chain(&config.msrp.advertise_also)
                     .map(|at| bare(&at.host)),
             ),
+            tls: config.msrp.tls.as_ref().map(MsrpTls::served),
+            offer_tls: im.tls,
+            tls_downgrade: im.tls_downgrade,
             ..Media::default()
         },
         documents: Documents {
@@ -324,10 +340,17 @@ fn bare(host: &str) -> &str {
 
 fn msrp_settings(config: &Config, profile: &Profile) -> msrp::Settings {
     let keys = &profile.msrp;
+    let place = |at: &HostPort| (bare(&at.host).to_owned(), at.port);
+    let usual = msrp::Settings::default();
+    let tls = config.msrp.tls.as_ref();
     msrp::Settings {
+        tls_at: tls.map_or(usual.tls_at, |tls| place(&tls.advertise)),
+        tls_also: tls.and_then(|tls| tls.advertise_also.as_ref()).map(place),
+        handshake_timeout: tls.map_or(usual.handshake_timeout, |tls| tls.handshake_timeout),
+        max_handshakes: tls.map_or(usual.max_handshakes, |tls| tls.max_handshakes as usize),
         host: bare(&config.msrp.advertise.host).to_owned(),
         port: config.msrp.advertise.port,
-        also: config.msrp.advertise_also.as_ref().map(|at| (bare(&at.host).to_owned(), at.port)),
+        also: config.msrp.advertise_also.as_ref().map(place),
         spool_dir: Some(config.node.data_dir.join("spool")),
         connect_allow: profile.connect_allow.clone().unwrap_or_default(),
         connect_loopback: config.msrp.listen.iter().all(|address| address.ip().is_loopback()),
@@ -787,7 +810,17 @@ mod tests {
         }
         let mut settings =
             settings(&["msrp.listen=['127.0.0.1:0', '[::1]:0']", "msrp.advertise=127.0.0.1:0"]);
-        settings.bound(Ports { sip: 40001, msrp: 40002, msrp_also: 40004, xcap: 40003 }, &[]);
+        settings.bound(
+            Ports {
+                sip: 40001,
+                msrp: 40002,
+                msrp_also: 40004,
+                msrp_tls: 0,
+                msrp_tls_also: 0,
+                xcap: 40003,
+            },
+            &[],
+        );
         assert_eq!(settings.msrp.told(Some(crate::content::sdp::Family::V6)), ("::1", 40004));
         assert_eq!(settings.msrp.told(Some(crate::content::sdp::Family::V4)), ("127.0.0.1", 40002));
     }
@@ -864,7 +897,17 @@ mod tests {
         ]);
         let at = "127.0.0.1:40001".parse().expect("an address");
         let sip = [(Protocol::Udp, at), (Protocol::Tcp, at)];
-        settings.bound(Ports { sip: 40001, msrp: 40002, msrp_also: 0, xcap: 40003 }, &sip);
+        settings.bound(
+            Ports {
+                sip: 40001,
+                msrp: 40002,
+                msrp_also: 0,
+                msrp_tls: 0,
+                msrp_tls_also: 0,
+                xcap: 40003,
+            },
+            &sip,
+        );
         assert_eq!(settings.isc.sip.advertise, "127.0.0.1:40001");
         assert_eq!(settings.isc.sip.aliases, ["127.0.0.1:40001"]);
         assert_eq!(settings.ua.sent_by, "127.0.0.1:40001");

@@ -4,6 +4,7 @@
 //! [`request_body`] for what an INVITE carries, [`sdp`] for offers and answers, [`cpim`] for what a page carries.
 
 pub mod cpim;
+pub mod fingerprint;
 pub mod media_address;
 mod mime;
 pub mod msrp_uri;

@@ -13,8 +13,9 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use sdp_types::{AddrType, Attribute, Media};
 
+use super::fingerprint::{self, Proof, Terms};
 use super::media_address::{Fit, Names};
-use super::msrp_uri::MsrpUri;
+use super::msrp_uri::{BadMsrpUri, MsrpUri};
 
 const CPIM: &str = "message/cpim";
 
@@ -177,11 +178,20 @@ pub struct Wants<'a> {
     /// `im.large.max_size`: octets of a complete page (IM-030).
     pub max_size: u64,
     /// `TCP/TLS/MSRP` can be served.
-    pub tls: bool,
+    pub tls: Option<Tls>,
     /// Addresses of ours that can stand in the answer (ISC-064).
     pub families: Families,
     /// `msrp.cema`: offers of CEMA are taken (MS-027).
     pub cema: bool,
+}
+
+/// How `TCP/TLS/MSRP` is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// What peers may prove themselves with.
+    pub terms: Terms,
+    /// Addresses of ours for it.
+    pub families: Families,
 }
 
 /// Which way ordinary content may flow, seen from who wrote the description.
@@ -245,8 +255,8 @@ pub struct Peer {
     pub max_size: Option<u64>,
     /// As the peer wrote it.
     pub direction: Direction,
-    /// The session runs over TLS.
-    pub tls: bool,
+    /// The session runs over TLS, and this is what the peer has to show there.
+    pub proof: Option<Proof>,
 }
 
 /// Why an offer is refused, in the words of the answer.
@@ -323,9 +333,13 @@ fn usable(
     wants: &Wants<'_>,
 ) -> Result<Chosen, Option<SdpRefusal>> {
     let Some(tls) = msrp_protocol(media) else { return Err(None) };
-    if tls && !wants.tls {
-        return Err(Some(refusal(488, 302, "Incompatible transport protocol", "IM-078")));
-    }
+    let (terms, families) = match (tls, wants.tls) {
+        (false, _) => (None, wants.families),
+        (true, Some(tls)) => (Some(tls.terms), tls.families),
+        (true, None) => {
+            return Err(Some(refusal(488, 302, "Incompatible transport protocol", "IM-078")));
+        }
+    };
     if media.port == 0 {
         return Err(Some(refusal(488, 304, "Media type not available", "IM-028")));
     }
@@ -333,12 +347,13 @@ fn usable(
     // IM-068, MS-024: we are reachable, so we wait unless the peer insists on waiting itself.
     let role = if setup == Setup::Passive { Role::Active } else { Role::Passive };
     let cema = wants.cema && offers_cema(media);
-    let peer = peer(session, media, tls, role, cema).map_err(|flaw| {
+    let peer = peer(session, media, terms, role, cema).map_err(|flaw| {
         Some(match flaw {
             Flaw::NoPath => refusal(488, 399, "No MSRP path", "IM-028"),
             Flaw::BadPath => refusal(488, 399, "Unusable MSRP path", "MS-001"),
             Flaw::Scheme => refusal(488, 302, "Incompatible transport protocol", "MS-007"),
             Flaw::NoTypes => refusal(488, 305, "Incompatible media format", "MS-008"),
+            Flaw::Unproven => refusal(488, 399, "No usable fingerprint", "MS-112"),
         })
     })?;
     let names = match offered_address(session, media, &peer.path, setup) {
@@ -346,7 +361,7 @@ fn usable(
         Fit::Names(names) => Some(names),
         Fit::Differs => return Err(Some(refusal(488, 399, ADDRESSES_DIFFER, "MS-027"))),
     };
-    if !wants.families.serve(family(session, media)) {
+    if !families.serve(family(session, media)) {
         return Err(Some(refusal(488, 301, FORMATS, "ISC-064")));
     }
     let (accept, member) = select(&peer, wants).ok_or(Some(refusal(
@@ -447,6 +462,23 @@ fn narrow(offered: &[String], ours: &[String]) -> Vec<String> {
     selected
 }
 
+/// Our end of one MSRP session, as peers are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub path: MsrpUri,
+    /// Values of `a=fingerprint`; empty without TLS.
+    pub fingerprints: Vec<String>,
+}
+
+impl TryFrom<&str> for End {
+    type Error = BadMsrpUri;
+
+    /// One without TLS.
+    fn try_from(path: &str) -> Result<Self, Self::Error> {
+        Ok(Self { path: MsrpUri::parse(path)?, fingerprints: Vec::new() })
+    }
+}
+
 /// What we write into a description of ours. The same values give the same bytes (MS-015).
 #[derive(Debug, Clone, Copy)]
 pub struct Own<'a> {
@@ -458,8 +490,8 @@ pub struct Own<'a> {
     pub version: u64,
     /// `a=max-size` (MS-017).
     pub max_size: u64,
-    /// `a=fingerprint`, where the session runs over TLS.
-    pub fingerprint: Option<&'a str>,
+    /// `a=fingerprint`, one line each, where `path` is a secure one.
+    pub fingerprints: &'a [String],
     /// `a=msrp-cema` in offers, and in answers to offers that have it (MS-026, MS-027).
     pub cema: bool,
 }
@@ -490,7 +522,7 @@ impl Chosen {
             }
             let active = self.peer.role == Role::Active;
             let port = if active { 9 } else { port(own) };
-            line(&mut out, format_args!("m=message {port} {} *", protocol(self.peer.tls)));
+            line(&mut out, format_args!("m=message {port} {} *", protocol(own)));
             types(&mut out, &self.accept);
             line(&mut out, format_args!("a=max-size:{}", own.max_size));
             fingerprint(&mut out, own);
@@ -530,7 +562,7 @@ impl Chosen {
 
     fn to_member(&self, own: &Own<'_>, port: u16, setup: &str, with_cema: bool) -> Bytes {
         let mut out = head(own);
-        line(&mut out, format_args!("m=message {port} {} *", protocol(self.peer.tls)));
+        line(&mut out, format_args!("m=message {port} {} *", protocol(own)));
         types(&mut out, &self.member);
         line(&mut out, format_args!("a=max-size:{}", own.max_size));
         fingerprint(&mut out, own);
@@ -564,8 +596,9 @@ impl Chosen {
     ///
     /// # Errors
     /// [`Unusable`]: the new path cannot be used.
-    pub fn moved(&self, session: &Session, cema: bool) -> Result<Self, Unusable> {
-        let Later { peer, cema, names } = read_again(session, self.line, self.peer.tls, cema)?;
+    pub fn moved(&self, session: &Session, terms: Terms, cema: bool) -> Result<Self, Unusable> {
+        let tls = self.peer.proof.as_ref().map(|_| terms);
+        let Later { peer, cema, names } = read_again(session, self.line, tls, cema)?;
         Ok(Self { peer, cema, names, offer: session.0.clone(), ..self.clone() })
     }
 }
@@ -658,7 +691,7 @@ fn turned(direction: &str) -> &str {
 }
 
 fn fingerprint(out: &mut String, own: &Own<'_>) {
-    if let Some(value) = own.fingerprint {
+    for value in own.fingerprints {
         line(out, format_args!("a=fingerprint:{value}"));
     }
 }
@@ -674,8 +707,9 @@ fn port(own: &Own<'_>) -> u16 {
     own.path.port().unwrap_or(9)
 }
 
-fn protocol(tls: bool) -> &'static str {
-    if tls { "TCP/TLS/MSRP" } else { "TCP/MSRP" }
+/// MS-007: `msrps:` goes with TLS.
+fn protocol(own: &Own<'_>) -> &'static str {
+    if own.path.is_secure() { "TCP/TLS/MSRP" } else { "TCP/MSRP" }
 }
 
 /// The answer of a recipient cannot be used: acknowledge, then end the session with this text (IM-060).
@@ -695,17 +729,18 @@ pub struct Answer {
     pub fit: Fit,
 }
 
-/// Reads a recipient's answer to an offer of ours, which had one line. `tls` and `cema` are what we offered.
+/// Reads a recipient's answer to an offer of ours, which had one line, over TLS where there are terms for it. `cema` is
+/// whether we offered it.
 ///
-/// IM-060, IM-068, MS-008, MS-009, MS-017, MS-024, MS-026.
+/// IM-060, IM-068, MS-008, MS-009, MS-017, MS-024, MS-026, MS-112.
 ///
 /// # Errors
 /// [`Unusable`] without a line that takes the page.
-pub fn read_answer(session: &Session, tls: bool, cema: bool) -> Result<Answer, Unusable> {
+pub fn read_answer(session: &Session, tls: Option<Terms>, cema: bool) -> Result<Answer, Unusable> {
     let unusable = |text| Unusable { text };
     let media = session.0.medias.first().ok_or(unusable("answer without media"))?;
     let secure = msrp_protocol(media).ok_or(unusable("answer without MSRP"))?;
-    if secure != tls {
+    if secure != tls.is_some() {
         return Err(unusable("answer changes the protocol"));
     }
     if media.port == 0 {
@@ -714,11 +749,12 @@ pub fn read_answer(session: &Session, tls: bool, cema: bool) -> Result<Answer, U
     // MS-024: `passive`, none, and the illegal `actpass` and `holdconn` make us connect.
     let role = if setup(media) == Setup::Active { Role::Passive } else { Role::Active };
     // MS-026 (RFC 6714 §4.2): whether the answer says CEMA or not, whoever changed the address waits there.
-    let peer = peer(&session.0, media, secure, role, cema).map_err(|flaw| match flaw {
+    let peer = peer(&session.0, media, tls, role, cema).map_err(|flaw| match flaw {
         Flaw::NoPath => unusable("answer without MSRP path"),
         Flaw::BadPath => unusable("unusable MSRP path"),
         Flaw::Scheme => unusable("MSRP path and protocol differ"),
         Flaw::NoTypes => unusable("answer without accept-types"),
+        Flaw::Unproven => unusable("no usable fingerprint"),
     })?;
     if !peer.direction.receives() {
         return Err(unusable("answer does not receive"));
@@ -750,7 +786,7 @@ pub struct Later {
 pub fn read_again(
     session: &Session,
     line: usize,
-    tls: bool,
+    tls: Option<Terms>,
     cema: bool,
 ) -> Result<Later, Unusable> {
     let unusable = Unusable { text: "unusable MSRP path" };
@@ -771,7 +807,7 @@ pub fn read_again(
 pub enum Change {
     /// Not at all: the connection stays as it is (MS-015).
     None,
-    /// Another path: a new MSRP session for that leg (MS-016).
+    /// Another path, or another certificate: a new MSRP session for that leg (MS-016).
     Path,
     /// Something else about the media.
     Media,
@@ -799,12 +835,29 @@ fn changed(old: &sdp_types::Session, new: &sdp_types::Session) -> Change {
         {
             return Change::Media;
         }
-        // Without CEMA, or with it, another address counts: that is another session, too.
-        if !values(a, "path").eq(values(b, "path")) || offers_cema(a) != offers_cema(b) {
+        // Without CEMA, or with it, another address counts: that is another session, too. Another certificate wants
+        // another connection (RFC 8122 §6).
+        if !values(a, "path").eq(values(b, "path"))
+            || offers_cema(a) != offers_cema(b)
+            || prints(old, a) != prints(new, b)
+        {
             change = Change::Path;
         }
     }
     change
+}
+
+/// The fingerprints that hold for a line over TLS, sorted.
+fn prints<'a>(session: &'a sdp_types::Session, media: &'a Media) -> Vec<Option<&'a str>> {
+    if msrp_protocol(media) != Some(true) {
+        return Vec::new();
+    }
+    let mut all: Vec<_> = values(media, "fingerprint").collect();
+    if all.is_empty() {
+        all = values_of(&session.attributes, "fingerprint").collect();
+    }
+    all.sort_unstable();
+    all
 }
 
 /// The attributes of a line that do not belong to its path, sorted.
@@ -829,12 +882,14 @@ enum Flaw {
     BadPath,
     Scheme,
     NoTypes,
+    Unproven,
 }
 
+/// `tls`: what the peer may prove itself with, where the line is one over TLS.
 fn peer(
     session: &sdp_types::Session,
     media: &Media,
-    tls: bool,
+    tls: Option<Terms>,
     role: Role,
     cema: bool,
 ) -> Result<Peer, Flaw> {
@@ -846,7 +901,7 @@ fn peer(
     let path = MsrpUri::parse_path(path).map_err(|_| Flaw::BadPath)?;
     let next_hop = path.first().ok_or(Flaw::NoPath)?;
     // MS-007: msrps goes with TLS, msrp without.
-    if next_hop.is_secure() != tls {
+    if next_hop.is_secure() != tls.is_some() {
         return Err(Flaw::Scheme);
     }
     let dial = match role {
@@ -863,6 +918,17 @@ fn peer(
         }
         Role::Active => return Err(Flaw::BadPath),
     };
+    let proof = tls
+        .map(|terms| {
+            // MS-028: behind a border a name proves nothing.
+            let elsewhere = dial.as_ref().is_some_and(|(host, _)| host != next_hop.bare_host());
+            let anchored = cema && (offers_cema(media) || elsewhere);
+            let of = |attributes| values_of(attributes, "fingerprint");
+            let (media, session) = (of(&media.attributes), of(&session.attributes));
+            fingerprint::proof(media, session, next_hop.bare_host(), anchored, terms)
+        })
+        .transpose()
+        .map_err(|_| Flaw::Unproven)?;
     let accept_types = list(media, "accept-types");
     if accept_types.is_empty() {
         return Err(Flaw::NoTypes);
@@ -875,7 +941,7 @@ fn peer(
         accept_wrapped: list(media, "accept-wrapped-types"),
         max_size: values(media, "max-size").flatten().find_map(|v| v.trim().parse().ok()),
         direction: direction(session, media),
-        tls,
+        proof,
     })
 }
 
@@ -910,7 +976,14 @@ fn msrp_protocol(media: &Media) -> Option<bool> {
 }
 
 fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = Option<&'a str>> {
-    media.attributes.iter().filter(move |a| a.attribute == name).map(|a| a.value.as_deref())
+    values_of(&media.attributes, name)
+}
+
+fn values_of<'a>(
+    attributes: &'a [Attribute],
+    name: &'a str,
+) -> impl Iterator<Item = Option<&'a str>> {
+    attributes.iter().filter(move |a| a.attribute == name).map(|a| a.value.as_deref())
 }
 
 fn list(media: &Media, name: &str) -> Vec<String> {
@@ -1020,6 +1093,7 @@ fn announced_size(media: &Media) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const PRINT: &str = "sha-256 BA:78:16:BF:8F:01:CF:EA:41:41:40:DE:5D:AE:22:23:B0:03:61:A3:96:17:7A:9C:B4:10:FF:61:F2:00:15:AD";
     const MAX: u64 = 10 * 1024 * 1024;
 
     fn parse(text: &str) -> Session {
@@ -1050,7 +1124,7 @@ mod tests {
                 accept: &accept,
                 attributed,
                 max_size: MAX,
-                tls: false,
+                tls: None,
                 families: Families::default(),
                 cema: true,
             },
@@ -1063,7 +1137,7 @@ mod tests {
     }
 
     fn own(path: &MsrpUri) -> Own<'_> {
-        Own { path, session_id: 77, version: 1, max_size: MAX, fingerprint: None, cema: false }
+        Own { path, session_id: 77, version: 1, max_size: MAX, fingerprints: &[], cema: false }
     }
 
     fn own_path() -> MsrpUri {
@@ -1123,7 +1197,7 @@ mod tests {
             (
                 "msrps without TLS",
                 offer(&format!(
-                    "m=message 7394 TCP/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}"
+                    "m=message 7394 TCP/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}a=fingerprint:{PRINT}\n"
                 )),
                 (488, 302),
             ),
@@ -1250,7 +1324,7 @@ mod tests {
                 accept: &accept,
                 attributed: false,
                 max_size: MAX,
-                tls: false,
+                tls: None,
                 families: Families::default(),
                 cema: true,
             };
@@ -1268,7 +1342,7 @@ mod tests {
             accept: &accept,
             attributed: false,
             max_size: MAX,
-            tls: false,
+            tls: None,
             families: Families::default(),
             cema: true,
         };
@@ -1466,7 +1540,7 @@ mod tests {
         ];
         for (attribute, role) in as_offerer {
             let peer =
-                read_answer(&msrp(&format!("{TYPES}{attribute}")), false, false).unwrap().peer;
+                read_answer(&msrp(&format!("{TYPES}{attribute}")), None, false).unwrap().peer;
             assert_eq!(peer.role, role, "answered {attribute}");
             let dial = (role == Role::Active).then(|| ("192.0.2.55".to_owned(), 7394));
             assert_eq!(peer.dial, dial, "answered {attribute}");
@@ -1498,11 +1572,11 @@ mod tests {
             ("no port to connect to", line(&format!("a=path:msrp://203.0.113.9/b7;tcp\n{TYPES}"))),
         ];
         for (name, session) in unusable {
-            assert!(read_answer(&session, false, true).is_err(), "{name}");
+            assert!(read_answer(&session, None, true).is_err(), "{name}");
         }
         for direction in ["", "a=recvonly\n", "a=sendrecv\n"] {
             let session = line(&format!("{path}{TYPES}{direction}"));
-            let peer = read_answer(&session, false, true).unwrap().peer;
+            let peer = read_answer(&session, None, true).unwrap().peer;
             assert!(peer.direction.receives());
         }
     }
@@ -1515,7 +1589,7 @@ mod tests {
              a=max-size:300000\na=setup:passive\na=recvonly\n\
              a=path:msrp://relay.example:2856/r;tcp msrp://203.0.113.9:9021/b7;tcp\n",
         );
-        let peer = read_answer(&session, false, false).unwrap().peer;
+        let peer = read_answer(&session, None, false).unwrap().peer;
         assert_eq!(peer.dial, Some(("relay.example".to_owned(), 2856)), "leftmost is the next hop");
         let path: Vec<&str> = peer.path.iter().map(MsrpUri::as_str).collect();
         assert_eq!(path, ["msrp://relay.example:2856/r;tcp", "msrp://203.0.113.9:9021/b7;tcp"]);
@@ -1562,7 +1636,7 @@ mod tests {
                     accept: &accept,
                     attributed: false,
                     max_size: MAX,
-                    tls: false,
+                    tls: None,
                     families,
                     cema: true,
                 };
@@ -1636,7 +1710,7 @@ mod tests {
                 accept: &accept,
                 attributed: false,
                 max_size: MAX,
-                tls: false,
+                tls: None,
                 families: Families::default(),
                 cema: taken,
             };
@@ -1647,7 +1721,7 @@ mod tests {
             // Whatever the originator said, each hop speaks for itself.
             assert_eq!(said(&chosen.offer(&with)), ["a=msrp-cema"]);
             assert!(said(&chosen.offer(&own(&path))).is_empty());
-            let later = read_again(&session, 0, false, taken).unwrap();
+            let later = read_again(&session, 0, None, taken).unwrap();
             assert_eq!(said(&chosen.answer_member(&with, &later)).len(), usize::from(answers));
         }
         assert_eq!(compare(&msrp(TYPES), &msrp(&format!("{TYPES}a=msrp-cema\n"))), Change::Path);
@@ -1681,18 +1755,18 @@ mod tests {
             (false, passive.to_owned(), 4000, &phone, Fit::Same),
             (false, format!("{cema}{passive}"), 4000, &phone, Fit::Same),
         ] {
-            let answer = read_answer(&anchored(&rest, port), false, offered).unwrap();
+            let answer = read_answer(&anchored(&rest, port), None, offered).unwrap();
             let said = format!("offered {offered}, answered {rest}");
             assert_eq!((&answer.peer.dial, &answer.fit), (dial, &fit), "{said}");
             let path: Vec<&str> = answer.peer.path.iter().map(MsrpUri::as_str).collect();
             assert_eq!(path, ["msrp://192.0.2.55:7394/x;tcp"], "{said}");
         }
         let here = msrp(&format!("{TYPES}a=setup:active\n"));
-        assert_eq!(read_answer(&here, false, true).unwrap().fit, Fit::Same, "no border");
+        assert_eq!(read_answer(&here, None, true).unwrap().fit, Fit::Same, "no border");
         let offer = anchored(&format!("{cema}{passive}"), 4000);
         assert_eq!(pick(&offer, false).unwrap().peer.dial, border);
-        assert_eq!(read_again(&offer, 0, false, true).unwrap().peer.dial, border);
-        assert_eq!(read_again(&offer, 0, false, false).unwrap().peer.dial, phone);
+        assert_eq!(read_again(&offer, 0, None, true).unwrap().peer.dial, border);
+        assert_eq!(read_again(&offer, 0, None, false).unwrap().peer.dial, phone);
     }
 
     /// Proves MS-015.
@@ -1734,25 +1808,26 @@ mod tests {
     #[test]
     fn ipv6_and_tls_are_written_as_they_have_to_be() {
         let session = offer(&format!(
-            "m=message 7394 TCP/TLS/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}"
+            "m=message 7394 TCP/TLS/MSRP *\na=path:msrps://192.0.2.55:7394/x;tcp\n{TYPES}a=fingerprint:{PRINT}\n"
         ));
         let accept = AcceptTypes::default();
         let wants = Wants {
             accept: &accept,
             attributed: false,
             max_size: MAX,
-            tls: true,
+            tls: Some(Tls::default()),
             families: Families::default(),
             cema: true,
         };
         let chosen = choose(&session, &wants).unwrap();
         let path = MsrpUri::own(true, "2001:db8::5", 2855, "abc").unwrap();
-        let own = Own { fingerprint: Some("SHA-256 AA:BB"), ..own(&path) };
+        let ours = ["sha-256 AA:BB".to_owned()];
+        let own = Own { fingerprints: &ours, ..own(&path) };
         let offered = text(&chosen.offer(&own));
         assert!(offered.contains("c=IN IP6 2001:db8::5\r\n"));
         assert!(offered.contains("m=message 2855 TCP/TLS/MSRP *\r\n"));
         assert!(offered.contains("a=path:msrps://[2001:db8::5]:2855/abc;tcp\r\n"));
-        assert!(offered.contains("a=fingerprint:SHA-256 AA:BB\r\n"));
+        assert!(offered.contains("a=fingerprint:sha-256 AA:BB\r\n"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Happening, Isc, Move};
 use crate::content::media_address::{Fit, Names};
-use crate::content::msrp_uri::MsrpUri;
+use crate::content::sdp::End;
 use crate::engine::effect::{Cause, CauseProtocol};
 use crate::engine::ids::LegId;
 use crate::engine::input::{Input, LegEvent};
@@ -49,9 +49,9 @@ impl Isc {
     ) {
         let Some((page, Some(n))) = self.trails.get(&call).copied() else { return };
         let Some(state) = self.pages.get_mut(&page) else { return };
-        let tls = state.origin.chosen.peer.tls;
+        let terms = self.house.settings.media.terms();
         let Some(leg) = state.legs.get_mut(&n) else { return };
-        let (event, fit) = leg.answered(fork, message, tls);
+        let (event, fit) = leg.answered(fork, message, terms);
         // Whoever is not wanted any more is not asked again.
         let fit = if leg.cancelled { Fit::Same } else { fit };
         let leg = LegId { page, n };
@@ -85,12 +85,17 @@ impl Isc {
         }
     }
 
-    /// Ends what was agreed with a recipient and invites once more, without CEMA. `own_path` is a fresh MSRP URI: the
-    /// recipient may have come by the old one already.
+    /// Whether the recipient was last asked over TLS (IM-078).
+    pub fn was_secure(&self, leg: LegId) -> bool {
+        let state = self.pages.get(&leg.page).and_then(|page| page.legs.get(&leg.n));
+        state.is_some_and(|leg| leg.own.path.is_secure())
+    }
+
+    /// Ends what was agreed with a recipient and invites once more, without CEMA. `own` is a fresh end: the recipient
+    /// may have come by the old one already.
     ///
     /// MS-026 (RFC 6714 §4.2).
-    pub fn invite_without_cema(&mut self, now: Instant, leg: LegId, own_path: &str) {
-        let own_path = MsrpUri::parse(own_path).expect("the switch writes URIs that can be read");
+    pub fn invite_without_cema(&mut self, now: Instant, leg: LegId, own: End) {
         tracing::info!(%leg, rule = "MS-026", key = "msrp.cema", "asked again without CEMA: a border is on the way");
         let cause = Cause::new(CauseProtocol::Policy, 0, "offered again without CEMA");
         self.end_leg(now, leg, Some(&cause));
@@ -98,7 +103,7 @@ impl Isc {
         let Some(state) = self.leg_mut(leg) else { return };
         let old = state.call.take();
         state.call_id = call_id;
-        state.own_path = own_path;
+        state.own = own;
         state.cema = false;
         state.cancelled = false;
         (state.early, state.peer, state.theirs) = (None, None, None);

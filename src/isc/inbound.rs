@@ -453,6 +453,7 @@ fn media(
             "IM-030" if settings.im.large.by_msrp => refusal.key("msrp.max_message"),
             "IM-030" => refusal.key("im.large.max_size"),
             "MS-020" => refusal.key("msrp.attribution"),
+            "IM-078" => refusal.key("msrp.tls.listen"),
             _ => refusal,
         }
     })?;

@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::inbound::{Facts, Origin, texts};
 use super::outbound::{Block, Variant};
+use crate::content::fingerprint::Terms;
 use crate::content::media_address::Fit;
-use crate::content::msrp_uri::MsrpUri;
 use crate::content::request_body;
-use crate::content::sdp::{self, Peer, Session};
+use crate::content::sdp::{self, End, Peer, Session};
 use crate::engine::input::LegEvent;
 use crate::engine::party::{Audience, Recipient};
 use crate::sip::message::{Message, Name, reason_phrase};
@@ -43,7 +43,7 @@ pub struct Leg {
     pub call: Option<CallKey>,
     pub recipient: Recipient,
     pub audience: Arc<Audience>,
-    pub own_path: MsrpUri,
+    pub own: End,
     /// Version of our description (MS-015).
     pub version: u64,
     /// Kept so that a second try carries the same icid and session id.
@@ -104,14 +104,16 @@ impl Leg {
 
     /// The first 2xx.
     ///
-    /// IM-015, IM-016, IM-017, IM-060; MS-026 by the second value.
-    pub fn answered(&mut self, fork: &Fork, message: &Message, tls: bool) -> (LegEvent, Fit) {
+    /// IM-015, IM-016, IM-017, IM-060, IM-078: what was offered over TLS is answered over TLS. MS-026 by the second
+    /// value.
+    pub fn answered(&mut self, fork: &Fork, message: &Message, terms: Terms) -> (LegEvent, Fit) {
         let early = self.early.take().filter(|(of, _)| of == fork).map(|(_, sdp)| sdp);
         let unusable = |text: &str| (LegEvent::Unusable { text: text.to_owned() }, Fit::Same);
         let Some(sdp) = description(message).or(early) else {
             return unusable("answer without SDP");
         };
         let Ok(session) = Session::parse(&sdp) else { return unusable("malformed SDP") };
+        let tls = self.own.path.is_secure().then_some(terms);
         match sdp::read_answer(&session, tls, self.cema) {
             Ok(answer) => {
                 self.peer = Some(answer.peer);

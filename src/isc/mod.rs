@@ -2,7 +2,8 @@
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
 //! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
-//! reads what comes back, `doorstep` asks what a user lets in, `redirect` where a recipient went, `moves` what changes later. What is not ours passes by
+//! reads what comes back, `doorstep` asks what a user lets in, `redirect` where a recipient went, `downgrade` what
+//! is without TLS, `moves` what changes later. What is not ours passes by
 //! `forward` or, as a dialog on either side, by `bridge`. [`reachable`] reads what the core tells of registered users,
 //! [`registry`] holds it for all threads, `users` acts on it, `watching` subscribes to it. `following` subscribes to what
 //! is cached of an XDMS, `notifying` tells others of the documents kept here; `subscribing` is how subscriptions of ours
@@ -15,6 +16,7 @@ mod bridge;
 mod cema;
 mod charged;
 mod doorstep;
+mod downgrade;
 mod following;
 mod forward;
 mod inbound;
@@ -35,14 +37,15 @@ mod users;
 mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt::Debug;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::content::msrp_uri::MsrpUri;
-use crate::content::sdp::{Chosen, Peer};
+use crate::content::fingerprint::Terms;
+use crate::content::sdp::{Chosen, End, Peer};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
@@ -57,6 +60,7 @@ use bridge::Bridges;
 pub use cema::Compare;
 pub use doorstep::AtTheDoor;
 use doorstep::Doorstep;
+pub use downgrade::Downgrade;
 pub use following::News;
 use following::{DOCUMENTS, Following};
 use forward::{Forward, Unsent};
@@ -93,6 +97,8 @@ pub enum Happening {
     Moved(Box<Move>),
     /// A recipient is elsewhere: give [`Isc::redirected`] the place that may be tried, if any.
     Redirected(Box<Redirect>),
+    /// A recipient takes no TLS and may do without: give [`Isc::downgraded`] another end of its session.
+    Downgraded(Box<Downgrade>),
     /// The table of registrations changed: have it kept, then call [`Isc::kept`] with the ticket, if there is one.
     Kept(Box<Change>),
     /// A request for one user waits for what that user's documents say: give it to [`Isc::let_in`].
@@ -585,9 +591,12 @@ impl Isc {
             Event::Rejected { call, status, message, cause } => {
                 if !self.tried_again(now, call, status, message.as_ref()) {
                     let event = legs::rejected(status, message.as_ref(), cause);
-                    match self.elsewhere(call, status, message.as_ref(), &event) {
-                        Some(redirect) => out.push(Happening::Redirected(Box::new(redirect))),
-                        None => self.on_leg(call, out, |_, _| Some(event)),
+                    if let Some(redirect) = self.elsewhere(call, status, message.as_ref(), &event) {
+                        out.push(Happening::Redirected(Box::new(redirect)));
+                    } else if let Some(downgrade) = self.unsecured(call, status, &event) {
+                        out.push(Happening::Downgraded(Box::new(downgrade)));
+                    } else {
+                        self.on_leg(call, out, |_, _| Some(event));
                     }
                 }
             }
@@ -801,12 +810,12 @@ impl Isc {
         &mut self,
         call: CallKey,
         out: &mut Vec<Happening>,
-        what: impl FnOnce(&mut Leg, bool) -> Option<LegEvent>,
+        what: impl FnOnce(&mut Leg, Terms) -> Option<LegEvent>,
     ) {
         let Some((page, Some(n))) = self.trails.get(&call).copied() else { return };
         let Some(state) = self.pages.get_mut(&page) else { return };
-        let tls = state.origin.chosen.peer.tls;
-        let event = state.legs.get_mut(&n).and_then(|leg| what(leg, tls));
+        let terms = self.house.settings.media.terms();
+        let event = state.legs.get_mut(&n).and_then(|leg| what(leg, terms));
         if let Some(event) = event {
             let leg = LegId { page, n };
             out.push(Happening::Input(Input::Leg { leg, event }));
@@ -881,7 +890,16 @@ impl Isc {
 
     // --- what the engine wants ---
 
-    /// Invites one recipient. `own_path` is the MSRP URI the switch reserved for this leg.
+    /// The session of this recipient runs over TLS.
+    ///
+    /// IM-078.
+    pub fn is_secure(&self, leg: LegId) -> bool {
+        let came = self.media_of_originator(leg.page).is_some_and(|c| c.peer.proof.is_some());
+        self.house.settings.media.secures(came)
+    }
+
+    /// Invites one recipient. `own` is the end of the session the switch reserved for this leg; a path alone is one
+    /// without TLS.
     ///
     /// IM-001, IM-002.
     pub fn invite(
@@ -889,10 +907,10 @@ impl Isc {
         now: Instant,
         leg: LegId,
         recipient: &Recipient,
-        own_path: &str,
+        own: impl TryInto<End, Error: Debug>,
         audience: &Arc<Audience>,
     ) {
-        let own_path = MsrpUri::parse(own_path).expect("the switch writes URIs that can be read");
+        let own = own.try_into().expect("the switch writes URIs that can be read");
         let call_id = self.ua.fresh_call_id();
         let random = self.random.next_u64();
         let Some(page) = self.pages.get_mut(&leg.page) else {
@@ -903,7 +921,7 @@ impl Isc {
             call: None,
             recipient: recipient.clone(),
             audience: audience.clone(),
-            own_path,
+            own,
             version: 1,
             random,
             call_id,
@@ -950,7 +968,7 @@ impl Isc {
             random: state.random,
             recipient: &state.recipient,
             audience: &state.audience,
-            own_path: &state.own_path,
+            own: &state.own,
             elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
             variant: &state.variant,
             plain: self.plain.knows(&state.recipient.party.key),
@@ -965,8 +983,8 @@ impl Isc {
     /// A provisional answer to the originator, with our SDP where it is reliable.
     ///
     /// IM-020, IM-054. The originator's session must be open at the switch: a reliable 183 is its answer.
-    pub fn progress(&mut self, now: Instant, page: PageId, own_path: &str, ringing: bool) {
-        let path = MsrpUri::parse(own_path).ok();
+    pub fn progress(&mut self, now: Instant, page: PageId, own: impl TryInto<End>, ringing: bool) {
+        let own = own.try_into().ok();
         let Some(state) = self.pages.get(&page) else { return };
         let reply = outbound::progress(
             &self.house,
@@ -974,7 +992,7 @@ impl Isc {
             &state.origin,
             &state.facts,
             ringing,
-            path.as_ref(),
+            own.as_ref(),
         );
         self.ua.progress(now, state.call, reply);
     }
@@ -982,12 +1000,18 @@ impl Isc {
     /// 200 to the originator.
     ///
     /// IM-051, IM-052.
-    pub fn answer(&mut self, now: Instant, page: PageId, own_path: &str, warnings: &[String]) {
-        let path = MsrpUri::parse(own_path).expect("the switch writes URIs that can be read");
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        page: PageId,
+        own: impl TryInto<End, Error: Debug>,
+        warnings: &[String],
+    ) {
+        let own = own.try_into().expect("the switch writes URIs that can be read");
         let Some(state) = self.pages.get_mut(&page) else { return };
         state.answered = true;
         let (origin, facts) = (&state.origin, &state.facts);
-        let reply = outbound::answer(&self.house, page, origin, facts, &path, warnings);
+        let reply = outbound::answer(&self.house, page, origin, facts, &own, warnings);
         self.ua.answer(now, state.call, reply);
     }
 

@@ -9,8 +9,7 @@ use bytes::Bytes;
 
 use super::{Isc, legs, outbound};
 use crate::content::media_address::Names;
-use crate::content::msrp_uri::MsrpUri;
-use crate::content::sdp::{self, Change, Later, Peer, Session};
+use crate::content::sdp::{self, Change, End, Later, Peer, Session};
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::Refusal;
 use crate::sip::message::Message;
@@ -59,11 +58,12 @@ impl Isc {
         let state = self.pages.get(&page).ok_or_else(fixed)?;
         let sdp = legs::description(message).ok_or_else(fixed)?;
         let theirs = Session::parse(&sdp).map_err(|_| cannot("malformed SDP"))?;
-        let chosen = &state.origin.chosen;
-        let (tls, cema) = (chosen.peer.tls, self.house.settings.media.cema);
+        let (chosen, media) = (&state.origin.chosen, &self.house.settings.media);
+        let (terms, cema) = (media.terms(), media.cema);
+        let mut secure = chosen.peer.proof.is_some();
         let later = match n {
             None if state.answered && chosen.change(&theirs) == Change::Path => {
-                sdp::read_again(&theirs, chosen.line(), tls, cema)
+                sdp::read_again(&theirs, chosen.line(), secure.then_some(terms), cema)
             }
             Some(n) => {
                 let leg = state.legs.get(&n).filter(|leg| !leg.cancelled).ok_or_else(fixed)?;
@@ -71,14 +71,16 @@ impl Isc {
                 if sdp::compare(before, &theirs) != Change::Path {
                     return Err(fixed());
                 }
-                sdp::read_again(&theirs, 0, tls, cema)
+                secure = leg.own.path.is_secure();
+                sdp::read_again(&theirs, 0, secure.then_some(terms), cema)
             }
             None => return Err(fixed()),
         };
         let later = later.map_err(|why| cannot(why.text))?;
         // ISC-064: the new address has to be of a kind of ours, too.
         let line = if n.is_none() { chosen.line() } else { 0 };
-        if !self.house.settings.media.families.serve(theirs.family(line)) {
+        let families = media.tls.filter(|_| secure).map_or(media.families, |tls| tls.families);
+        if !families.serve(theirs.family(line)) {
             return Err(Refusal { warning: Some((301, sdp::FORMATS.to_owned())), ..cannot("") });
         }
         Ok(Move { page, leg: n.map(|n| LegId { page, n }), later, request, theirs })
@@ -94,11 +96,11 @@ impl Isc {
     /// Answers the request behind `change`: 200 with our new path, or 488 if there is none.
     ///
     /// MS-015, MS-016: the version of our description is one higher.
-    pub fn moved(&mut self, now: Instant, change: Move, own_path: Option<&str>) {
-        let path = own_path.and_then(|path| MsrpUri::parse(path).ok());
-        let sdp = path.and_then(|path| match change.leg {
-            None => self.move_originator(&change, &path),
-            Some(leg) => self.move_leg(leg, &change, path),
+    pub fn moved(&mut self, now: Instant, change: Move, own: Option<impl TryInto<End>>) {
+        let own = own.and_then(|own| own.try_into().ok());
+        let sdp = own.and_then(|own| match change.leg {
+            None => self.move_originator(&change, &own),
+            Some(leg) => self.move_leg(leg, &change, own),
         });
         match sdp {
             Some(sdp) => {
@@ -109,21 +111,21 @@ impl Isc {
         }
     }
 
-    fn move_originator(&mut self, change: &Move, path: &MsrpUri) -> Option<Bytes> {
+    fn move_originator(&mut self, change: &Move, own: &End) -> Option<Bytes> {
         let state = self.pages.get_mut(&change.page)?;
-        let cema = change.later.cema;
-        let chosen = state.origin.chosen.moved(&change.theirs, cema).ok()?;
+        let (terms, cema) = (self.house.settings.media.terms(), change.later.cema);
+        let chosen = state.origin.chosen.moved(&change.theirs, terms, cema).ok()?;
         state.origin.chosen = chosen;
         state.version += 1;
         let chosen = &state.origin.chosen;
-        Some(outbound::sdp_for_originator(&self.house, change.page, chosen, path, state.version))
+        Some(outbound::sdp_for_originator(&self.house, change.page, chosen, own, state.version))
     }
 
-    fn move_leg(&mut self, leg: LegId, change: &Move, path: MsrpUri) -> Option<Bytes> {
+    fn move_leg(&mut self, leg: LegId, change: &Move, own: End) -> Option<Bytes> {
         let state = self.pages.get_mut(&change.page)?;
         let chosen = &state.origin.chosen;
         let leg = state.legs.get_mut(&leg.n)?;
-        leg.own_path = path;
+        leg.own = own;
         leg.version += 1;
         leg.peer = Some(change.peer().clone());
         leg.theirs = Some(change.theirs.clone());

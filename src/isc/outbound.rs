@@ -16,10 +16,9 @@ use super::rules::route::{self, Fanout, Kind, Way};
 use super::rules::syntax::Address;
 use super::rules::{identity, served_user, service};
 use super::settings::{AnonReject, CoreProfile, PsiRoute, Refresher, Settings, Source};
-use crate::content::msrp_uri::MsrpUri;
 use crate::content::multipart;
 use crate::content::resource_lists::{self, BccMode, Entry};
-use crate::content::sdp::{self, Chosen};
+use crate::content::sdp::{self, Chosen, End};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::Refusal;
@@ -284,7 +283,7 @@ pub struct Stamp<'a> {
     pub random: u64,
     pub recipient: &'a Recipient,
     pub audience: &'a Audience,
-    pub own_path: &'a MsrpUri,
+    pub own: &'a End,
     /// Whole seconds since the originator's INVITE.
     pub elapsed: u32,
     pub variant: &'a Variant,
@@ -439,24 +438,18 @@ pub fn own_lines(house: &House, charging: Option<&ChargingVector>) -> Bytes {
 
 /// IM-005…IM-009.
 fn offer(settings: &Settings, origin: &Origin, stamp: &Stamp<'_>) -> Bytes {
-    let own = own(settings, &origin.chosen, stamp.own_path, stamp.random, 1);
+    let own = own(settings, stamp.own, stamp.random, 1);
     origin.chosen.offer(&sdp::Own { cema: stamp.cema, ..own })
 }
 
 /// Our side of one description; `name` is different for every dialog.
-fn own<'a>(
-    settings: &'a Settings,
-    chosen: &Chosen,
-    path: &'a MsrpUri,
-    name: u64,
-    version: u64,
-) -> sdp::Own<'a> {
+fn own<'a>(settings: &'a Settings, end: &'a End, name: u64, version: u64) -> sdp::Own<'a> {
     sdp::Own {
-        path,
+        path: &end.path,
         session_id: name >> 2,
         version,
         max_size: settings.im.large.max_size,
-        fingerprint: settings.media.fingerprint.as_deref().filter(|_| chosen.peer.tls),
+        fingerprints: &end.fingerprints,
         cema: settings.media.cema,
     }
 }
@@ -474,7 +467,7 @@ pub fn moved(sdp: Bytes) -> Reply {
 
 /// Our answer to a recipient's new path.
 pub fn sdp_for_leg(house: &House, chosen: &Chosen, leg: &Leg, theirs: &sdp::Later) -> Bytes {
-    let own = own(&house.settings, chosen, &leg.own_path, leg.random, leg.version);
+    let own = own(&house.settings, &leg.own, leg.random, leg.version);
     chosen.answer_member(&own, theirs)
 }
 
@@ -535,11 +528,10 @@ pub fn progress(
     origin: &Origin,
     facts: &Facts,
     ringing: bool,
-    own_path: Option<&MsrpUri>,
+    own_end: Option<&End>,
 ) -> Reply {
     let status = if ringing { 180 } else { 183 };
-    let body =
-        own_path.filter(|_| origin.reliable).map(|path| sdp_answer(house, page, origin, path));
+    let body = own_end.filter(|_| origin.reliable).map(|end| sdp_answer(house, page, origin, end));
     Reply { reliable: true, body, ..positive(house, page, origin, facts, status) }
 }
 
@@ -551,7 +543,7 @@ pub fn answer(
     page: PageId,
     origin: &Origin,
     facts: &Facts,
-    own_path: &MsrpUri,
+    own_end: &End,
     warnings: &[String],
 ) -> Reply {
     let positive = positive(house, page, origin, facts, 200);
@@ -561,7 +553,7 @@ pub fn answer(
     }
     Reply {
         headers: Bytes::from(headers),
-        body: Some(sdp_answer(house, page, origin, own_path)),
+        body: Some(sdp_answer(house, page, origin, own_end)),
         ..positive
     }
 }
@@ -583,8 +575,8 @@ fn positive(house: &House, page: PageId, origin: &Origin, facts: &Facts, status:
     }
 }
 
-fn sdp_answer(house: &House, page: PageId, origin: &Origin, path: &MsrpUri) -> (String, Bytes) {
-    ("application/sdp".to_owned(), sdp_for_originator(house, page, &origin.chosen, path, 1))
+fn sdp_answer(house: &House, page: PageId, origin: &Origin, end: &End) -> (String, Bytes) {
+    ("application/sdp".to_owned(), sdp_for_originator(house, page, &origin.chosen, end, 1))
 }
 
 /// Our answer to the originator.
@@ -592,10 +584,10 @@ pub fn sdp_for_originator(
     house: &House,
     page: PageId,
     chosen: &Chosen,
-    path: &MsrpUri,
+    end: &End,
     version: u64,
 ) -> Bytes {
-    chosen.answer(&own(&house.settings, chosen, path, page.as_u64(), version))
+    chosen.answer(&own(&house.settings, end, page.as_u64(), version))
 }
 
 /// ISC-026: the charging line of an answer, or nothing where the request had none.

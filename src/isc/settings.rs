@@ -10,8 +10,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::content::fingerprint::Terms;
 use crate::content::resource_lists::BccMode;
-use crate::content::sdp::{AcceptTypes, Families};
+use crate::content::sdp::{AcceptTypes, Families, Tls};
 use crate::sip::digest::{Algorithm, Ha1};
 
 /// Which core the server stands behind: decides the header rules of a call (IM-018).
@@ -100,6 +101,41 @@ pub struct Account {
     pub identities: Vec<String>,
 }
 
+/// IM-078: which recipients are offered TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OfferTls {
+    /// Those of pages that come over TLS.
+    #[default]
+    AsOriginator,
+    Always,
+}
+
+/// IM-078: what becomes of a recipient that takes no TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsDowngrade {
+    /// It gets nothing.
+    #[default]
+    Deny,
+    /// It is asked once more, without.
+    Allow,
+}
+
+impl Media {
+    /// Recipients of a page that came over TLS or not are offered TLS.
+    ///
+    /// IM-078.
+    pub fn secures(&self, origin: bool) -> bool {
+        self.tls.is_some() && (origin || self.offer_tls == OfferTls::Always)
+    }
+
+    /// What peers over TLS may prove themselves with.
+    pub fn terms(&self) -> Terms {
+        self.tls.unwrap_or_default().terms
+    }
+}
+
 /// What offers and answers say of the media plane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,10 +150,13 @@ pub struct Media {
     /// Kinds of addresses MSRP can be reached at.
     #[serde(skip)]
     pub families: Families,
-    /// MSRP over TLS can be served.
-    pub tls: bool,
-    /// `a=fingerprint` of our certificate, where `tls`.
-    pub fingerprint: Option<String>,
+    /// How MSRP over TLS is served, if it is.
+    #[serde(skip)]
+    pub tls: Option<Tls>,
+    /// `im.tls`
+    pub offer_tls: OfferTls,
+    /// `im.tls_downgrade`
+    pub tls_downgrade: TlsDowngrade,
 }
 
 impl Default for Media {
@@ -127,8 +166,9 @@ impl Default for Media {
             cema: true,
             accept: AcceptTypes::default(),
             families: Families::default(),
-            tls: false,
-            fingerprint: None,
+            tls: None,
+            offer_tls: OfferTls::default(),
+            tls_downgrade: TlsDowngrade::default(),
         }
     }
 }

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::locked;
+use crate::handshake::server_name;
 use crate::sip::message::{Frame, Framer, Limits, Malformed, Message};
-use crate::sip::transport::tls::{Tls, server_name};
+use crate::sip::transport::tls::Tls;
 
 /// Largest datagram sent; beyond it goes TCP (RFC 3261 §18.1.1 with the path MTU of loopback).
 pub(super) const LARGEST_DATAGRAM: usize = 60_000;

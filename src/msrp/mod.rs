@@ -2,23 +2,28 @@
 //!
 //! Start at [`Switch`]: it reserves our URIs, opens sessions as SDP is agreed and tells what happens by
 //! [`MediaEvent`]. [`codec`] cuts streams into pieces, `session` decides what one session answers and sends next (no
-//! I/O, time is an argument), `net` runs one task per connection. The page itself lies in a [`crate::spool`]; every
+//! I/O, time is an argument), `net` runs one task per connection, `doors` lets them in, `dial` opens them, [`tls`] says
+//! who they may be with. The page itself lies in a [`crate::spool`]; every
 //! recipient reads it at its own pace. Never decides who gets a page, builds no SDP, knows no SIP.
 
 use std::fmt;
 use std::sync::Arc;
 
+use crate::content::fingerprint::Proof;
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, OriginatorMedia};
 
 pub mod codec;
+mod dial;
+mod doors;
 mod frames;
 mod net;
 mod session;
 mod settings;
 mod switch;
 mod tap;
+pub mod tls;
 
 pub use settings::Settings;
 pub use switch::Switch;
@@ -77,6 +82,8 @@ pub struct PeerMedia {
     pub role: Role,
     /// Where to connect if not to the leftmost URI (CEMA, MS-026).
     pub dial: Option<(String, u16)>,
+    /// What it has to show over TLS, where the session runs over TLS (MS-112).
+    pub proof: Option<Proof>,
     /// `a=accept-types`, entry by entry.
     pub accept_types: Vec<String>,
     /// `a=accept-wrapped-types`, entry by entry.
@@ -134,6 +141,19 @@ pub type Sink = Arc<dyn Fn(MediaEvent) + Send + Sync>;
 #[error("no MSRP session left (msrp.max_sessions)")]
 pub struct Full;
 
+/// Why TLS connections did not come to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HandshakesFailed {
+    /// They took too long.
+    pub slow: u64,
+    /// The other side spoke no TLS, or none of ours.
+    pub protocol: u64,
+    /// A certificate was missing or not the one SDP spoke of.
+    pub certificate: u64,
+    /// Too many were in progress.
+    pub busy: u64,
+}
+
 /// What the switch holds and has moved: for metrics and leak tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -158,6 +178,8 @@ pub struct Stats {
     pub control_messages: u64,
     /// Connections refused at the door or closed for what their peer did.
     pub connections_refused: u64,
+    /// TLS handshakes that came to nothing, either way, and connections ended for the certificate of their peer.
+    pub handshakes_failed: HandshakesFailed,
     /// Octets of pages that came again after they had been forwarded (MS-063).
     pub overlapped: u64,
 }

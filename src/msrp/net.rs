@@ -1,13 +1,12 @@
 //! Connections: one task each, generic over the stream.
 //!
-//! Start at [`serve`] (somebody connected), [`connect`] (we do) and [`Connection::run`]. A connection reads into its
-//! decoder, lets sessions answer, and fills its frames: answers and REPORTs first, then the sessions in turn. What
-//! waits for the socket is bounded, the page itself stays in the spool. Decides nothing a session could decide.
+//! Start at [`Connection::run`]; `doors` and `dial` make connections. One reads into its decoder, lets sessions answer,
+//! and fills its frames: answers and REPORTs first, then the sessions in turn. What waits for the socket is bounded, the
+//! page itself stays in the spool. Decides nothing a session could decide.
 
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
@@ -16,16 +15,16 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::codec::{self, Decoder, Flag, Head, Kind, Piece};
+use super::doors::Door;
 use super::frames::{Frames, SLICES};
 use super::session::{Part, Step, TxId, Verdict, may_answer};
-use super::switch::{Cell, Shared, Told, now, random, report_frame};
+use super::switch::{Cell, Shared, Told, Vetted, now, random, report_frame};
 use super::tap::{self, Ends, Outlet};
-use super::{PeerMedia, Settings};
+use super::tls::{Failure, Shown};
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 
@@ -42,9 +41,9 @@ pub(super) struct Handle {
     inbox: Mutex<Inbox>,
     notify: Notify,
     /// Sessions bound here.
-    sessions: AtomicUsize,
+    pub sessions: AtomicUsize,
     /// MS-091: over 80 % of its write buffer is waiting.
-    congested: AtomicBool,
+    pub congested: AtomicBool,
 }
 
 #[derive(Default)]
@@ -61,6 +60,8 @@ pub(super) enum Nudge {
     Attach(Arc<Cell>),
     /// It has ended.
     Detach(Arc<Cell>),
+    /// A session it waits for may be known now (MS-112).
+    Look,
     /// Write this, then tell the originator's session that it is settled. An empty frame only asks for the latter.
     Frame(Bytes, Arc<Cell>),
 }
@@ -72,7 +73,7 @@ impl Handle {
     }
 
     /// Leaves a message for the connection's task; returns it if that has ended.
-    fn offer(&self, nudge: Nudge) -> Option<Nudge> {
+    pub fn offer(&self, nudge: Nudge) -> Option<Nudge> {
         let mut inbox = self.lock();
         if inbox.closed {
             return Some(nudge);
@@ -117,232 +118,6 @@ impl Wake for LegWaker {
     }
 }
 
-/// Host in lower case and port of a next hop.
-pub(super) type PeerKey = (String, u16);
-
-/// A connection we opened or are opening.
-pub(super) enum PeerConnection {
-    Opening(Vec<Arc<Cell>>),
-    Open(Weak<Handle>),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Tables are changed by single inserts and removes.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Accepts until dropped.
-pub(super) async fn listen(shared: &Arc<Shared>, listener: TcpListener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let Some(door) = Door::pass(shared, peer.ip()) else { continue };
-                prepare(&stream);
-                let shared = Arc::clone(shared);
-                let ends = stream.local_addr().ok().map(|local| (local, peer));
-                drop(tokio::spawn(async move { serve_behind(&shared, stream, door, ends).await }));
-            }
-            Err(error) => {
-                // Out of descriptors, mostly: give others time to close some.
-                tracing::warn!(%error, "MSRP accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-/// MS-039: keep-alive is the transport's business.
-fn prepare(stream: &TcpStream) {
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-    let socket = socket2::SockRef::from(stream);
-    let done = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
-    if let Err(error) = done {
-        tracing::debug!(%error, "socket options");
-    }
-}
-
-/// Serves one incoming connection.
-pub(super) async fn serve<S>(shared: &Arc<Shared>, stream: S, peer: IpAddr)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    if let Some(door) = Door::pass(shared, peer) {
-        serve_behind(shared, stream, door, None).await;
-    }
-}
-
-async fn serve_behind<S>(shared: &Arc<Shared>, stream: S, door: Door, ends: Option<Ends>)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    let mut connection = Connection::new(shared, Some(door));
-    connection.ends = ends;
-    connection.run(stream).await;
-}
-
-/// An incoming connection counted against the caps (MS-115).
-struct Door {
-    shared: Arc<Shared>,
-    peer: IpAddr,
-    unbound: bool,
-}
-
-impl Door {
-    fn pass(shared: &Arc<Shared>, peer: IpAddr) -> Option<Self> {
-        let Settings { max_connections, max_connections_per_ip, max_unbound, .. } =
-            *shared.settings;
-        let counters = &shared.counters;
-        let mut per_ip = lock(&shared.per_ip);
-        let mine = per_ip.entry(peer).or_insert(0);
-        let key = if counters.incoming.load(Ordering::Relaxed) >= max_connections {
-            Some("msrp.max_connections")
-        } else if max_connections_per_ip > 0 && *mine >= max_connections_per_ip {
-            Some("msrp.max_connections_per_ip")
-        } else if counters.unbound.load(Ordering::Relaxed) >= max_unbound {
-            Some("msrp.max_unbound")
-        } else {
-            None
-        };
-        if let Some(key) = key {
-            if *mine == 0 {
-                per_ip.remove(&peer);
-            }
-            counters.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%peer, key, "MS-115: MSRP connection refused");
-            return None;
-        }
-        *mine += 1;
-        counters.incoming.fetch_add(1, Ordering::Relaxed);
-        counters.unbound.fetch_add(1, Ordering::Relaxed);
-        drop(per_ip);
-        Some(Self { shared: Arc::clone(shared), peer, unbound: true })
-    }
-
-    fn bound(&mut self) {
-        if std::mem::take(&mut self.unbound) {
-            self.shared.counters.unbound.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.bound();
-        self.shared.counters.incoming.fetch_sub(1, Ordering::Relaxed);
-        let mut per_ip = lock(&self.shared.per_ip);
-        if let Some(mine) = per_ip.get_mut(&self.peer) {
-            *mine -= 1;
-            if *mine == 0 {
-                per_ip.remove(&self.peer);
-            }
-        }
-    }
-}
-
-/// Gives an active session a connection: one that is open to that next hop, or a new one (MS-006, MS-029).
-pub(super) fn connect(shared: &Arc<Shared>, cell: Arc<Cell>, peer: &PeerMedia) {
-    let uri = peer.path.first();
-    let target = match (&peer.dial, uri) {
-        (Some((host, port)), _) => Some((host.to_ascii_lowercase(), *port)),
-        (None, Some(uri)) => uri.port().map(|port| (uri.bare_host().to_ascii_lowercase(), port)),
-        (None, None) => None,
-    };
-    let usable = uri.is_some_and(|uri| uri.is_tcp() && !uri.is_secure());
-    let Some(key) = target.filter(|_| usable) else {
-        tracing::info!(side = %cell.side, "MS-001: the next hop is not one we can connect to");
-        shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
-        return;
-    };
-    let mut peers = lock(&shared.peers);
-    match peers.get_mut(&key) {
-        Some(PeerConnection::Opening(waiting)) => return waiting.push(cell),
-        Some(PeerConnection::Open(handle)) => {
-            let most = shared.settings.max_sessions_per_connection;
-            if let Some(handle) = handle.upgrade()
-                && handle.sessions.load(Ordering::Relaxed) < most
-                && !handle.congested.load(Ordering::Relaxed)
-                && handle.offer(Nudge::Attach(Arc::clone(&cell))).is_none()
-            {
-                return;
-            }
-        }
-        None => {}
-    }
-    peers.insert(key.clone(), PeerConnection::Opening(vec![cell]));
-    drop(peers);
-    let shared = Arc::clone(shared);
-    drop(tokio::spawn(async move { open(&shared, key).await }));
-}
-
-async fn open(shared: &Arc<Shared>, key: PeerKey) {
-    let limit = shared.settings.bind_timeout;
-    let opened = tokio::time::timeout(limit, dial(shared, &key)).await;
-    let stream = match opened {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            tracing::info!(host = %key.0, port = key.1, %error, "MSRP connect failed");
-            None
-        }
-        Err(_) => {
-            tracing::info!(host = %key.0, port = key.1, "MSRP connect took too long (msrp.bind_timeout)");
-            None
-        }
-    };
-    let connection = stream.is_some().then(|| Connection::new(shared, None));
-    let waiting = {
-        let mut peers = lock(&shared.peers);
-        let before = match &connection {
-            Some(c) => {
-                let open = PeerConnection::Open(Arc::downgrade(&c.handle));
-                peers.insert(key.clone(), open)
-            }
-            None => peers.remove(&key),
-        };
-        if let Some(PeerConnection::Opening(waiting)) = before { waiting } else { Vec::new() }
-    };
-    match (stream, connection) {
-        (Some(stream), Some(mut connection)) => {
-            connection.ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
-            waiting.into_iter().for_each(|cell| connection.attach(cell));
-            let handle = Arc::downgrade(&connection.handle);
-            connection.run(stream).await;
-            let mut peers = lock(&shared.peers);
-            if matches!(peers.get(&key), Some(PeerConnection::Open(h)) if h.ptr_eq(&handle)) {
-                peers.remove(&key);
-            }
-        }
-        _ => {
-            for cell in waiting {
-                shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
-            }
-        }
-    }
-}
-
-/// MS-006: addresses in the order received; MS-022: only where we may go.
-async fn dial(shared: &Shared, (host, port): &PeerKey) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
-    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(ip) => vec![(ip, *port).into()],
-        Err(_) => tokio::net::lookup_host((host.as_str(), *port)).await?.collect(),
-    };
-    for address in addresses {
-        if !shared.settings.may_connect(address.ip()) {
-            let text = "MS-022: not a network we connect to (msrp.connect_allow)";
-            last = io::Error::new(io::ErrorKind::PermissionDenied, text);
-            continue;
-        }
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                prepare(&stream);
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
 /// The SEND or other request whose octets are coming in.
 struct Current {
     head: Box<Head>,
@@ -380,9 +155,17 @@ struct Writing {
     idle: bool,
 }
 
-struct Connection {
+/// What TLS adds to a connection.
+pub(super) enum Secured {
+    /// What the peer has shown; each session it binds has to agree.
+    By(Shown),
+    /// It has shown what it must not: ended by an alert.
+    Refused,
+}
+
+pub(super) struct Connection {
     shared: Arc<Shared>,
-    handle: Arc<Handle>,
+    pub handle: Arc<Handle>,
     door: Option<Door>,
     decoder: Decoder,
     out: Frames,
@@ -408,13 +191,19 @@ struct Connection {
     /// Since when no session is bound here; at first, since it was accepted.
     alone_since: Option<Instant>,
     was_bound: bool,
+    /// Something was written since the stream was last flushed.
+    unflushed: bool,
     wake_at: Option<Instant>,
+    /// Over TLS: what the peer has shown.
+    pub secured: Option<Secured>,
+    /// The head of a request whose session's peer is not known yet; nothing is read meanwhile (MS-112).
+    held: Option<Box<Head>>,
     /// Both addresses, for call flows.
-    ends: Option<Ends>,
+    pub ends: Option<Ends>,
 }
 
 impl Connection {
-    fn new(shared: &Arc<Shared>, door: Option<Door>) -> Self {
+    pub fn new(shared: &Arc<Shared>, door: Option<Door>) -> Self {
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             id: shared.counters.next_connection.fetch_add(1, Ordering::Relaxed) + 1,
@@ -446,12 +235,17 @@ impl Connection {
             head_since: None,
             alone_since: Some(now()),
             was_bound: false,
+            unflushed: false,
             wake_at: None,
+            secured: None,
+            held: None,
             ends: None,
         }
     }
 
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+    /// Serves until the end, and closes. The stream comes back open if the peer is to be told that its certificate is not
+    /// the right one.
+    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) -> Option<S> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
@@ -472,21 +266,25 @@ impl Connection {
                 break;
             }
             let due = self.next_due();
-            let may_read = self.closing.is_none() && self.blocked.is_none() && !self.flooded();
+            let may_read = self.closing.is_none() && !self.waits() && !self.flooded();
             if may_read {
                 let want = self.want;
                 self.decoder.buffer().reserve(want);
             }
             let blocked = self.blocked.is_some();
+            // What TLS has taken it writes when asked again.
+            let secured = self.secured.is_some();
+            let unflushed = secured && self.unflushed;
             let Self { decoder, out, loading, .. } = &mut self;
             tokio::select! {
                 read = reader.read_buf(decoder.buffer()), if may_read => match read {
                     Ok(0) | Err(_) => self.dead = true,
                     Ok(octets) => self.got(octets),
                 },
-                written = write(&mut writer, out), if !out.is_empty() => match written {
-                    Ok(0) | Err(_) => self.dead = true,
-                    Ok(octets) => self.wrote(octets),
+                written = write(&mut writer, out), if !out.is_empty() || unflushed => match written {
+                    Ok(None) => self.unflushed = false,
+                    Ok(Some(0)) | Err(_) => self.dead = true,
+                    Ok(Some(octets)) => self.wrote(octets),
                 },
                 octets = load(loading), if loading.is_some() => self.on_loaded(octets),
                 () = handle.notify.notified() => {}
@@ -495,8 +293,17 @@ impl Connection {
             }
         }
         self.end();
+        if matches!(self.secured, Some(Secured::Refused)) {
+            return Some(reader.unsplit(writer));
+        }
         // Best effort: the peer may be gone.
         let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+        None
+    }
+
+    /// Nothing more is read for now.
+    fn waits(&self) -> bool {
+        self.blocked.is_some() || self.held.is_some()
     }
 
     fn flooded(&self) -> bool {
@@ -515,6 +322,7 @@ impl Connection {
     fn wrote(&mut self, octets: usize) {
         self.shared.counters.octets_out.fetch_add(octets as u64, Ordering::Relaxed);
         self.out.advance(octets);
+        self.unflushed = true;
         let time = now();
         if let Some(mark) = self.marks.front()
             && let Part::Leg { send, .. } = &mut mark.cell.lock().session.part
@@ -530,6 +338,8 @@ impl Connection {
                 Nudge::Ready(cell) => self.enqueue(cell),
                 Nudge::Attach(cell) => self.attach(cell),
                 Nudge::Detach(cell) => self.detach(&cell, time),
+                // `process` does.
+                Nudge::Look => {}
                 Nudge::Frame(frame, cell) => self.control.push_back((frame, Some(cell))),
             }
         }
@@ -553,7 +363,7 @@ impl Connection {
     }
 
     /// A session we are the active side of.
-    fn attach(&mut self, cell: Arc<Cell>) {
+    pub fn attach(&mut self, cell: Arc<Cell>) {
         {
             let mut guarded = cell.lock();
             if guarded.released {
@@ -585,6 +395,7 @@ impl Connection {
         }
         let mut guarded = cell.lock();
         guarded.handle = Some(Arc::clone(&self.handle));
+        guarded.promise = None;
         guarded.waker = Some(LegWaker::waker(cell, &self.handle));
         if !matches!(guarded.session.part, Part::Reserved { .. }) {
             let told =
@@ -617,7 +428,10 @@ impl Connection {
         if let Some(blocked) = self.blocked.take() {
             self.on_body(blocked.octets, Some(blocked.until), time);
         }
-        while self.blocked.is_none() && !self.flooded() && self.closing.is_none() && !self.dead {
+        if let Some(head) = self.held.take() {
+            self.on_head(head, time);
+        }
+        while !self.waits() && !self.flooded() && self.closing.is_none() && !self.dead {
             match self.decoder.next() {
                 Ok(Some(Piece::Head(head))) => self.on_head(head, time),
                 Ok(Some(Piece::Body(octets))) => self.on_body(octets, None, time),
@@ -673,6 +487,10 @@ impl Connection {
             Kind::Nickname => self.refuse(&head, 403, time),
             // MS-049.
             Kind::Unknown => self.refuse(&head, 501, time),
+            Kind::Send if self.held(&head) => {
+                self.held = Some(head);
+                return;
+            }
             Kind::Send => match self.on_send(&head, time) {
                 Ok((found, Verdict::Take)) => {
                     self.failures = 0;
@@ -691,8 +509,36 @@ impl Connection {
         self.current = Some(Current { head, cell, octets: 0 });
     }
 
+    /// Over TLS: whether the request has to wait until the peer of its session is known. Ends the connection, and the
+    /// session, if the peer has shown somebody else's certificate.
+    ///
+    /// MS-112.
+    fn held(&mut self, head: &Head) -> bool {
+        let Some(Secured::By(shown)) = &self.secured else { return false };
+        let cell = head.to_path.first().and_then(|uri| self.shared.find(uri));
+        let (Some(cell), Some(tls)) = (cell, self.shared.tls.get()) else { return false };
+        match cell.vet(shown, tls, &self.handle) {
+            Vetted::Passes => false,
+            Vetted::Waits => true,
+            Vetted::Stranger => {
+                let side = cell.side;
+                tracing::info!(%side, rule = "MS-112", "certificate is not the one SDP spoke of, connection closed");
+                self.shared.counters.handshake_failed(Failure::Certificate);
+                self.shared.lost(&cell, PageLoss::Connection, MediaFailure::Connection);
+                self.secured = Some(Secured::Refused);
+                self.dead = true;
+                true
+            }
+        }
+    }
+
     /// Steps 4 to 13 of the receiving procedure.
     fn on_send(&mut self, head: &Head, time: Instant) -> Result<(Arc<Cell>, Verdict), u16> {
+        // MS-112: a session over TLS is bound over TLS, and over nothing else.
+        let to = head.to_path.first();
+        if to.is_some_and(|uri| uri.is_secure() != self.secured.is_some()) {
+            return Err(481);
+        }
         let cell = head.to_path.first().and_then(|uri| self.shared.find(uri)).ok_or(481_u16)?;
         let full = self.sessions.len() >= self.shared.settings.max_sessions_per_connection;
         let newly = {
@@ -1119,10 +965,14 @@ impl Connection {
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &Frames) -> io::Result<usize> {
+/// How much was written; `None` when there was nothing, and all that was is on its way.
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &Frames) -> io::Result<Option<usize>> {
+    if out.is_empty() {
+        return writer.flush().await.map(|()| None);
+    }
     let mut slices = [IoSlice::new(b""); SLICES];
     let used = out.slices(&mut slices);
-    writer.write_vectored(&slices[..used]).await
+    writer.write_vectored(&slices[..used]).await.map(Some)
 }
 
 async fn load(loading: &mut Option<Loading>) -> io::Result<Bytes> {

@@ -21,6 +21,15 @@ pub struct Settings {
     pub port: u16,
     /// The same for peers whose addresses are of the other kind (`msrp.advertise_also`, ISC-064).
     pub also: Option<(String, u16)>,
+    /// Host and port written into our `msrps` URIs (`msrp.tls.advertise`).
+    pub tls_at: (String, u16),
+    /// The same for peers whose addresses are of the other kind.
+    pub tls_also: Option<(String, u16)>,
+    /// MS-112: from the end of TCP's handshake to the end of TLS's, either way.
+    #[serde(deserialize_with = "duration")]
+    pub handshake_timeout: Duration,
+    /// Handshakes of clients in progress; beyond, connections are closed at once.
+    pub max_handshakes: usize,
     /// Directory of spool files; without one pages stay in memory.
     pub spool_dir: Option<PathBuf>,
     /// Networks we may connect to; empty: all but loopback, link-local, multicast and unspecified (MS-022).
@@ -106,6 +115,10 @@ impl Default for Settings {
             host: "127.0.0.1".into(),
             port: 2855,
             also: None,
+            tls_at: ("127.0.0.1".into(), 2856),
+            tls_also: None,
+            handshake_timeout: Duration::from_secs(5),
+            max_handshakes: 256,
             spool_dir: None,
             connect_allow: Vec::new(),
             connect_loopback: false,
@@ -156,13 +169,12 @@ impl Settings {
     ///
     /// ISC-064.
     pub fn told(&self, family: Option<Family>) -> (&str, u16) {
-        let suits = |host: &str| {
-            family.is_none_or(|family| Family::of(host).is_none_or(|own| own == family))
-        };
-        match &self.also {
-            Some((host, port)) if !suits(&self.host) && suits(host) => (host, *port),
-            _ => (&self.host, self.port),
-        }
+        choose((&self.host, self.port), self.also.as_ref(), family)
+    }
+
+    /// The same for sessions over TLS.
+    pub fn told_secure(&self, family: Option<Family>) -> (&str, u16) {
+        choose((&self.tls_at.0, self.tls_at.1), self.tls_also.as_ref(), family)
     }
 
     /// We may connect to `ip`.
@@ -181,6 +193,19 @@ impl Settings {
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         };
         !(ip.is_multicast() || ip.is_unspecified() || special)
+    }
+}
+
+fn choose<'a>(
+    first: (&'a str, u16),
+    also: Option<&'a (String, u16)>,
+    family: Option<Family>,
+) -> (&'a str, u16) {
+    let suits =
+        |host: &str| family.is_none_or(|family| Family::of(host).is_none_or(|own| own == family));
+    match also {
+        Some((host, port)) if !suits(first.0) && suits(host) => (host, *port),
+        _ => first,
     }
 }
 

@@ -15,17 +15,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
 use super::codec;
-use super::net::{self, Handle, Nudge};
+use super::net::{Handle, Nudge};
 use super::session::{FromRecipient, Incoming, Outgoing, Owed, Part, Session};
 use super::tap::Tap;
+use super::tls::{Failure, Promise, Shown, Tls};
 use super::{
-    AcceptTypes, Full, MediaEvent, PageRules, PeerMedia, Role, Settings, Side, Sink, Stats,
+    AcceptTypes, Full, HandshakesFailed, MediaEvent, PageRules, PeerMedia, Role, Settings, Side,
+    Sink, Stats,
 };
+use super::{dial, doors};
+use crate::content::fingerprint::Proof;
 use crate::content::msrp_uri::MsrpUri;
-use crate::content::sdp::Family;
+use crate::content::sdp::{End, Family};
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 use crate::flow::Flows;
+use crate::handshake::Gate;
 use crate::spool::{self, Spool, Spools};
 
 /// All MSRP of a node; cheap to clone.
@@ -43,8 +48,12 @@ pub(super) struct Shared {
     sink: Sink,
     sessions: Mutex<HashMap<String, Arc<Cell>>>,
     pages: Mutex<HashMap<PageId, Page>>,
-    pub peers: Mutex<HashMap<net::PeerKey, net::PeerConnection>>,
+    pub peers: Mutex<HashMap<dial::PeerKey, dial::PeerConnection>>,
     pub per_ip: Mutex<HashMap<IpAddr, usize>>,
+    /// Where MSRP goes over TLS, too.
+    pub tls: OnceLock<Tls>,
+    /// Handshakes of clients in progress.
+    pub gate: Gate,
     /// Who watches, if anybody does.
     pub tap: OnceLock<Tap>,
 }
@@ -61,6 +70,28 @@ pub(super) struct Counters {
     pub control: AtomicU64,
     pub refused: AtomicU64,
     pub overlapped: AtomicU64,
+    handshakes: [AtomicU64; 4],
+}
+
+impl Counters {
+    fn failed(&self, failure: Failure) -> &AtomicU64 {
+        &self.handshakes[failure as usize]
+    }
+
+    /// Counts a TLS connection that did not come to be.
+    pub fn handshake_failed(&self, failure: Failure) {
+        self.failed(failure).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn handshakes_failed(&self) -> HandshakesFailed {
+        let of = |failure| self.failed(failure).load(Ordering::Relaxed);
+        HandshakesFailed {
+            slow: of(Failure::Slow),
+            protocol: of(Failure::Protocol),
+            certificate: of(Failure::Certificate),
+            busy: of(Failure::Busy),
+        }
+    }
 }
 
 struct Page {
@@ -83,6 +114,12 @@ pub(super) struct Guarded {
     /// The connection it is bound to.
     pub handle: Option<Arc<Handle>>,
     pub waker: Option<std::task::Waker>,
+    /// What its peer has to show over TLS, once that is known.
+    pub proof: Option<Proof>,
+    /// Keeps the certificate its peer was told of, until the peer has come.
+    pub promise: Option<Promise>,
+    /// Connections whose first request waits for the peer's SDP (MS-112).
+    pub early: Vec<Arc<Handle>>,
     /// Its URI is dead: nothing is told any more.
     pub released: bool,
     /// The engine knows that nothing is owed to the originator.
@@ -91,6 +128,28 @@ pub(super) struct Guarded {
     pub before: Option<Arc<Cell>>,
     /// Takes what still arrives here since it has replaced this one: the originator's new session.
     pub heir: Option<Arc<Cell>>,
+}
+
+impl Guarded {
+    /// Has the connections that wait for this session look again.
+    fn look_again(&mut self) {
+        for handle in self.early.drain(..) {
+            handle.nudge(Nudge::Look);
+        }
+    }
+}
+
+/// Connections that may wait for one session's peer to be known; one is honest.
+const MOST_EARLY: usize = 2;
+
+/// What a certificate is to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Vetted {
+    Passes,
+    /// It is not known yet.
+    Waits,
+    /// Not what the peer's SDP says.
+    Stranger,
 }
 
 /// What a session wants the engine to hear.
@@ -111,13 +170,37 @@ impl Cell {
         }
     }
 
+    /// Who shows `shown` may touch the session.
+    ///
+    /// MS-112: a session that is bound has been judged; one whose peer's SDP is not known makes `handle` wait, as far as
+    /// there is room.
+    pub fn vet(&self, shown: &Shown, tls: &Tls, handle: &Arc<Handle>) -> Vetted {
+        let mut guarded = self.lock();
+        if guarded.released || !guarded.session.is_free() || !guarded.session.own().is_secure() {
+            return Vetted::Passes;
+        }
+        match &guarded.proof {
+            Some(proof) if tls.satisfied(shown, proof) => Vetted::Passes,
+            Some(_) => Vetted::Stranger,
+            None => {
+                if !guarded.early.iter().any(|known| Arc::ptr_eq(known, handle)) {
+                    if guarded.early.len() >= MOST_EARLY {
+                        return Vetted::Stranger;
+                    }
+                    guarded.early.push(Arc::clone(handle));
+                }
+                Vetted::Waits
+            }
+        }
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, Guarded> {
         // A session a panic left half changed concerns nobody else.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Tables are changed by single inserts and removes.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -178,6 +261,8 @@ impl Shared {
         let guarded = &mut *guarded;
         let mut told = Told::default();
         guarded.session.unbind();
+        guarded.promise = None;
+        guarded.look_again();
         guarded.handle = None;
         guarded.waker = None;
         match &mut guarded.session.part {
@@ -200,9 +285,11 @@ impl Shared {
             let mut guarded = cell.lock();
             guarded.released = true;
             guarded.waker = None;
+            guarded.promise = None;
             if let Some(id) = guarded.session.own().session_id() {
                 lock(&self.sessions).remove(id);
             }
+            guarded.look_again();
             if let Side::Leg(leg) = cell.side {
                 cell.spool.leave(u32::from(leg.n));
             }
@@ -239,6 +326,8 @@ impl Switch {
         };
         Ok(Self(Arc::new(Shared {
             spools: Spools::new(settings.spool_dir.as_deref(), limits)?,
+            gate: Gate::new(settings.max_handshakes, settings.max_handshakes),
+            tls: OnceLock::new(),
             settings: Arc::new(settings),
             counters: Counters::default(),
             sink,
@@ -256,9 +345,36 @@ impl Switch {
         drop(self.0.tap.set(Tap { flows, name }));
     }
 
+    /// Sessions may run over TLS from now on. Only the first call counts.
+    pub fn secure(&self, tls: Tls) {
+        drop(self.0.tls.set(tls));
+    }
+
+    /// The TLS it was given.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.0.tls.get()
+    }
+
+    /// Accepts connections over TLS until dropped. Ends at once without [`Switch::secure`].
+    pub async fn listen_secure(&self, listener: TcpListener) {
+        if let Some(tls) = self.0.tls.get() {
+            doors::listen_secure(&self.0, tls, listener).await;
+        }
+    }
+
+    /// Serves one incoming connection over TLS to its end, from its handshake on.
+    pub async fn serve_secure_connection<S>(&self, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        if let Some(tls) = self.0.tls.get() {
+            doors::serve_secure(&self.0, tls, stream, peer.ip()).await;
+        }
+    }
+
     /// Accepts connections until dropped; each becomes a task of the current runtime.
     pub async fn listen(&self, listener: TcpListener) {
-        net::listen(&self.0, listener).await;
+        doors::listen(&self.0, listener).await;
     }
 
     /// Serves one incoming connection to its end.
@@ -266,7 +382,7 @@ impl Switch {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        net::serve(&self.0, stream, peer.ip()).await;
+        doors::serve(&self.0, stream, peer.ip()).await;
     }
 
     /// Makes our path URI for one side, before any SDP leaves (IM-067). A side reserved before gets a new one.
@@ -282,8 +398,22 @@ impl Switch {
     /// # Errors
     /// [`Full`] at `msrp.max_sessions`.
     pub fn reserve_for(&self, side: Side, family: Option<Family>) -> Result<String, Full> {
+        self.reserve_end(side, family, false).map(|end| end.path.as_str().to_owned())
+    }
+
+    /// Our end of one side's session as SDP tells it, over TLS if `secure`: then with the fingerprints of the
+    /// certificates we may show, the hash of one of which the peer will find (MS-112).
+    ///
+    /// # Errors
+    /// [`Full`] at `msrp.max_sessions`, and without TLS where TLS is asked for.
+    pub fn reserve_end(
+        &self,
+        side: Side,
+        family: Option<Family>,
+        secure: bool,
+    ) -> Result<End, Full> {
         self.release(side);
-        self.make(side, family).map(|(_, path)| path)
+        self.make(side, family, secure).map(|(_, end)| end)
     }
 
     /// The peer of an agreed session has a new path: a new session with our new path URI, which goes on where the old one
@@ -294,14 +424,14 @@ impl Switch {
     ///
     /// # Errors
     /// [`Full`] at `msrp.max_sessions`; the old session goes on.
-    pub fn renew(&self, side: Side, peer: PeerMedia) -> Result<Option<String>, Full> {
+    pub fn renew(&self, side: Side, peer: PeerMedia) -> Result<Option<End>, Full> {
         let shared = &self.0;
         let Some(old) = shared.side(side) else { return Ok(None) };
         if matches!(old.lock().session.part, Part::Reserved { .. }) {
             return Ok(None);
         }
         let family = peer.path.first().and_then(|hop| Family::of(hop.bare_host()));
-        let (cell, path) = self.make(side, family)?;
+        let (cell, end) = self.make(side, family, peer.proof.is_some())?;
         let own = cell.lock().session.own().clone();
         let (part, settled, earlier) = {
             let mut guarded = old.lock();
@@ -331,16 +461,36 @@ impl Switch {
         }
         let by = now() + shared.settings.bind_timeout;
         self.agree(&cell, peer, part, Some(by));
-        Ok(Some(path))
+        Ok(Some(end))
     }
 
-    fn make(&self, side: Side, family: Option<Family>) -> Result<(Arc<Cell>, String), Full> {
+    fn make(
+        &self,
+        side: Side,
+        family: Option<Family>,
+        secure: bool,
+    ) -> Result<(Arc<Cell>, End), Full> {
         let shared = &self.0;
         let id = random_text::<24>();
-        let (host, port) = shared.settings.told(family);
-        let own = MsrpUri::own(false, host, port, &id)
+        let announced = match shared.tls.get().filter(|_| secure) {
+            Some(tls) => Some(tls.announce()),
+            None if secure => {
+                tracing::error!(%side, "MS-112: a session over TLS where there is no TLS (msrp.tls.listen)");
+                return Err(Full);
+            }
+            None => None,
+        };
+        let (host, port) = match secure {
+            true => shared.settings.told_secure(family),
+            false => shared.settings.told(family),
+        };
+        let own = MsrpUri::own(secure, host, port, &id)
             .expect("host and port come from a checked configuration, the id from our alphabet");
-        let text = own.as_str().to_owned();
+        let (fingerprints, promise) = match announced {
+            Some(announced) => (announced.fingerprints, Some(announced.promise)),
+            None => (Vec::new(), None),
+        };
+        let end = End { path: own.clone(), fingerprints };
         if lock(&shared.sessions).len() >= shared.settings.max_sessions {
             tracing::warn!(%side, "MS-115: no MSRP session left (msrp.max_sessions)");
             return Err(Full);
@@ -359,6 +509,9 @@ impl Switch {
                 session: Session::reserved(side, own),
                 handle: None,
                 waker: None,
+                proof: None,
+                promise,
+                early: Vec::new(),
                 released: false,
                 settled: false,
                 before: None,
@@ -373,7 +526,7 @@ impl Switch {
         }
         drop(pages);
         lock(&shared.sessions).insert(id, Arc::clone(&cell));
-        Ok((cell, text))
+        Ok((cell, end))
     }
 
     /// The originator's SDP is agreed: it may bind and send what `accept` and `rules` allow. Where it is the one to
@@ -431,9 +584,11 @@ impl Switch {
         let shared = &self.0;
         let stranger = {
             let mut guarded = cell.lock();
+            guarded.proof.clone_from(&peer.proof);
             let early = guarded.session.bound_to().is_some();
             let stranger =
                 if guarded.session.agree(&peer, part, by) { None } else { guarded.handle.take() };
+            guarded.look_again();
             if early && stranger.is_none() {
                 // The peer was faster than its answer (MS-025).
                 let told =
@@ -450,7 +605,7 @@ impl Switch {
             handle.nudge(Nudge::Detach(Arc::clone(cell)));
         }
         if peer.role == Role::Active {
-            net::connect(shared, Arc::clone(cell), &peer);
+            dial::connect(shared, Arc::clone(cell), &peer);
         } else if let Some(by) = by {
             let (shared, cell) = (Arc::downgrade(shared), Arc::downgrade(cell));
             drop(tokio::spawn(bind_watch(shared, cell, by)));
@@ -557,6 +712,7 @@ impl Switch {
             octets_out: counters.octets_out.load(Ordering::Relaxed),
             control_messages: counters.control.load(Ordering::Relaxed),
             connections_refused: counters.refused.load(Ordering::Relaxed),
+            handshakes_failed: counters.handshakes_failed(),
             overlapped: counters.overlapped.load(Ordering::Relaxed),
         }
     }

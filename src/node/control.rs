@@ -19,7 +19,7 @@ use crate::isc::registry::Registry;
 use crate::isc::rules::own::Own;
 use crate::msrp::Switch;
 use crate::ops::board::PageState;
-use crate::ops::metrics::{Direction, Metrics};
+use crate::ops::metrics::{Direction, HANDSHAKES_FAILED, Metrics};
 use crate::ops::{Control, Done, Neighbour, NeighbourState, Status, log};
 use crate::sh::client::{Client, Subject};
 use crate::sip::uri::Uri;
@@ -45,8 +45,9 @@ pub struct Controls {
     records: Option<Arc<Records>>,
     drain: signal::Sender<bool>,
     started: Instant,
-    /// What was counted at the last scrape: octets in and out, retransmissions, charging records written and lost.
-    counted: Mutex<[u64; 5]>,
+    /// What was counted at the last scrape: octets in and out, retransmissions, charging records written and lost,
+    /// failed handshakes by their reasons.
+    counted: Mutex<[u64; 9]>,
 }
 
 /// What all threads share, and the controls with them.
@@ -165,6 +166,13 @@ impl Controls {
             (None, None) => {}
             _ => tracing::warn!("[xdms.tls] came or went: that waits for the next start"),
         }
+        match (self.switch.tls(), &fresh.config.msrp.tls) {
+            (Some(running), Some(fresh)) => running.replace(&fresh.material),
+            (None, None) => {}
+            _ => tracing::warn!("[msrp.tls] came or went: that waits for the next start"),
+        }
+        let running = self.settings.isc.media.tls;
+        fresh.isc.media.tls = running.map(|running| fresh.isc.media.tls.unwrap_or(running));
         if let Some(server) = self.documents.get() {
             server.obey(fresh.xdms_server.clone());
         }
@@ -327,12 +335,17 @@ impl Control for Controls {
         let transactions = sum(|gauges| gauges.transactions.load(Ordering::Relaxed));
         metrics.sip_transactions.set(transactions.cast_signed());
         let records = self.records.as_ref().map(|records| records.counts()).unwrap_or_default();
+        let failed = msrp.handshakes_failed;
         let now = [
             msrp.octets_in,
             msrp.octets_out,
             sum(|gauges| gauges.retransmissions.load(Ordering::Relaxed)),
             records.written,
             records.lost,
+            failed.slow,
+            failed.protocol,
+            failed.certificate,
+            failed.busy,
         ];
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let grown = |which: usize| now[which].saturating_sub(counted[which]);
@@ -341,6 +354,9 @@ impl Control for Controls {
         metrics.sip_retransmissions.inc_by(grown(2));
         metrics.charging_records("written", grown(3));
         metrics.charging_records("lost", grown(4));
+        for (at, reason) in HANDSHAKES_FAILED.into_iter().enumerate() {
+            metrics.msrp_handshakes_failed(reason, grown(5 + at));
+        }
         *counted = now;
     }
 

@@ -16,6 +16,7 @@ pub fn peer(peer: &sdp::Peer) -> PeerMedia {
             sdp::Role::Passive => Role::Passive,
         },
         dial: peer.dial.clone(),
+        proof: peer.proof.clone(),
         accept_types: peer.accept_types.clone(),
         accept_wrapped: peer.accept_wrapped.clone(),
         max_size: peer.max_size,

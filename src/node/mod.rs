@@ -49,7 +49,7 @@ use crate::isc::reachable::Registration;
 use crate::isc::registry::{Due, Registry};
 use crate::isc::rules::own::{BadSetting, Own};
 use crate::isc::{self, Isc};
-use crate::msrp::{MediaEvent, Sink, Switch};
+use crate::msrp::{self, MediaEvent, Sink, Switch};
 use crate::ops::board::Board;
 use crate::ops::metrics::Metrics;
 use crate::ops::{Control, NeighbourState, http, log};
@@ -72,6 +72,8 @@ pub enum StartError {
     Data { path: PathBuf, cause: io::Error },
     #[error("cannot use the store {path}: {cause}", path = path.display())]
     Store { path: PathBuf, cause: OpenError },
+    #[error("no certificate for MSRP: {0}")]
+    Certificate(io::Error),
     #[error("no random octets: {0}")]
     Random(io::Error),
     #[error("name servers: {0}")]
@@ -96,6 +98,8 @@ pub enum Ended {
 pub struct Doors {
     pub sip: Vec<(Protocol, SocketAddr)>,
     pub msrp: Vec<SocketAddr>,
+    /// Over TLS.
+    pub msrps: Vec<SocketAddr>,
     pub xcap: Option<SocketAddr>,
     pub ops: Option<SocketAddr>,
 }
@@ -147,6 +151,9 @@ impl Node {
             .unwrap_or_default();
         let msrp = open_msrp(&settings.config.msrp.listen)?;
         doors.msrp = msrp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let tls = settings.config.msrp.tls.as_ref();
+        let msrps = open_msrp(tls.map_or(&[][..], |tls| &tls.listen))?;
+        doors.msrps = msrps.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let xcap = open_tcp("XDMS", settings.config.xdms.listen).await?;
         doors.xcap = xcap.as_ref().and_then(|listener| listener.local_addr().ok());
         let ops = open_tcp("operators", settings.config.ops.listen).await?;
@@ -156,9 +163,9 @@ impl Node {
             Ports {
                 sip: port(doors.sip.first().map(|(_, at)| at)),
                 msrp: port(doors.msrp.first()),
-                msrp_also: port(doors.msrp.iter().find(|at| {
-                    doors.msrp.first().is_some_and(|first| first.is_ipv6() != at.is_ipv6())
-                })),
+                msrp_also: port(of_other_kind(&doors.msrp)),
+                msrp_tls: port(doors.msrps.first()),
+                msrp_tls_also: port(of_other_kind(&doors.msrps)),
                 xcap: port(doors.xcap.as_ref()),
             },
             &doors.sip,
@@ -177,12 +184,12 @@ impl Node {
 
         let mut running = Vec::new();
         for (parts, bound) in parts.into_iter().zip(sip) {
-            let listeners = msrp
-                .iter()
-                .map(std::net::TcpListener::try_clone)
-                .collect::<io::Result<Vec<_>>>()
-                .map_err(|cause| listen_error("MSRP", "socket", cause))?;
-            running.push(start_thread(parts, bound, listeners)?);
+            let clones = |all: &[std::net::TcpListener]| {
+                let all = all.iter().map(std::net::TcpListener::try_clone);
+                all.collect::<io::Result<Vec<_>>>()
+                    .map_err(|cause| listen_error("MSRP", "socket", cause))
+            };
+            running.push(start_thread(parts, bound, clones(&msrp)?, clones(&msrps)?)?);
         }
 
         let mut tasks = JoinSet::new();
@@ -238,7 +245,14 @@ impl Node {
             "ready node={} sip={} msrp={} xcap={} ops={}",
             self.control.settings.config.node.name,
             list(sip.collect()),
-            list(doors.msrp.iter().map(ToString::to_string).collect()),
+            list(
+                doors
+                    .msrp
+                    .iter()
+                    .map(ToString::to_string)
+                    .chain(doors.msrps.iter().map(|at| format!("tls:{at}")))
+                    .collect()
+            ),
             list(doors.xcap.iter().map(ToString::to_string).collect()),
             list(doors.ops.iter().map(ToString::to_string).collect()),
         )
@@ -333,6 +347,11 @@ fn assemble(
     let switch = Switch::new(settings.msrp.clone(), sink(inboxes.clone())).map_err(|cause| {
         StartError::Data { path: settings.msrp.spool_dir.clone().unwrap_or_default(), cause }
     })?;
+    if let Some(tls) = &settings.config.msrp.tls {
+        let host = &settings.msrp.tls_at.0;
+        let made = msrp::tls::Tls::new(tls.material.clone(), host);
+        switch.secure(made.map_err(StartError::Certificate)?);
+    }
     switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
 
     let records = match &settings.charging {
@@ -446,6 +465,7 @@ fn start_thread(
     parts: Parts,
     bound: Bound<SendKey>,
     msrp: Vec<std::net::TcpListener>,
+    msrps: Vec<std::net::TcpListener>,
 ) -> Result<JoinHandle<()>, StartError> {
     // Whatever can be wrong with the settings is found here, not inside the thread.
     Own::new(&parts.settings.isc)?;
@@ -457,11 +477,17 @@ fn start_thread(
     let main = move || {
         runtime.block_on(async move {
             let switch = parts.switch.clone();
-            for listener in msrp {
+            let plain = msrp.into_iter().map(|listener| (listener, false));
+            for (listener, secure) in plain.chain(msrps.into_iter().map(|one| (one, true))) {
                 match TcpListener::from_std(listener) {
                     Ok(listener) => {
                         let switch = switch.clone();
-                        tokio::spawn(async move { switch.listen(listener).await });
+                        tokio::spawn(async move {
+                            match secure {
+                                true => switch.listen_secure(listener).await,
+                                false => switch.listen(listener).await,
+                            }
+                        });
                     }
                     Err(error) => tracing::error!(%error, "an MSRP listener is lost"),
                 }
@@ -509,6 +535,11 @@ fn open_sip(
             .collect();
         listen_error("SIP", addresses.join(", "), cause)
     })
+}
+
+/// The first address that is not of the first one's kind.
+fn of_other_kind(all: &[SocketAddr]) -> Option<&SocketAddr> {
+    all.iter().find(|at| all.first().is_some_and(|first| first.is_ipv6() != at.is_ipv6()))
 }
 
 fn open_msrp(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, StartError> {

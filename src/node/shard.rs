@@ -18,7 +18,7 @@ use super::load::Load;
 use super::media;
 use super::names::Lookup;
 use super::watch::{Clock, Ladder, Watch, wall_clock};
-use crate::content::sdp::ADDRESSES_DIFFER;
+use crate::content::sdp::{ADDRESSES_DIFFER, End};
 use crate::engine::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::event::Event;
@@ -28,7 +28,7 @@ use crate::engine::input::{
 };
 use crate::engine::party::{Audience, Declined, Target};
 use crate::engine::policy::Policy;
-use crate::isc::{self, Happening, Isc, Move, Redirect};
+use crate::isc::{self, Downgrade, Happening, Isc, Move, Redirect};
 use crate::msrp::{MediaEvent, Side, Switch};
 use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
@@ -134,8 +134,8 @@ pub struct Agenda {
 /// What the node itself keeps of a page.
 pub struct Originator {
     arrival: Arrival,
-    /// Own MSRP path on the originator's side, once it is reserved.
-    path: Option<String>,
+    /// Our end of the MSRP session on the originator's side, once it is reserved.
+    end: Option<End>,
     /// Keys of its other names, once the HSS has said them.
     names: Arc<OnceLock<Vec<String>>>,
 }
@@ -418,6 +418,7 @@ impl Shard {
             Happening::Refused(refused) => self.watch.refused(&refused),
             Happening::Moved(change) => self.moved(now, *change),
             Happening::Redirected(redirect) => self.redirected(now, *redirect),
+            Happening::Downgraded(downgrade) => self.downgraded(now, *downgrade),
             Happening::Kept(change) => self.keep(now, *change),
             Happening::Documents(news) => self.documents.take(news),
             Happening::Look(look) => {
@@ -426,13 +427,16 @@ impl Shard {
             }
             Happening::AtTheDoor(asked) => self.ask_recipient(*asked),
             Happening::Compare(compare) => self.compare(compare),
-            Happening::WithoutCema(leg) => match self.switch.reserve(Side::Leg(leg)) {
-                Ok(path) => self.isc.invite_without_cema(now, leg, &path),
-                Err(full) => {
-                    let event = LegEvent::Unusable { text: full.to_string() };
-                    self.happened(now, Input::Leg { leg, event });
+            Happening::WithoutCema(leg) => {
+                let secure = self.isc.was_secure(leg);
+                match self.switch.reserve_end(Side::Leg(leg), None, secure) {
+                    Ok(end) => self.isc.invite_without_cema(now, leg, end),
+                    Err(full) => {
+                        let event = LegEvent::Unusable { text: full.to_string() };
+                        self.happened(now, Input::Leg { leg, event });
+                    }
                 }
-            },
+            }
             Happening::Reachable(users) => {
                 for shard in &self.all {
                     // A thread that is gone has no pages.
@@ -484,7 +488,7 @@ impl Shard {
         }
         if let Input::Arrived(arrival) = &input {
             let (page, arrival) = (arrival.page, arrival.clone());
-            self.pages.insert(page, Originator { arrival, path: None, names: Arc::default() });
+            self.pages.insert(page, Originator { arrival, end: None, names: Arc::default() });
         }
         if let Input::Originator { page, event: OriginatorEvent::Acked } = &input {
             self.switch.await_originator(*page);
@@ -507,8 +511,9 @@ impl Shard {
             match effect {
                 Effect::Resolve { page, target } => self.resolve(now, page, target),
                 Effect::Invite { leg, recipient, audience } => {
-                    match self.switch.reserve(Side::Leg(leg)) {
-                        Ok(path) => self.isc.invite(now, leg, &recipient, &path, &audience),
+                    let secure = self.isc.is_secure(leg);
+                    match self.switch.reserve_end(Side::Leg(leg), None, secure) {
+                        Ok(end) => self.isc.invite(now, leg, &recipient, end, &audience),
                         Err(_full) => {
                             let event = LegEvent::Unreachable { timeout: false };
                             self.due.inputs.push_back(Input::Leg { leg, event });
@@ -516,12 +521,12 @@ impl Shard {
                     }
                 }
                 Effect::Progress { page, ringing } => {
-                    if let Some(path) = self.originator_path(page) {
-                        self.isc.progress(now, page, &path, ringing);
+                    if let Some(end) = self.originator_end(page) {
+                        self.isc.progress(now, page, end, ringing);
                     }
                 }
-                Effect::Answer { page, warnings } => match self.originator_path(page) {
-                    Some(path) => self.isc.answer(now, page, &path, &warnings),
+                Effect::Answer { page, warnings } => match self.originator_end(page) {
+                    Some(end) => self.isc.answer(now, page, end, &warnings),
                     None => self.due.inputs.push_back(Input::End { page }),
                 },
                 Effect::Refuse { page, refusal } => self.isc.refuse(now, page, &refusal),
@@ -638,32 +643,42 @@ impl Shard {
         });
     }
 
-    /// Our MSRP path towards the originator; reserved and open from the first time it is asked for (IM-067).
-    fn originator_path(&mut self, page: PageId) -> Option<String> {
+    /// A recipient takes no TLS: a session without, then the offer of it (IM-078).
+    fn downgraded(&mut self, now: Instant, downgrade: Downgrade) {
+        let leg = downgrade.leg;
+        let end = self.switch.reserve_end(Side::Leg(leg), None, false).ok();
+        if let Some(event) = self.isc.downgraded(now, downgrade, end) {
+            self.happened(now, Input::Leg { leg, event });
+        }
+    }
+
+    /// Our end of the originator's session; reserved and open from the first time it is asked for (IM-067).
+    fn originator_end(&mut self, page: PageId) -> Option<End> {
         let originator = self.pages.get_mut(&page)?;
-        if let Some(path) = &originator.path {
-            return Some(path.clone());
+        if let Some(end) = &originator.end {
+            return Some(end.clone());
         }
         let agreed = self.isc.media_of_originator(page)?;
-        let path = self.switch.reserve_for(Side::Originator(page), agreed.family()).ok()?;
+        let (side, secure) = (Side::Originator(page), agreed.peer.proof.is_some());
+        let end = self.switch.reserve_end(side, agreed.family(), secure).ok()?;
         let rules = media::rules(agreed.attributed, &originator.arrival, &originator.names);
         let (peer, accept) = (media::peer(&agreed.peer), media::accept(&agreed.accept));
         self.switch.open_originator(page, peer, accept, rules);
-        originator.path = Some(path.clone());
-        Some(path)
+        originator.end = Some(end.clone());
+        Some(end)
     }
 
     /// A side has another MSRP path: a new session there, then the answer (MS-016).
     fn moved(&mut self, now: Instant, change: Move) {
         let side = change.leg.map_or(Side::Originator(change.page), Side::Leg);
         // Without a session left the old one goes on.
-        let path = self.switch.renew(side, media::peer(change.peer())).ok().flatten();
-        if let (Side::Originator(page), Some(path)) = (side, &path)
+        let end = self.switch.renew(side, media::peer(change.peer())).ok().flatten();
+        if let (Side::Originator(page), Some(end)) = (side, &end)
             && let Some(originator) = self.pages.get_mut(&page)
         {
-            originator.path = Some(path.clone());
+            originator.end = Some(end.clone());
         }
-        self.isc.moved(now, change, path.as_deref());
+        self.isc.moved(now, change, end);
     }
 
     fn forget(&mut self, now: Instant, page: PageId) {

@@ -196,6 +196,9 @@ impl EncodeLabelValue for Reason {
     }
 }
 
+/// Why a TLS connection of MSRP did not come to be.
+pub const HANDSHAKES_FAILED: [&str; 4] = ["slow", "protocol", "certificate", "busy"];
+
 /// Upper bounds of the duration histograms, in seconds.
 const SECONDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
@@ -212,6 +215,7 @@ pub struct Metrics {
     msrp_bytes: Family<DirectionLabels, Counter>,
     /// Open MSRP connections.
     pub msrp_connections: Gauge,
+    msrp_handshakes_failed: Family<ReasonLabels, Counter>,
     /// Octets of pages held, in memory and on disk.
     pub spool_bytes: Gauge,
     sip_messages: Family<SipLabels, Counter>,
@@ -251,6 +255,7 @@ impl Metrics {
             legs: Family::default(),
             msrp_bytes: Family::default(),
             msrp_connections: Gauge::default(),
+            msrp_handshakes_failed: Family::default(),
             spool_bytes: Gauge::default(),
             sip_messages: Family::default(),
             sip_transactions: Gauge::default(),
@@ -302,6 +307,12 @@ impl Metrics {
     /// Octets crossed an MSRP connection.
     pub fn msrp_bytes(&self, direction: Direction, octets: u64) {
         self.msrp_bytes.get_or_create(&DirectionLabels { direction }).inc_by(octets);
+    }
+
+    /// So many more TLS connections of MSRP did not come to be; `reason` is one of [`HANDSHAKES_FAILED`].
+    pub fn msrp_handshakes_failed(&self, reason: &'static str, more: u64) {
+        let labels = ReasonLabels { reason: Reason(reason) };
+        self.msrp_handshakes_failed.get_or_create(&labels).inc_by(more);
     }
 
     /// A SIP message crossed the wire: a request, or the response with `code` to one.
@@ -393,6 +404,11 @@ impl Metrics {
             "Open MSRP connections",
             self.msrp_connections.clone(),
         );
+        r.register(
+            "pagecast_msrp_handshakes_failed",
+            "TLS connections of MSRP that did not come to be",
+            self.msrp_handshakes_failed.clone(),
+        );
         r.register("pagecast_spool_bytes", "Octets of pages held", self.spool_bytes.clone());
         r.register("pagecast_sip_messages", "SIP messages", self.sip_messages.clone());
         r.register(
@@ -460,6 +476,9 @@ impl Metrics {
         );
         for result in ["written", "lost"] {
             self.charging_records(result, 0);
+        }
+        for reason in HANDSHAKES_FAILED {
+            self.msrp_handshakes_failed(reason, 0);
         }
         for reason in ["overload", "drain"] {
             drop(self.refused.get_or_create(&ReasonLabels { reason: Reason(reason) }));
@@ -563,6 +582,7 @@ mod tests {
         ("pagecast_legs", "gauge", &["state"]),
         ("pagecast_msrp_bytes_total", "counter", &["direction"]),
         ("pagecast_msrp_connections", "gauge", &[]),
+        ("pagecast_msrp_handshakes_failed_total", "counter", &["reason"]),
         ("pagecast_spool_bytes", "gauge", &[]),
         ("pagecast_sip_messages_total", "counter", &["direction", "method", "code"]),
         ("pagecast_sip_transactions", "gauge", &[]),

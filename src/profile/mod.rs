@@ -15,8 +15,8 @@ use crate::config::value::{Peers, Rate, Size, choice};
 use crate::content::resource_lists::BccMode;
 use crate::engine::policy::{FailMap, OriginatorAnswer, SrPolicy};
 use crate::isc::settings::{
-    AnonReject, Attribution, CoreProfile, DefaultMode, FanoutRoute, ManyServedUsers, PsiRoute,
-    Refresher, Relay, SendPsu, Source,
+    AnonReject, Attribution, CoreProfile, DefaultMode, FanoutRoute, ManyServedUsers, OfferTls,
+    PsiRoute, Refresher, Relay, SendPsu, Source, TlsDowngrade,
 };
 use crate::xdms::Consent;
 use crate::xdms::ut::http::AssertedHeader;
@@ -45,6 +45,8 @@ choice!(ManyServedUsers { Reject = "reject", First = "first" });
 choice!(Relay { Proxy = "proxy", B2bua = "b2bua" });
 choice!(SendPsu { Always = "always", IfDiffers = "if_differs", Never = "never" });
 choice!(Attribution { Many = "many", Group = "group", Never = "never" });
+choice!(OfferTls { AsOriginator = "as_originator", Always = "always" });
+choice!(TlsDowngrade { Deny = "deny", Allow = "allow" });
 choice!(AbsentRuleset { Deny = "deny", Members = "members" });
 choice!(AssertedHeader { Gpp = "X-3GPP-Asserted-Identity", Oma = "X-XCAP-Asserted-Identity" });
 choice!(Consent { Static = "static", Off = "off", Rfc5360 = "rfc5360" });
@@ -141,6 +143,10 @@ section! {
         progress_after: Duration = "im.progress_after", millis(500), secs(0) => millis(1500);
         /// Recipients the HSS says are not registered are not invited (Sh; ISC-059).
         check_registration: bool = "im.check_registration", false;
+        /// Recipients who are offered MSRP over TLS: those of pages that come over TLS, or all (IM-078).
+        tls: OfferTls = "im.tls", OfferTls::AsOriginator;
+        /// A recipient that refuses TLS gets nothing, or is asked once more without (IM-078).
+        tls_downgrade: TlsDowngrade = "im.tls_downgrade", TlsDowngrade::Deny;
         /// Pages one user may have running (IM-036).
         max_parallel_per_user: u32 = "im.max_parallel_per_user", 20, 1 => 1_000_000;
         /// Pages one user may start in a second (IM-036).
@@ -370,7 +376,6 @@ const LATER: &[(&str, &str)] = &[
     ("xdm.root", "it stands in the configuration: xdms.root"),
     ("msrp.listen_port", "it stands in the configuration: msrp.listen"),
     ("im.late_offer", "INVITE without SDP"),
-    ("im.tls_downgrade", "TLS of the media plane"),
     ("msrp.cpim_rewrite", "rewriting CPIM"),
     ("msrp.deliver_all_forks", "delivery to all forks"),
     ("msrp.messages_per_session", "more than one page in a session"),

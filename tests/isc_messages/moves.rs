@@ -136,7 +136,7 @@ fn other_changes_of_a_recipient_are_refused() {
     answer(&mut world, 200, &with_sdp(""), ANSWER_SDP);
     world.receive(&from_recipient(&world, "INVITE", 5, &ANSWER_SDP.replace("bobZ81", "bobZ82")));
     let change = moves(&world).pop().expect("a change of path");
-    world.isc.moved(world.now, change, None);
+    world.isc.moved(world.now, change, None::<&str>);
     world.drive();
     assert_eq!(world.answer().message.status(), Some(488));
     let peer = world.isc.peer_of_leg(leg).expect("it goes on");

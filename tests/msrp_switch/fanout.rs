@@ -542,7 +542,7 @@ async fn a_recipient_with_a_new_path_gets_the_rest_there() {
     // The recipient moves.
     let me = "msrp://198.51.100.7:9021/elsewhere0;tcp";
     let own = bench.switch.renew(Side::Leg(leg(1)), media(me, Role::Passive)).expect("room");
-    let own = own.expect("the leg has a session");
+    let own = own.expect("the leg has a session").path.as_str().to_owned();
     assert_ne!(own, recipient.them);
     let flag = loop {
         match recipient.piece().await.expect("the old connection stands") {
@@ -625,6 +625,7 @@ async fn an_originator_with_a_new_path_goes_on_there() {
     let me = "msrp://192.0.2.56:7394/elsewhere0;tcp";
     let side = Side::Originator(page_id());
     let own = bench.switch.renew(side, media(me, Role::Passive)).expect("room").expect("a session");
+    let own = own.path.as_str().to_owned();
     originator.raw(after).await;
     assert_eq!(originator.answer().await, 200);
 

@@ -573,7 +573,8 @@ impl Session {
 fn moves(switch: &Switch, session: &mut Session, gateway: &Gateway) -> Option<Playing> {
     let me = session.me.replace(";tcp", "moved;tcp");
     let peer = media(&me, pagecast::msrp::Role::Passive);
-    let them = switch.renew(Side::Leg(leg(session.n)), peer).expect("room")?;
+    let them =
+        switch.renew(Side::Leg(leg(session.n)), peer).expect("room")?.path.as_str().to_owned();
     session.gone = true;
     let heir = Session {
         habit: Habit::Takes,

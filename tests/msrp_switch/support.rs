@@ -166,6 +166,7 @@ pub fn media(uri: &str, role: Role) -> PeerMedia {
         path: MsrpUri::parse_path(uri).expect("a path"),
         role,
         dial: None,
+        proof: None,
         accept_types: vec!["*".into()],
         accept_wrapped: Vec::new(),
         max_size: None,

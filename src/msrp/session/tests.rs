@@ -34,6 +34,7 @@ fn peer() -> PeerMedia {
         path: vec![uri("msrp://relay:1/r;tcp"), uri("msrp://peer:2/p;tcp")],
         role: Role::Passive,
         dial: None,
+        proof: None,
         accept_types: vec!["*".into()],
         accept_wrapped: Vec::new(),
         max_size: None,

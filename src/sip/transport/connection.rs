@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-use super::gate::Pass;
 use super::hub::{Arrival, Hub, Item, Items, Line, Ticket, count};
 use super::owner::owner_of;
 use super::tls::{self, Names};
 use super::{Inbound, Key};
+use crate::handshake::{self, Pass};
 use crate::sip::message::{Frame, Framer};
 use crate::sip::{Flow, Protocol};
 
@@ -118,7 +118,7 @@ async fn shake_hands<K: Key>(
 ) -> io::Result<TlsStream<TcpStream>> {
     let connector = hub.settings.security.as_ref().and_then(tls::Tls::connector);
     let connector = connector.ok_or_else(|| io::Error::other("sip.tls.ca is not set"))?;
-    let name = tls::server_name(name).ok_or_else(|| io::Error::other("no name to verify"))?;
+    let name = handshake::server_name(name).ok_or_else(|| io::Error::other("no name to verify"))?;
     let shaken = timeout(hub.settings.handshake_timeout, connector.connect(name, stream)).await;
     shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

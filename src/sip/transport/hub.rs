@@ -9,10 +9,10 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use super::doors::Doors;
-use super::gate::Gate;
 use super::owner::owner_of;
 use super::pauses::Pauses;
 use super::{Inbound, Key, Settings, Stats};
+use crate::handshake::Gate;
 use crate::sip::resolve::{Hop, NoRoute};
 use crate::sip::{Flow, Protocol};
 

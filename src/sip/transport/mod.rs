@@ -12,7 +12,6 @@ mod bind;
 mod connection;
 pub mod doors;
 mod fake;
-mod gate;
 mod hub;
 mod owner;
 mod pauses;

@@ -24,6 +24,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::handshake::VERSIONS;
 use crate::pem::{self, BadFile};
 use crate::sip::uri::Uri;
 
@@ -157,10 +158,6 @@ impl Material {
         self.until
     }
 }
-
-/// TLS 1.2 is the least.
-const VERSIONS: &[&rustls::SupportedProtocolVersion] =
-    &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 fn bad(key: &'static str, path: &Path, what: &str) -> BadFile {
     BadFile::new(key, path, what)
@@ -391,12 +388,6 @@ impl Tls {
         let in_force = self.0.read().unwrap_or_else(PoisonError::into_inner);
         in_force.trusted.iter().any(|trusted| names.hold(trusted))
     }
-}
-
-/// The name a connection is made to and verified for: the host of the URI that led there.
-pub fn server_name(host: &str) -> Option<ServerName<'static>> {
-    let plain = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-    ServerName::try_from(plain.to_owned()).ok()
 }
 
 /// The names in the first certificate a peer has shown.

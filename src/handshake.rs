@@ -1,8 +1,22 @@
-//! How many TLS handshakes may be in progress, in all and from one address.
+//! What all who shake hands over TLS share: versions, names, and a bound on handshakes in progress.
+//!
+//! Start at [`Gate`]. Certificates and keys come out of files by [`crate::pem`]; who is believed is each one's own affair.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls_pki_types::ServerName;
+
+/// TLS 1.2 is the least.
+pub const VERSIONS: &[&rustls::SupportedProtocolVersion] =
+    &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+/// The name a connection is made to and verified for: the host of the URI that led there.
+pub fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let plain = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    ServerName::try_from(plain.to_owned()).ok()
+}
 
 #[derive(Debug, Default)]
 struct Inside {
@@ -10,9 +24,9 @@ struct Inside {
     by_peer: HashMap<IpAddr, usize, ahash::RandomState>,
 }
 
-/// The gate itself. Clones share it.
+/// How many handshakes may be in progress, in all and from one address. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Gate {
+pub struct Gate {
     inside: Arc<Mutex<Inside>>,
     most: usize,
     most_per_peer: usize,
@@ -20,7 +34,7 @@ pub(super) struct Gate {
 
 /// A place inside, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub struct Pass {
     gate: Gate,
     peer: IpAddr,
 }
