@@ -20,6 +20,7 @@ mod settings;
 mod switch;
 mod tap;
 
+pub use session::Envelope;
 pub use settings::Settings;
 pub use switch::Switch;
 
