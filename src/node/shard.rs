@@ -525,7 +525,8 @@ impl Shard {
                 Effect::Join { leg } => match self.isc.peer_of_leg(leg) {
                     Some(peer) => {
                         let between = self.isc.envelope_of_leg(leg);
-                        let clock = (now, wall_clock());
+                        let since = Clock { now, time: wall_clock() }.millis(now);
+                        let clock = (now, Duration::from_millis(since));
                         let envelope = between.map(|(from, to)| Envelope { from, to, clock });
                         self.switch.join_with(leg, media::peer(peer), envelope);
                     }

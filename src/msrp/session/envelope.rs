@@ -1,6 +1,6 @@
 //! The `message/cpim` head we write ourselves, for a recipient that takes nothing else (MS-098).
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use time::OffsetDateTime;
@@ -15,8 +15,8 @@ pub struct Envelope {
     pub from: String,
     /// URI of the group or the recipient.
     pub to: String,
-    /// One moment by both clocks.
-    pub clock: (Instant, SystemTime),
+    /// One moment by both clocks; the second is the time since 1970 in UTC.
+    pub clock: (Instant, Duration),
 }
 
 impl Envelope {
@@ -26,12 +26,14 @@ impl Envelope {
     pub fn head(&self, since: Instant, content_type: &str) -> Bytes {
         let (now, time) = self.clock;
         let time = match since.checked_duration_since(now) {
-            Some(later) => time.checked_add(later),
-            None => time.checked_sub(now.duration_since(since)),
+            Some(later) => time.saturating_add(later),
+            None => time.saturating_sub(now.duration_since(since)),
         };
-        let time = OffsetDateTime::from(time.unwrap_or(self.clock.1));
-        // Whole seconds; years beyond 9999 cannot be written, and are not now.
-        let time = time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default();
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        // No clock is beyond the year 9999.
+        let time =
+            OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let time = time.format(&Rfc3339).unwrap_or_default();
         let (from, to) = (format!("<{}>", self.from), format!("<{}>", self.to));
         let headers = [("From", &*from), ("To", &*to), ("DateTime", &*time)];
         cpim::write(&headers, content_type, b"")
@@ -40,8 +42,6 @@ impl Envelope {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Proves MS-098.
@@ -52,7 +52,7 @@ mod tests {
         let envelope = Envelope {
             from: "sip:alice@ims.test".to_owned(),
             to: "sip:bob@ims.test".to_owned(),
-            clock: (now, SystemTime::UNIX_EPOCH + Duration::from_millis(1_772_615_727_500)),
+            clock: (now, Duration::from_millis(1_772_615_727_500)),
         };
         for (since, time) in [
             (now, "2026-03-04T09:15:27Z"),

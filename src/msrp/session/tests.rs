@@ -817,7 +817,7 @@ fn bare_content_is_wrapped_where_it_has_to_be_and_nowhere_else() {
     let envelope = || Envelope {
         from: "sip:alice@ims.test".to_owned(),
         to: "sip:bob@ims.test".to_owned(),
-        clock: (clock(), std::time::SystemTime::UNIX_EPOCH),
+        clock: (clock(), Duration::ZERO),
     };
     let cases = [
         (taker(&["message/cpim"], &["text/plain"]), true, Some(true)),
@@ -903,7 +903,7 @@ fn bare_content_is_wrapped_where_it_has_to_be_and_nowhere_else() {
 fn a_wrapped_copy_can_go_on_elsewhere() {
     let peer = PeerMedia { accept_types: vec!["message/cpim".into()], ..peer() };
     let mut copy = Copy::of(&peer);
-    let clock = (clock(), std::time::SystemTime::UNIX_EPOCH);
+    let clock = (clock(), Duration::ZERO);
     copy.send.may_wrap(Envelope { from: "sip:a@h".into(), to: "sip:b@h".into(), clock });
     publish(&copy.spool, b"hello", false);
     copy.write(40);
