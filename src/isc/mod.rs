@@ -49,7 +49,7 @@ use crate::content::sdp::{Chosen, End, Peer};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
-use crate::engine::party::{Audience, Party, Recipient};
+use crate::engine::party::{self, Audience, Party, Recipient};
 use crate::sip::message::{Limits, Malformed, Message, Method, Name};
 use crate::sip::ua::{
     CallKey, Event, Output, RandomSource, Reply, RequestKey, SendKey, SubscriptionKey, Ua,
@@ -1082,6 +1082,27 @@ impl Isc {
     /// What the recipient's answer says about its media, once it was accepted.
     pub fn peer_of_leg(&self, leg: LegId) -> Option<&Peer> {
         self.pages.get(&leg.page)?.legs.get(&leg.n)?.peer.as_ref()
+    }
+
+    /// From and To of an envelope around bare content for that recipient; `None` where the sender writes it, or the page
+    /// is for more than one.
+    ///
+    /// MS-098.
+    pub fn envelope_of_leg(&self, leg: LegId) -> Option<(String, String)> {
+        let page = self.pages.get(&leg.page)?;
+        let state = page.legs.get(&leg.n)?;
+        if page.origin.chosen.attributed || state.audience.recipients.len() != 1 {
+            return None;
+        }
+        let from = match page.origin.anonymous {
+            true => rules::identity::ANONYMOUS_URI,
+            false => &*page.facts.parties.first()?.uri,
+        };
+        let to = match &page.origin.target {
+            party::Target::Group(group) => &group.uri,
+            party::Target::List(_) => &state.recipient.party.uri,
+        };
+        Some((from.to_owned(), to.to_string()))
     }
 
     /// What was agreed with the originator: its media, the content types our answer lists, whether the page names its

@@ -29,7 +29,7 @@ use crate::engine::input::{
 use crate::engine::party::{Audience, Declined, Target};
 use crate::engine::policy::Policy;
 use crate::isc::{self, Downgrade, Happening, Isc, Move, Redirect};
-use crate::msrp::{MediaEvent, Side, Switch};
+use crate::msrp::{Envelope, MediaEvent, Side, Switch};
 use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
@@ -532,7 +532,13 @@ impl Shard {
                 Effect::Refuse { page, refusal } => self.isc.refuse(now, page, &refusal),
                 Effect::Cancel { leg, cause } => self.isc.cancel(now, leg, &cause),
                 Effect::Join { leg } => match self.isc.peer_of_leg(leg) {
-                    Some(peer) => self.switch.join(leg, media::peer(peer)),
+                    Some(peer) => {
+                        let between = self.isc.envelope_of_leg(leg);
+                        let since = Clock { now, time: wall_clock() }.millis(now);
+                        let clock = (now, Duration::from_millis(since));
+                        let envelope = between.map(|(from, to)| Envelope { from, to, clock });
+                        self.switch.join_with(leg, media::peer(peer), envelope);
+                    }
                     None => {
                         let event = LegMedia::Failed { cause: MediaFailure::Connection };
                         self.due.inputs.push_back(Input::LegMedia { leg, event });

@@ -56,6 +56,7 @@ struct Message {
     id: Arc<str>,
     content_type: Arc<str>,
     total: Option<u64>,
+    since: Instant,
     success_report: bool,
     failure_report: FailureReport,
     from_path: String,
@@ -209,6 +210,7 @@ impl Incoming {
             id: Arc::clone(id),
             content_type: Arc::clone(content_type),
             total: head.range.and_then(|range| range.total),
+            since: now,
             success_report: head.success_report,
             failure_report: head.failure_report,
             from_path: path_text(&head.from_path),
@@ -334,8 +336,8 @@ impl Incoming {
             }
         }
         let Some(message) = &mut self.message else { return Ok(()) };
-        let about =
-            About { content_type: Arc::clone(&message.content_type), inner, total: message.total };
+        let (content_type, total) = (Arc::clone(&message.content_type), message.total);
+        let about = About { content_type, inner, total, since: message.since };
         told.push(OriginatorMedia::Started {
             content_type: Arc::clone(&message.content_type),
             total: message.total,
