@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::lab::Auth;
 use crate::lab::phone::{Answer, Behaviour, Phone, Provisional, Received, Settings, Standing};
+use crate::lab::tls::Identity;
 
 /// Options of `phone`.
 #[derive(Debug, clap::Args)]
@@ -65,6 +66,9 @@ pub struct Line {
     /// Where to take SIP and MSRP [default: the address towards the core, a free port]
     #[arg(long, value_name = "IP[:PORT]", value_parser = address)]
     pub bind: Option<SocketAddr>,
+    /// MSRP over TLS: offer it, and take it where it is offered
+    #[arg(long)]
+    pub tls: bool,
     /// Seconds the registration is asked for
     #[arg(long, value_name = "N", default_value_t = 3600)]
     pub expires: u32,
@@ -78,6 +82,7 @@ impl Line {
             visited: self.visited.clone(),
             bind: self.bind,
             unregistered: self.unregistered,
+            identity: self.tls.then(Identity::new),
             expires: self.expires,
             ..Settings::new(&self.core, aor)
         }

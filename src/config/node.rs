@@ -728,6 +728,8 @@ mod tests {
             "im.anon_reject" => "\"rfc\"",
             "im.fail_map" => "\"plain\"",
             "im.refresher" => "\"uas\"",
+            "im.tls" => "\"always\"",
+            "im.tls_downgrade" => "\"allow\"",
             "im.max_rate_per_user" => "\"5/s\"",
             "isc.psi_route" => "\"scscf\"",
             "isc.fanout_route" => "\"odi\"",
@@ -832,22 +834,20 @@ mod tests {
         let load = |set: &[String]| {
             Loaded::load_with(Some(&file), set, &|_| None).unwrap_or_else(|wrong| panic!("{wrong}"))
         };
-        let sh = "sh.enabled=true".to_owned();
-        let plain = load(std::slice::from_ref(&sh));
+        let with = ["sh.enabled=true".to_owned(), "msrp.tls.listen=['127.0.0.1:2856']".to_owned()];
+        let plain = load(&with);
         let before = NodeSettings::new(&plain, 2);
         let mut keys = 0;
         for setting in &plain.settings {
             let Some(key) = setting.key.strip_prefix("profile.") else { continue };
             let value = another(key, &setting.value);
-            let changed = load(&[sh.clone(), format!("profile.{key}={value}")]);
+            let changed = load(&[&with[..], &[format!("profile.{key}={value}")]].concat());
             let after = NodeSettings::new(&changed, 2);
             assert_ne!(given(&before), given(&after), "{key} = {value} changes nothing");
             // And whoever reloads is told what does not count yet.
             let once = given_once(&before) != given_once(&after);
             let told = before.waiting_in(&changed).contains(&setting.key.as_str());
-            if once != told {
-                eprintln!("WAIT {key} once={once} told={told}");
-            }
+            assert_eq!(once, told, "{key}");
             keys += 1;
         }
         assert!(keys > 60, "{keys}");

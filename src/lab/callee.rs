@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::call::{ALLOW, CSeqOf, Dialog, FEATURE, PRODUCT, Repeat, TIMEOUT, record_route};
 use super::media::{self, Connection, Got, Held, Media, Told};
 use super::phone::{Answer, Behaviour, Ended, Provisional, Received, Setup, Who};
+use super::tls::Identity;
 use super::wire::{Arrived, Way, Wire};
 use super::{Complaints, sdp, token};
 use crate::content::msrp_uri::MsrpUri;
@@ -82,7 +83,8 @@ pub(super) async fn answer(callee: Callee<'_>, invite: &Message, way: Way) -> Re
         }
     };
     received.history = offer.as_ref().and_then(|offer| offer.history.clone());
-    let held = callee.media.session(callee.behaviour.reads);
+    let secure = offer.as_ref().is_some_and(|offer| offer.session.secure);
+    let held = callee.media.session(callee.behaviour.reads, secure);
     let mut call = Call {
         callee,
         dialog,
@@ -120,7 +122,8 @@ struct Over;
 impl Call<'_> {
     async fn run(&mut self, offer: Option<Offer>) {
         self.send_response(100, &[], None).await;
-        let Some(offer) = offer else {
+        let speaks_tls = self.callee.media.identity().is_some();
+        let Some(offer) = offer.filter(|offer| speaks_tls || !offer.session.secure) else {
             return self.refuse(488).await;
         };
         let behaviour = self.callee.behaviour.clone();
@@ -245,8 +248,10 @@ impl Call<'_> {
             (Setup::Active, _) => "active",
             (Setup::Passive, _) => "passive",
         };
-        self.held.session.set_peer(&offer.session.path);
+        self.held.session.set_peer(&offer.session.path, &offer.session.fingerprints);
         let more = behaviour.max_size.map(|size| format!("a=max-size:{size}\r\n"));
+        let identity = self.callee.media.identity().filter(|_| offer.session.secure);
+        let print = identity.map(Identity::fingerprint);
         let own = sdp::Own {
             address: self.callee.media.address(),
             path: self.held.session.uri(),
@@ -254,6 +259,7 @@ impl Call<'_> {
             direction: "recvonly",
             accept_types: &behaviour.accept_types,
             accept_wrapped: &behaviour.accept_wrapped,
+            fingerprint: print.as_deref(),
             more: more.as_deref().unwrap_or(""),
         };
         self.sdp = sdp::write(&own);

@@ -13,6 +13,7 @@ use super::call::{ALLOW, CSeqOf, Dialog, FEATURE, PRODUCT, Repeat, TIMEOUT};
 use super::media::{self, Held, Media, Outgoing, SentPage};
 use super::phone::{GiveUp, PageOutcome, PageRequest, Reads, Recipients, WayOut, Who};
 use super::registration::charging;
+use super::tls::Identity;
 use super::wire::{Arrived, Way, Wire};
 use super::{Complaints, sdp, token};
 use crate::content::multipart;
@@ -39,7 +40,7 @@ struct Page {
 /// Sends one page.
 pub(super) async fn page(caller: Caller<'_>, request: &PageRequest) -> PageOutcome {
     let began = Instant::now();
-    let held = caller.media.session(Reads::AtOnce);
+    let held = caller.media.session(Reads::AtOnce, caller.media.identity().is_some());
     let page = envelope(&caller, request, held.session.uri());
     let local_tag = token(6);
     let way_out = caller.who.way_out().await;
@@ -324,7 +325,7 @@ impl Call<'_> {
                 return self.hang_up().await;
             }
         };
-        held.session.set_peer(&session.path);
+        held.session.set_peer(&session.path, &session.fingerprints);
         let connection = match self.caller.media.connect(&held.session).await {
             Ok(connection) => connection,
             Err(error) => {
@@ -515,6 +516,7 @@ fn envelope(caller: &Caller, request: &PageRequest, uri: &str) -> Page {
         None => String::new(),
     };
     let more = format!("a=file-selector:{name}type:message/cpim size:{}\r\n", body.len());
+    let print = caller.media.identity().map(Identity::fingerprint);
     let sdp = sdp::write(&sdp::Own {
         address: caller.media.address(),
         path: uri,
@@ -522,6 +524,7 @@ fn envelope(caller: &Caller, request: &PageRequest, uri: &str) -> Page {
         direction: "sendonly",
         accept_types: "message/cpim",
         accept_wrapped: &format!("{} message/imdn+xml", essence(&request.content_type)),
+        fingerprint: print.as_deref(),
         more: &more,
     });
     Page { body, sdp }

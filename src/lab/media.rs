@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::phone::Reads;
+use super::tls::Identity;
 use super::{Complaints, locked, token};
 use crate::content::msrp_uri::MsrpUri;
 use crate::msrp::codec::{self, ByteRange, Decoder, Flag, Head, Kind, Limits, Piece, SendHead};
@@ -64,6 +64,7 @@ pub(super) struct Got {
 /// The MSRP side of one phone; closes when dropped.
 pub(super) struct Media {
     address: SocketAddr,
+    identity: Option<Identity>,
     sessions: Sessions,
     complaints: Complaints,
     task: JoinHandle<()>,
@@ -83,6 +84,8 @@ pub(super) struct Session {
 #[derive(Default)]
 struct Inside {
     peer: Option<String>,
+    /// What the peer has to show over TLS.
+    prints: Vec<String>,
     /// The connection it is bound to.
     bound: Option<u64>,
     message_id: Option<Arc<str>>,
@@ -104,8 +107,10 @@ impl Session {
     }
 
     /// The peer's path, once its SDP is known.
-    pub(super) fn set_peer(&self, path: &str) {
-        locked(&self.inside).peer = Some(path.to_owned());
+    pub(super) fn set_peer(&self, path: &str, prints: &[String]) {
+        let mut inside = locked(&self.inside);
+        inside.peer = Some(path.to_owned());
+        inside.prints = prints.to_vec();
     }
 }
 
@@ -123,25 +128,36 @@ impl Drop for Held {
 }
 
 impl Media {
-    /// Listens on a free port of `ip`.
-    pub(super) async fn open(ip: std::net::IpAddr, complaints: Complaints) -> io::Result<Self> {
+    /// Listens on a free port of `ip`; over TLS, too, with an identity.
+    pub(super) async fn open(
+        ip: std::net::IpAddr,
+        identity: Option<Identity>,
+        complaints: Complaints,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
         let sessions = Sessions::default();
-        let task = tokio::spawn(accept(listener, sessions.clone(), complaints.clone()));
-        Ok(Self { address, sessions, complaints, task })
+        let task =
+            tokio::spawn(accept(listener, identity.clone(), sessions.clone(), complaints.clone()));
+        Ok(Self { address, identity, sessions, complaints, task })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// What it shows over TLS, if it speaks that.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
     /// A new session, known by its URI from now on.
-    pub(super) fn session(&self, reads: Reads) -> Held {
+    pub(super) fn session(&self, reads: Reads, secure: bool) -> Held {
+        let scheme = if secure { "msrps" } else { "msrp" };
         let id = token(12);
         let (tell, told) = mpsc::channel(TOLD_QUEUE);
         let session = Arc::new(Session {
-            uri: format!("msrp://{}/{id};tcp", self.address),
+            uri: format!("{scheme}://{}/{id};tcp", self.address),
             id: id.clone(),
             reads,
             tell,
@@ -153,10 +169,22 @@ impl Media {
 
     /// Connects to the peer, as the active side.
     pub(super) async fn connect(&self, session: &Session) -> io::Result<Connection> {
-        let path = locked(&session.inside).peer.clone().unwrap_or_default();
+        let (path, prints) = {
+            let inside = locked(&session.inside);
+            (inside.peer.clone().unwrap_or_default(), inside.prints.clone())
+        };
         let to = first_hop(&path).ok_or_else(|| io::Error::other("a path without an address"))?;
         let stream = TcpStream::connect(to).await?;
-        let connection = serve(stream, self.sessions.clone(), self.complaints.clone());
+        let (sessions, complaints) = (self.sessions.clone(), self.complaints.clone());
+        let connection = if path.starts_with("msrps:") {
+            let identity = self.identity.as_ref();
+            let identity = identity.ok_or_else(|| io::Error::other("a phone without TLS"))?;
+            // Its certificate was judged when hands were shaken.
+            let stream = identity.connect(stream, &to.ip().to_string(), prints).await?;
+            serve(stream, None, sessions, complaints)
+        } else {
+            serve(stream, None, sessions, complaints)
+        };
         locked(&session.inside).bound = Some(connection.id);
         Ok(connection)
     }
@@ -194,27 +222,55 @@ impl Connection {
     }
 }
 
-async fn accept(listener: TcpListener, sessions: Sessions, complaints: Complaints) {
+async fn accept(
+    listener: TcpListener,
+    identity: Option<Identity>,
+    sessions: Sessions,
+    complaints: Complaints,
+) {
     loop {
         if let Ok((stream, _)) = listener.accept().await {
-            serve(stream, sessions.clone(), complaints.clone());
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "Nagle stays on");
+            }
+            let (sessions, complaints) = (sessions.clone(), complaints.clone());
+            let Some(identity) = identity.clone() else {
+                serve(stream, None, sessions, complaints);
+                continue;
+            };
+            tokio::spawn(async move {
+                // One port for both: TLS begins with an octet no MSRP begins with.
+                const HANDSHAKE: u8 = 22;
+                let mut first = [0];
+                if !matches!(stream.peek(&mut first).await, Ok(1)) || first[0] != HANDSHAKE {
+                    serve(stream, None, sessions, complaints);
+                    return;
+                }
+                match identity.accept(stream).await {
+                    Ok((stream, shown)) => drop(serve(stream, Some(shown), sessions, complaints)),
+                    Err(error) => tracing::debug!(%error, "no TLS with a phone"),
+                }
+            });
         }
     }
 }
 
-fn serve(stream: TcpStream, sessions: Sessions, complaints: Complaints) -> Connection {
+/// Serves a connection; over TLS that others opened, `shown` is the fingerprint of what they show.
+fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
+    stream: S,
+    shown: Option<String>,
+    sessions: Sessions,
+    complaints: Complaints,
+) -> Connection {
     use std::sync::atomic::{AtomicU64, Ordering};
     static LAST: AtomicU64 = AtomicU64::new(0);
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "Nagle stays on");
-    }
     let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-    let (read, mut write) = stream.into_split();
+    let (read, mut write) = tokio::io::split(stream);
     let (out, mut queue) = mpsc::channel::<Bytes>(OUT_QUEUE);
     let (count, written) = watch::channel(0);
     let writing = tokio::spawn(async move {
         while let Some(bytes) = queue.recv().await {
-            if write.write_all(&bytes).await.is_err() {
+            if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
                 return;
             }
             count.send_modify(|octets| *octets += bytes.len() as u64);
@@ -225,6 +281,7 @@ fn serve(stream: TcpStream, sessions: Sessions, complaints: Complaints) -> Conne
         id,
         out: out.clone(),
         writing: writing.clone(),
+        shown,
         sessions,
         complaints,
         now: None,
@@ -247,6 +304,7 @@ struct Reader {
     id: u64,
     out: mpsc::Sender<Bytes>,
     writing: AbortHandle,
+    shown: Option<String>,
     sessions: Sessions,
     complaints: Complaints,
     now: Option<Incoming>,
@@ -257,7 +315,7 @@ struct Reader {
 struct Cut;
 
 impl Reader {
-    async fn run(mut self, mut read: OwnedReadHalf) {
+    async fn run(mut self, mut read: impl AsyncRead + Unpin) {
         let mut decoder = Decoder::new(Limits::default());
         'reading: loop {
             decoder.buffer().reserve(SLICE);
@@ -324,6 +382,10 @@ impl Reader {
             self.complaints.check(inside.peer.as_deref() == Some(from.as_str()), || {
                 "phone: a From-Path that is not the path in the SDP".to_owned()
             });
+            self.complaints.check(
+                self.shown.as_ref().is_none_or(|shown| inside.prints.contains(shown)),
+                || "phone: a certificate that is not the one in the SDP".to_owned(),
+            );
             let first = inside.bound.is_none();
             let bound = *inside.bound.get_or_insert(self.id);
             if bound != self.id {

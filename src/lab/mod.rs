@@ -20,6 +20,7 @@ mod registration;
 mod sdp;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

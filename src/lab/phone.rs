@@ -21,6 +21,7 @@ use super::callee::{self, Callee};
 use super::caller::{self, Caller};
 use super::media::Media;
 use super::registration::{self, Failed, Registration};
+use super::tls::Identity;
 use super::wire::{Arrived, Way, Wire};
 use super::{Complaints, locked, token};
 use crate::content::cpim;
@@ -145,6 +146,8 @@ pub struct Settings {
     /// Seconds a registration is asked for.
     pub expires: u32,
     pub behaviour: Behaviour,
+    /// Speaks MSRP over TLS: offers it, and takes offers of it. Without, such offers are refused: 488.
+    pub identity: Option<Identity>,
     /// Never acknowledges a 2xx.
     pub no_ack: bool,
     /// Never acknowledges a reliable provisional response.
@@ -164,6 +167,7 @@ impl Settings {
             unregistered: false,
             expires: EXPIRES,
             behaviour: Behaviour::default(),
+            identity: None,
             no_ack: false,
             no_prack: false,
         }
@@ -469,7 +473,7 @@ impl Phone {
         };
         let complaints = Complaints::default();
         let (wire, inbox) = Wire::open(bind).await?;
-        let media = Media::open(bind.ip(), complaints.clone()).await?;
+        let media = Media::open(bind.ip(), settings.identity.clone(), complaints.clone()).await?;
         let user = Uri::parse(&settings.aor)
             .map_err(io::Error::other)?
             .user()

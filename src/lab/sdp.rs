@@ -14,6 +14,9 @@ pub(super) struct Session {
     pub(super) accept_types: Vec<String>,
     pub(super) accept_wrapped: Vec<String>,
     pub(super) max_size: Option<u64>,
+    /// It is one over TLS.
+    pub(super) secure: bool,
+    pub(super) fingerprints: Vec<String>,
 }
 
 /// What we write about ours.
@@ -24,19 +27,24 @@ pub(super) struct Own<'a> {
     pub(super) direction: &'a str,
     pub(super) accept_types: &'a str,
     pub(super) accept_wrapped: &'a str,
+    /// `a=fingerprint`, over TLS.
+    pub(super) fingerprint: Option<&'a str>,
     /// Further lines, each with its CRLF.
     pub(super) more: &'a str,
 }
 
 /// An offer or an answer. An active side has no port to name but 9 (RFC 4145 §4.1).
 pub(super) fn write(own: &Own) -> String {
-    let Own { address, path, setup, direction, accept_types, accept_wrapped, more } = own;
+    let Own { address, path, setup, direction, accept_types, accept_wrapped, fingerprint, more } =
+        own;
+    let protocol = if fingerprint.is_some() { "TCP/TLS/MSRP" } else { "TCP/MSRP" };
+    let print = fingerprint.map(|print| format!("a=fingerprint:{print}\r\n")).unwrap_or_default();
     let ip = address.ip();
     let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
     let port = if *setup == "active" { 9 } else { address.port() };
     format!(
         "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
-         m=message {port} TCP/MSRP *\r\na=path:{path}\r\na=setup:{setup}\r\n\
+         m=message {port} {protocol} *\r\na=path:{path}\r\na=setup:{setup}\r\n{print}\
          a=accept-types:{accept_types}\r\na=accept-wrapped-types:{accept_wrapped}\r\n\
          {more}a={direction}\r\n"
     )
@@ -55,8 +63,10 @@ pub(super) fn read(body: &[u8]) -> Result<Session, String> {
     }
     let at = lines.iter().position(|line| line.starts_with("m=")).ok_or("no m line")?;
     let fields: Vec<_> = lines[at][2..].split(' ').collect();
-    let ["message", port, "TCP/MSRP", "*"] = fields[..] else {
-        return Err(format!("{}: no MSRP media line", lines[at]));
+    let (port, secure) = match fields[..] {
+        ["message", port, "TCP/MSRP", "*"] => (port, false),
+        ["message", port, "TCP/TLS/MSRP", "*"] => (port, true),
+        _ => return Err(format!("{}: no MSRP media line", lines[at])),
     };
     let of_media = &lines[at + 1..];
     let one = |name: &str| -> Result<Option<&str>, String> {
@@ -73,6 +83,14 @@ pub(super) fn read(body: &[u8]) -> Result<Session, String> {
         value.unwrap_or("").split(' ').filter(|t| !t.is_empty()).map(str::to_owned).collect()
     };
     let path = one("path")?.ok_or("SDP without a path")?;
+    if path.starts_with("msrps:") != secure {
+        return Err(format!("{} with the path {path}", lines[at]));
+    }
+    let fingerprints: Vec<_> =
+        of_media.iter().filter_map(|line| line.strip_prefix("a=fingerprint:")).collect();
+    if fingerprints.is_empty() == secure {
+        return Err(format!("{} with {} fingerprints", lines[at], fingerprints.len()));
+    }
     let directions: Vec<_> = of_media
         .iter()
         .filter_map(|line| line.strip_prefix("a="))
@@ -88,6 +106,8 @@ pub(super) fn read(body: &[u8]) -> Result<Session, String> {
         direction: directions.first().unwrap_or(&"sendrecv").to_string(),
         accept_types: list(one("accept-types")?),
         accept_wrapped: list(one("accept-wrapped-types")?),
+        secure,
+        fingerprints: fingerprints.into_iter().map(str::to_owned).collect(),
         max_size: one("max-size")?.map(str::parse).transpose().map_err(|_| "max-size")?,
     };
     if session.accept_types.is_empty() {
@@ -109,6 +129,7 @@ mod tests {
             direction: "recvonly",
             accept_types: "message/cpim",
             accept_wrapped: "text/plain image/png",
+            fingerprint: None,
             more: "a=max-size:1000\r\n",
         };
         let read = read(write(&own).as_bytes()).expect("our own");
@@ -124,6 +145,8 @@ mod tests {
         assert!(read(good.as_bytes()).is_ok());
         for (from, to) in [
             ("TCP/MSRP", "TCP/TLS/MSRP"),
+            ("msrp:", "msrps:"),
+            ("accept-types:*\r\n", "accept-types:*\r\na=fingerprint:sha-256 AA\r\n"),
             ("a=path:msrp://h:1/a;tcp\r\n", ""),
             ("a=accept-types:*\r\n", ""),
             ("v=0\r\n", ""),

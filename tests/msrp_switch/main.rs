@@ -8,4 +8,5 @@ mod receive;
 mod sessions;
 mod support;
 mod timers;
+mod tls;
 mod whole;

@@ -198,6 +198,7 @@ impl Peer {
 
     pub async fn raw(&mut self, wire: &[u8]) {
         self.stream.write_all(wire).await.expect("the switch reads");
+        self.stream.flush().await.expect("the switch reads");
     }
 
     pub fn wire(&self, id: &str, extra: &str, body: Option<&[u8]>, flag: char) -> Vec<u8> {

@@ -13,6 +13,7 @@ mod families;
 mod kill;
 mod login;
 mod memory;
+mod msrps;
 mod noise;
 mod notices;
 mod pressure;

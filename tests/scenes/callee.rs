@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pagecast::sip::message::Message;
 
+use crate::identity::{self, Identity};
 use crate::line::{Line, Taken};
 use crate::net::{Heard, SOON, Scscf};
 use crate::text::{self, RECORD_ROUTE};
@@ -27,11 +28,14 @@ impl Callee {
     pub fn new(core: Arc<Scscf>, invite: Message) -> Self {
         let n = core.number();
         let name = text::to_user(&invite);
+        let offered = text::attribute(&invite, "path");
+        let secure = offered.is_some_and(|path| path.starts_with("msrps:"));
+        let scheme = if secure { "msrps" } else { "msrp" };
         Self {
             call_id: text::header(&invite, "Call-ID"),
             tag: format!("{name}{n}"),
             contact: format!("sip:{name}@192.0.2.77:5060"),
-            me: format!("msrp://192.0.2.77:2855/{name}{n};tcp"),
+            me: format!("{scheme}://192.0.2.77:2855/{name}{n};tcp"),
             line: None,
             cseq: 100,
             core,
@@ -162,8 +166,7 @@ impl Callee {
     }
 
     pub fn connects(&mut self) {
-        let them = text::attribute(&self.invite, "path").expect("a path was offered");
-        self.line = Some(Line::connect(&self.core, &self.me, &them));
+        self.line = Some(Line::connect_to(&self.core, &self.me, &self.invite));
     }
 
     pub fn line(&mut self) -> &mut Line {
@@ -230,6 +233,21 @@ impl Callee {
         let heard = self.hears_ok("UPDATE").await;
         let them = text::attribute(&heard.message, "path").expect("a path in the answer");
         let line = Line::connect(&self.core, &self.me, &them);
+        self.line.replace(line).expect("a connection")
+    }
+
+    /// The phone shows another certificate from now on: by UPDATE, with the same path, and on another connection that is
+    /// not bound yet. What is left of the old one comes back.
+    pub async fn shows(&mut self, identity: &Identity) -> Line {
+        let sdp = text::answer_sdp(&self.me)
+            .replace(&identity::phones().fingerprint(), &identity.fingerprint());
+        let contact = &self.contact;
+        let more = format!("Contact: <{contact}>\nContent-Type: application/sdp\n\n{sdp}");
+        self.asks("UPDATE", &more);
+        let heard = self.hears_ok("UPDATE").await.message;
+        let them = text::attribute(&heard, "path").expect("a path in the answer");
+        let print = text::attribute(&heard, "fingerprint").expect("a fingerprint");
+        let line = Line::secured(&self.core, &self.me, &them, identity, print);
         self.line.replace(line).expect("a connection")
     }
 

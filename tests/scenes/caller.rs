@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pagecast::sip::message::Message;
 
+use crate::identity;
 use crate::line::Line;
 use crate::net::{Heard, SOON, Scscf};
 use crate::text::{self, Invite};
@@ -49,6 +50,8 @@ pub struct Caller {
     to: String,
     target: String,
     their_path: String,
+    /// Their fingerprint, over TLS.
+    theirs: Option<String>,
     last_branch: String,
     line: Option<Line>,
 }
@@ -63,11 +66,12 @@ impl Caller {
             me: invite
                 .path
                 .clone()
-                .unwrap_or_else(|| format!("msrp://192.0.2.55:7394/alice{n};tcp")),
+                .unwrap_or_else(|| format!("{}://192.0.2.55:7394/alice{n};tcp", invite.scheme())),
             cseq: 1,
             to: format!("<{}>", invite.request_uri),
             target: invite.request_uri.clone(),
             their_path: String::new(),
+            theirs: None,
             last_branch: String::new(),
             line: None,
             core,
@@ -172,6 +176,7 @@ impl Caller {
         }
         if let Some(path) = text::attribute(message, "path") {
             self.their_path = path;
+            self.theirs = text::attribute(message, "fingerprint");
         }
     }
 
@@ -213,7 +218,13 @@ impl Caller {
     }
 
     pub fn connects(&mut self) {
-        self.line = Some(Line::connect(&self.core, &self.me, &self.their_path));
+        self.line = Some(match self.theirs.clone() {
+            None => Line::connect(&self.core, &self.me, &self.their_path),
+            Some(theirs) => {
+                let (me, them) = (&self.me, &self.their_path);
+                Line::secured(&self.core, me, them, identity::phones(), theirs)
+            }
+        });
     }
 
     pub fn line(&mut self) -> &mut Line {

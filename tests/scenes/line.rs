@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pagecast::msrp::codec::{self, Decoder, Flag, Head, Kind, Limits, Piece};
+use pagecast::sip::message::Message;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::timeout;
 
+use crate::identity::{self, Identity};
 use crate::net::{SOON, Scscf};
+use crate::text;
 
 /// A phone's connection and its two URIs.
 pub struct Line {
@@ -39,12 +42,38 @@ pub struct Taken {
 }
 
 impl Line {
+    /// Connects as `sdp` of the node says: over TLS if it does; nothing is sent yet.
+    pub fn connect_to(core: &Arc<Scscf>, me: &str, sdp: &Message) -> Self {
+        let them = text::attribute(sdp, "path").expect("a path");
+        match text::attribute(sdp, "fingerprint") {
+            None => Self::connect(core, me, &them),
+            Some(theirs) => Self::secured(core, me, &them, identity::phones(), theirs),
+        }
+    }
+
     /// Connects; nothing is sent yet.
     pub fn connect(core: &Arc<Scscf>, me: &str, them: &str) -> Self {
         let (stream, theirs) = tokio::io::duplex(16 * 1024);
         let switch = core.control.switch().clone();
         let from = "192.0.2.77:7000".parse().expect("an address");
         drop(tokio::spawn(async move { switch.serve_connection(theirs, from).await }));
+        let decoder = Decoder::new(Limits::default());
+        Self { stream, decoder, me: me.to_owned(), them: them.to_owned(), next: 0, partial: None }
+    }
+
+    /// Connects over TLS and shows that certificate; the node has to show one with the fingerprint `theirs`.
+    pub fn secured(
+        core: &Arc<Scscf>,
+        me: &str,
+        them: &str,
+        identity: &Identity,
+        theirs: String,
+    ) -> Self {
+        let (stream, far) = tokio::io::duplex(16 * 1024);
+        let switch = core.control.switch().clone();
+        let from = "192.0.2.77:7000".parse().expect("an address");
+        drop(tokio::spawn(async move { switch.serve_secure_connection(far, from).await }));
+        let stream = identity.inside(stream, theirs);
         let decoder = Decoder::new(Limits::default());
         Self { stream, decoder, me: me.to_owned(), them: them.to_owned(), next: 0, partial: None }
     }

@@ -4,6 +4,7 @@
 //! their SIP, `elsewhere` and `xdms` an XDMS elsewhere, the one without SIP. Scenes are told in `inviting` (who is invited,
 //! and how), `answering` (what the originator hears), `asking` (what the HSS, played by `hss`, adds),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
+//! `securing` (over TLS, with certificates of `identity`),
 //! `registering` (somebody comes back), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits,
 //! operators), `hops` (a next hop is busy or dead), `borders` (a border changes media addresses), `faults` (of our own), `rcs` (a core of another kind), `wrapping` (an envelope that is ours), `following`
 //! (documents of an XDMS elsewhere, which `xdms` plays, change), `notifying` (documents here change, and others watch
@@ -23,6 +24,7 @@ mod faults;
 mod following;
 mod hops;
 mod hss;
+mod identity;
 mod inviting;
 mod keys;
 mod leaks;
@@ -34,6 +36,7 @@ mod notifying;
 mod policy;
 mod rcs;
 mod registering;
+mod securing;
 mod sending;
 mod text;
 mod wrapping;

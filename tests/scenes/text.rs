@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use pagecast::sip::message::{Message, Name};
 
+use crate::identity;
+
 /// The way everything takes.
 pub const RECORD_ROUTE: &str = "<sip:127.0.0.1:5060;transport=tcp;lr>";
 
@@ -16,6 +18,7 @@ pub struct Invite {
     pub path: Option<String>,
     lines: String,
     types: String,
+    secure: bool,
     changes: Vec<(String, String)>,
 }
 
@@ -28,6 +31,7 @@ pub fn invite() -> Invite {
         path: None,
         lines: String::new(),
         types: "a=accept-types:message/cpim text/plain\na=accept-wrapped-types:*\n".to_owned(),
+        secure: false,
         changes: Vec::new(),
     }
 }
@@ -75,6 +79,17 @@ impl Invite {
         self
     }
 
+    /// Over TLS.
+    pub fn secure(mut self) -> Self {
+        self.secure = true;
+        self
+    }
+
+    /// Of its MSRP paths.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "msrps" } else { "msrp" }
+    }
+
     /// Other content types than CPIM and plain text.
     pub fn types(mut self, types: &str, wrapped: &str) -> Self {
         self.types = format!("a=accept-types:{types}\na=accept-wrapped-types:{wrapped}\n");
@@ -90,9 +105,10 @@ impl Invite {
     /// The offer.
     pub fn sdp(&self, path: &str) -> String {
         let (types, host) = (&self.types, host(path));
+        let (protocol, print) = transport(path);
         format!(
-            "v=0\no=- 1 1 IN IP4 192.0.2.55\ns=-\nc=IN IP4 {host}\nt=0 0\nm=message 9 TCP/MSRP *\n\
-             a=path:{path}\na=setup:active\n{types}a=sendonly\n"
+            "v=0\no=- 1 1 IN IP4 192.0.2.55\ns=-\nc=IN IP4 {host}\nt=0 0\nm=message 9 {protocol} *\n\
+             a=path:{path}\na=setup:active\n{print}{types}a=sendonly\n"
         )
     }
 
@@ -144,16 +160,29 @@ impl Invite {
 /// What a phone's answer says of its MSRP side.
 pub fn answer_sdp(path: &str) -> String {
     let host = host(path);
+    let (protocol, print) = transport(path);
     format!(
-        "v=0\no=- 99 1 IN IP4 192.0.2.77\ns=-\nc=IN IP4 {host}\nt=0 0\nm=message 9 TCP/MSRP *\n\
-         a=path:{path}\na=setup:active\na=accept-types:message/cpim text/plain\n\
+        "v=0\no=- 99 1 IN IP4 192.0.2.77\ns=-\nc=IN IP4 {host}\nt=0 0\nm=message 9 {protocol} *\n\
+         a=path:{path}\na=setup:active\n{print}a=accept-types:message/cpim text/plain\n\
          a=accept-wrapped-types:*\na=recvonly\n"
     )
 }
 
+/// The protocol of a media line with that path, and its fingerprint line.
+fn transport(path: &str) -> (&'static str, String) {
+    match path.starts_with("msrps:") {
+        true => ("TCP/TLS/MSRP", format!("a=fingerprint:{}\n", identity::phones().fingerprint())),
+        false => ("TCP/MSRP", String::new()),
+    }
+}
+
 /// The host of the first URI of a path: where connections go.
 fn host(path: &str) -> &str {
-    path.trim_start_matches("msrp://").split(':').next().unwrap_or(path)
+    path.trim_start_matches("msrps://")
+        .trim_start_matches("msrp://")
+        .split(':')
+        .next()
+        .unwrap_or(path)
 }
 
 /// A message written with plain line ends, as octets; Content-Length is added.

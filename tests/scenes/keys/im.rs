@@ -54,6 +54,14 @@ cases! {
     "im.fail_map" { "'safe'" => "refused 480", "'plain'" => "refused 500", } a_recipient_breaks;
     "im.refresher" { "'omit'" => "1800", "'uac'" => "1800;refresher=uac", "'uas'" => "1800;refresher=uas", } session_expires;
     "im.session_expires" { "'30m'" => "1800", "'90s'" => "90", } session_expires;
+    "im.tls" with "msrp.tls.listen=['127.0.0.1:2856']" {
+        "'as_originator'" => "m=message 2855 TCP/MSRP *",
+        "'always'" => "m=message 2856 TCP/TLS/MSRP *",
+    } offered;
+    "im.tls_downgrade" with "msrp.tls.listen=['127.0.0.1:2856']" {
+        "'deny'" => "refused 488",
+        "'allow'" => "asked again: m=message 2855 TCP/MSRP *",
+    } no_tls_at_the_recipient;
     "im.warning_numbers" with "service.barred=['sip:mallory@ims.test']", "profile.im.max_members=1",
         "profile.im.max_parallel_per_user=1" {
         "true" => "127 Service not authorised | 102 Too many participants | 102 Too many participants",
@@ -239,4 +247,30 @@ async fn bob_does_not_want_to(net: Net) -> String {
 async fn to_a_chat_group(net: Net) -> String {
     net.shelf.holds(&DOCUMENT.replace("<invite-members>true", "<invite-members>false"));
     outcome(&net, invite().group(TEAM)).await
+}
+
+/// The media line of the only recipient's offer.
+async fn offered(net: Net) -> String {
+    let (_, callee) = leg(&net, invite().to(["bob"])).await;
+    media_line(&callee.invite)
+}
+
+fn media_line(message: &pagecast::sip::message::Message) -> String {
+    let body = String::from_utf8_lossy(message.body()).into_owned();
+    body.lines().find(|line| line.starts_with("m=")).unwrap_or("no media").to_owned()
+}
+
+/// A page comes over TLS, and its recipient takes none.
+async fn no_tls_at_the_recipient(net: Net) -> String {
+    let (caller, bob) = leg(&net, invite().to(["bob"]).secure()).await;
+    bob.refuses(488).await;
+    net.after(millis(5)).await;
+    if let Some(again) = bob.hears_again() {
+        return format!("asked again: {}", media_line(&again.invite));
+    }
+    let answer = net.scscf().takes(&|message| {
+        caller.is_mine(message) && message.status().is_some_and(|status| status >= 300)
+    });
+    let status = answer.and_then(|heard| heard.message.status());
+    status.map_or_else(|| "nothing".to_owned(), |status| format!("refused {status}"))
 }
