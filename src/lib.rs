@@ -4,7 +4,7 @@
 //! core and hands each of them the same bytes. The modules, and who may use whom:
 //!
 //! ```text
-//! main -> cli -> node -> isc, msrp, xdms, sh, store, ops, config -> engine
+//! main -> cli -> node -> isc, msrp, xdms, sh, store, charging, ops, config -> engine
 //!                        isc -> sip        msrp -> spool        config -> profile
 //!         cli -> lab  -> sip, msrp::codec
 //!         content, flow, handshake, pem: leaves every adapter may use
@@ -16,13 +16,14 @@
 //! * [`msrp`] moves the page's bytes, [`spool`] holds them once for all recipients.
 //! * [`store`] keeps what has to survive a restart. [`xdms`] answers who is meant, [`sh`] what the HSS knows of them.
 //!   [`profile`] and [`config`] hold what operators choose.
-//! * [`ops`] and [`flow`] show what happens. [`lab`] plays the neighbours and is never used by `serve`.
+//! * [`charging`] writes what became of each page for billing. [`ops`] and [`flow`] show what happens. [`lab`] plays the neighbours and is never used by `serve`.
 //! * [`node`] is where they meet: input, engine, effects. It holds no rule. [`cli`] holds the commands.
 //!
 //! One INVITE passes `sip::ua` (transaction, dialog), `isc::inbound` (the checks in their order), `engine::page`
 //! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back.
 #![forbid(unsafe_code)]
 
+pub mod charging;
 pub mod cli;
 pub mod config;
 pub mod content;

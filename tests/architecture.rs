@@ -25,7 +25,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("xdms", &["content", "engine", "flow", "pem", "sip::uri", "sip::digest"]),
     ("sh", &["content", "engine", "flow", "sip::uri"]),
     ("store", &["engine"]),
-    ("charging", &["engine"]),
+    ("charging", &["engine", "flow"]),
     ("ops", &["engine", "flow", "content"]),
     // Settings live with the module that obeys them; these two gather them.
     (

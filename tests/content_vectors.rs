@@ -22,7 +22,14 @@ a=file-selector:size:20480 type:message/cpim\r\na=sendonly\r\n\
     <entry uri=\"sip:dan@home1.example\" cp:copyControl=\"bcc\"/>\r\n  </list>\r\n</resource-lists>\r\n--bnd1--\r\n";
 
 fn wants(accept: &AcceptTypes, attributed: bool) -> Wants<'_> {
-    Wants { accept, attributed, max_size: 10_485_760, tls: None, families: Default::default() }
+    Wants {
+        accept,
+        attributed,
+        max_size: 10_485_760,
+        tls: None,
+        families: Default::default(),
+        cema: true,
+    }
 }
 
 fn lines(bytes: &Bytes) -> Vec<String> {
@@ -59,8 +66,14 @@ fn the_example_of_a_list_invite_is_understood() {
     let chosen = choose(&offer, &wants(&accept, false)).expect("acceptable");
     assert_eq!((chosen.peer.role, chosen.size), (Role::Passive, Some(20_480)));
     let path = MsrpUri::own(false, "192.0.2.10", 2855, "b4Jx9ZpQ0tR2sKd8").expect("a good URI");
-    let own =
-        Own { path: &path, session_id: 7731, version: 1, max_size: 10_485_760, fingerprints: &[] };
+    let own = Own {
+        path: &path,
+        session_id: 7731,
+        version: 1,
+        max_size: 10_485_760,
+        fingerprints: &[],
+        cema: false,
+    };
     let mut to_bob = lines(&chosen.offer(&own));
     to_bob.sort();
     let mut want: Vec<String> = [
@@ -101,6 +114,7 @@ fn the_example_descriptions_come_out() {
         version: 1,
         max_size: 10_485_760,
         fingerprints: &[],
+        cema: true,
     };
     let head = |id: u32| -> Vec<String> {
         [
@@ -125,6 +139,7 @@ fn the_example_descriptions_come_out() {
             7_721_900,
             &[
                 "a=setup:passive",
+                "a=msrp-cema",
                 "a=recvonly",
                 "a=path:msrp://198.51.100.20:2855/Kp7vR2mZ9qT4xB6nH8sW1d;tcp"
             ]
@@ -138,6 +153,7 @@ fn the_example_descriptions_come_out() {
             7_721_901,
             &[
                 "a=setup:actpass",
+                "a=msrp-cema",
                 "a=sendonly",
                 "a=x-vendor-hint:urgent",
                 "a=path:msrp://198.51.100.20:2855/t5Yc3Jf8Gw2Ln6Qe9Ua4Rk;tcp"
@@ -169,10 +185,11 @@ fn read_as_everything(bytes: &[u8]) {
         assert!(head.content_at <= bytes.len());
     }
     let Ok(session) = Session::parse(bytes) else { return };
-    let _ = read_answer(&session, None);
+    let _ = read_answer(&session, None, true);
     let accept = AcceptTypes::default();
     let path = MsrpUri::own(false, "192.0.2.10", 2855, "b4Jx9ZpQ0tR2sKd8").expect("a good URI");
-    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1, fingerprints: &[] };
+    let own =
+        Own { path: &path, session_id: 1, version: 1, max_size: 1, fingerprints: &[], cema: false };
     if let Ok(chosen) = choose(&session, &wants(&accept, true)) {
         let answer = Session::parse(&chosen.answer(&own)).expect("ours is well formed");
         assert_eq!(answer.lines(), session.lines());

@@ -6,9 +6,11 @@
 //! relative to the file that names them. A key that this version would not obey is refused, never ignored.
 
 mod about;
+mod charging;
 pub mod layer;
 mod msrp_tls;
 pub mod node;
+mod reload;
 pub mod sh;
 mod users;
 pub mod value;
@@ -248,6 +250,8 @@ pub struct Config {
     pub sh: Option<sh::Sh>,
     pub store: Store,
     pub ops: Ops,
+    /// `[charging]`, where it is on.
+    pub charging: Option<crate::charging::Settings>,
     pub log: log::Settings,
 }
 
@@ -263,7 +267,7 @@ pub struct Loaded {
 }
 
 /// Keys of the interface that belong to later versions.
-const LATER: &[(&str, &str)] = &[("charging.", "charging records")];
+const LATER: &[(&str, &str)] = &[];
 
 /// Where configuration is read from, now and at each reload: the arguments `--config` and `--set`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -406,6 +410,7 @@ impl Config {
         let msrp = read_msrp(r)?;
         let xdms = read_xdms(r)?;
         let sh = sh::read(r)?;
+        let charging = charging::read(r, &node.data_dir)?;
         let store = match r.take("store.url", "embedded:".to_owned())?.as_str() {
             "embedded:" => Store::Embedded,
             "memory:" => Store::Memory,
@@ -424,7 +429,21 @@ impl Config {
             level: r.take("log.level", Level::Info)?,
             format: r.take("log.format", Format::Text)?,
         };
-        Ok(Self { profile, node, sip, core, service, auth, msrp, xdms, sh, store, ops, log })
+        Ok(Self {
+            profile,
+            node,
+            sip,
+            core,
+            service,
+            auth,
+            msrp,
+            xdms,
+            sh,
+            store,
+            charging,
+            ops,
+            log,
+        })
     }
 }
 

@@ -28,6 +28,8 @@ pub struct NodeSettings {
     /// This process, for everything that no part's settings hold (addresses, `[ops]`, `[log]`).
     pub config: Config,
     pub profile: Profile,
+    /// Every effective setting, as [`Loaded::settings`].
+    pub all: Vec<super::Setting>,
     /// Name of the profile, for status pages.
     pub profile_name: std::sync::Arc<str>,
     /// OS threads, at least 1.
@@ -60,6 +62,7 @@ pub struct NodeSettings {
     pub xdms_network: xdms::ut::link::Network,
     /// Bounds of the embedded documents.
     pub xdms_quotas: xdms::store::Quotas,
+    pub charging: Option<crate::charging::Settings>,
     pub log: ops::log::Settings,
     pub door: ops::http::Settings,
 }
@@ -121,6 +124,7 @@ impl NodeSettings {
                 bounds: document_bounds(profile),
                 ..xdms::store::Quotas::default()
             },
+            charging: config.charging.clone(),
             log: config.log,
             door: ops::http::Settings {
                 token: config.ops.token.clone(),
@@ -132,7 +136,13 @@ impl NodeSettings {
             threads,
             config: config.clone(),
             profile: profile.clone(),
+            all: loaded.settings.clone(),
         }
+    }
+
+    /// Keys that have another value in `fresh` and wait for the next start with it.
+    pub fn waiting_in<'a>(&self, fresh: &'a Loaded) -> Vec<&'a str> {
+        super::reload::waiting(&self.all, &fresh.settings)
     }
 
     /// Tells the ports that were taken, and where the SIP stack listens: those that were 0 are now known, in what we
@@ -289,6 +299,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
         },
         media: Media {
             attribution: msrp.attribution,
+            cema: msrp.cema,
             families: Families::of(
                 std::iter::once(&config.msrp.advertise)
                     .chain(&config.msrp.advertise_also)
@@ -690,14 +701,17 @@ mod tests {
 
     /// What the parts were given.
     fn given(settings: &NodeSettings) -> String {
-        let NodeSettings { policy, isc, msrp, ua, limits, flow, transport, .. } = settings;
-        let (resolver, server) = (&settings.resolver, &settings.xdms_server.root);
-        let (remote, sh, hss) = (&settings.xdms_remote, &settings.sh, &settings.hss);
+        let NodeSettings { policy, isc, resolver, .. } = settings;
+        let server = &settings.xdms_server.root;
         let check = settings.profile.im.check_registration; // the node's own
-        format!(
-            "{policy:?} {isc:?} {msrp:?} {ua:?} {limits:?} {flow:?} {transport:?} {resolver:?} {server:?} {remote:?} \
-             {sh:?} {hss:?} {check}"
-        )
+        format!("{policy:?} {isc:?} {resolver:?} {server:?} {check} {}", given_once(settings))
+    }
+
+    /// What those were given that are told once, at start.
+    fn given_once(settings: &NodeSettings) -> String {
+        let NodeSettings { msrp, ua, limits, flow, transport, .. } = settings;
+        let (remote, sh, hss) = (&settings.xdms_remote, &settings.sh, &settings.hss);
+        format!("{msrp:?} {ua:?} {limits:?} {flow:?} {transport:?} {remote:?} {sh:?} {hss:?}")
     }
 
     /// Another value for a key: of its own where its form does not tell one.
@@ -822,14 +836,18 @@ mod tests {
         };
         let with = ["sh.enabled=true".to_owned(), "msrp.tls.listen=['127.0.0.1:2856']".to_owned()];
         let plain = load(&with);
-        let before = given(&NodeSettings::new(&plain, 2));
+        let before = NodeSettings::new(&plain, 2);
         let mut keys = 0;
         for setting in &plain.settings {
             let Some(key) = setting.key.strip_prefix("profile.") else { continue };
             let value = another(key, &setting.value);
             let changed = load(&[&with[..], &[format!("profile.{key}={value}")]].concat());
-            let after = given(&NodeSettings::new(&changed, 2));
-            assert_ne!(before, after, "{key} = {value} changes nothing");
+            let after = NodeSettings::new(&changed, 2);
+            assert_ne!(given(&before), given(&after), "{key} = {value} changes nothing");
+            // And whoever reloads is told what does not count yet.
+            let once = given_once(&before) != given_once(&after);
+            let told = before.waiting_in(&changed).contains(&setting.key.as_str());
+            assert_eq!(once, told, "{key}");
             keys += 1;
         }
         assert!(keys > 60, "{keys}");

@@ -5,6 +5,7 @@
 
 pub mod cpim;
 pub mod fingerprint;
+pub mod media_address;
 mod mime;
 pub mod msrp_uri;
 pub mod multipart;

@@ -2,9 +2,10 @@
 //!
 //! As answerer: [`Session::parse`], [`choose`], [`Chosen::answer`]. As offerer towards the recipients, from the same
 //! choice: [`Chosen::offer`], later [`read_answer`]. For a re-INVITE: [`compare`]. Follows IM-005 to IM-009, IM-028 to
-//! IM-030, IM-060, IM-068 and MS-007 to MS-025, MS-027. Resolves no name, connects to nothing.
+//! IM-030, IM-060, IM-068 and MS-007 to MS-028. Resolves no name, connects to nothing.
 //!
-//! CEMA (RFC 6714) is not offered: the path is dialled, `c=` and `m=` are only compared (MS-027).
+//! With CEMA (RFC 6714) the address of `c=` and `m=` is dialled, without it that of the path; either way the whole path
+//! is the To-Path.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use sdp_types::{AddrType, Attribute, Media};
 
 use super::fingerprint::{self, Proof, Terms};
+use super::media_address::{Fit, Names};
 use super::msrp_uri::{BadMsrpUri, MsrpUri};
 
 const CPIM: &str = "message/cpim";
@@ -179,6 +181,8 @@ pub struct Wants<'a> {
     pub tls: Option<Tls>,
     /// Addresses of ours that can stand in the answer (ISC-064).
     pub families: Families,
+    /// `msrp.cema`: offers of CEMA are taken (MS-027).
+    pub cema: bool,
 }
 
 /// How `TCP/TLS/MSRP` is served.
@@ -286,6 +290,10 @@ pub struct Chosen {
     pub size: Option<u64>,
     /// MS-020: the page names its sender, so it has to be `message/cpim`.
     pub attributed: bool,
+    /// MS-028: the offer is only good if these are one place.
+    pub names: Option<Names>,
+    /// MS-027: the answer says CEMA, as the offer did.
+    cema: bool,
     line: usize,
     copied: Vec<Attribute>,
     /// The originator's `curr` and `des`, where they are answered.
@@ -338,7 +346,8 @@ fn usable(
     let setup = setup(media);
     // IM-068, MS-024: we are reachable, so we wait unless the peer insists on waiting itself.
     let role = if setup == Setup::Passive { Role::Active } else { Role::Passive };
-    let peer = peer(session, media, terms, role).map_err(|flaw| {
+    let cema = wants.cema && offers_cema(media);
+    let peer = peer(session, media, terms, role, cema).map_err(|flaw| {
         Some(match flaw {
             Flaw::NoPath => refusal(488, 399, "No MSRP path", "IM-028"),
             Flaw::BadPath => refusal(488, 399, "Unusable MSRP path", "MS-001"),
@@ -347,9 +356,11 @@ fn usable(
             Flaw::Unproven => refusal(488, 399, "No usable fingerprint", "MS-112"),
         })
     })?;
-    if !address_matches(session, media, &peer.path, setup) {
-        return Err(Some(refusal(488, 399, "MSRP path and media address differ", "MS-027")));
-    }
+    let names = match offered_address(session, media, &peer.path, setup) {
+        Fit::Same => None,
+        Fit::Names(names) => Some(names),
+        Fit::Differs => return Err(Some(refusal(488, 399, ADDRESSES_DIFFER, "MS-027"))),
+    };
     if !families.serve(family(session, media)) {
         return Err(Some(refusal(488, 301, FORMATS, "ISC-064")));
     }
@@ -376,7 +387,19 @@ fn usable(
     }
     let attributed = wants.attributed;
     let (conditions, offer) = (Vec::new(), session.clone());
-    Ok(Chosen { peer, accept, member, size, attributed, line, copied, conditions, offer })
+    Ok(Chosen {
+        peer,
+        accept,
+        member,
+        size,
+        attributed,
+        names,
+        cema,
+        line,
+        copied,
+        conditions,
+        offer,
+    })
 }
 
 /// IM-007, MS-018, MS-020: the types for the answer and for the recipients' offers; `None` when nothing is left.
@@ -469,6 +492,8 @@ pub struct Own<'a> {
     pub max_size: u64,
     /// `a=fingerprint`, one line each, where `path` is a secure one.
     pub fingerprints: &'a [String],
+    /// `a=msrp-cema` in offers, and in answers to offers that have it (MS-026, MS-027).
+    pub cema: bool,
 }
 
 impl Chosen {
@@ -502,6 +527,7 @@ impl Chosen {
             line(&mut out, format_args!("a=max-size:{}", own.max_size));
             fingerprint(&mut out, own);
             line(&mut out, format_args!("a=setup:{}", if active { "active" } else { "passive" }));
+            cema(&mut out, self.cema);
             // RFC 5547 §8.2: accepting a file transfer repeats its name.
             if self.copied.iter().any(|a| a.attribute == "file-transfer-id") {
                 let names = ["file-selector", "file-transfer-id"];
@@ -521,26 +547,27 @@ impl Chosen {
     /// IM-005 to IM-009, MS-018 to MS-021, MS-023: our own path, one line, the types that were selected, and every
     /// other attribute of the originator's line byte for byte, but those that belong to one hop.
     pub fn offer(&self, own: &Own<'_>) -> Bytes {
-        self.to_member(own, port(own), "actpass")
+        self.to_member(own, port(own), "actpass", own.cema)
     }
 
     /// The answer to a later offer of a recipient: what [`Chosen::offer`] says, with who connects decided.
     ///
-    /// MS-016, MS-025.
-    pub fn answer_member(&self, own: &Own<'_>, role: Role) -> Bytes {
-        match role {
-            Role::Active => self.to_member(own, 9, "active"),
-            Role::Passive => self.to_member(own, port(own), "passive"),
+    /// MS-016, MS-025, MS-027.
+    pub fn answer_member(&self, own: &Own<'_>, theirs: &Later) -> Bytes {
+        match theirs.peer.role {
+            Role::Active => self.to_member(own, 9, "active", theirs.cema),
+            Role::Passive => self.to_member(own, port(own), "passive", theirs.cema),
         }
     }
 
-    fn to_member(&self, own: &Own<'_>, port: u16, setup: &str) -> Bytes {
+    fn to_member(&self, own: &Own<'_>, port: u16, setup: &str, with_cema: bool) -> Bytes {
         let mut out = head(own);
         line(&mut out, format_args!("m=message {port} {} *", protocol(own)));
         types(&mut out, &self.member);
         line(&mut out, format_args!("a=max-size:{}", own.max_size));
         fingerprint(&mut out, own);
         line(&mut out, format_args!("a=setup:{setup}"));
+        cema(&mut out, with_cema);
         self.copied.iter().for_each(|a| attribute(&mut out, a));
         line(&mut out, format_args!("a=path:{}", own.path.as_str()));
         Bytes::from(out)
@@ -565,14 +592,14 @@ impl Chosen {
 
     /// The same choice after a later offer of the originator with another path.
     ///
-    /// MS-016.
+    /// MS-016. `cema` is whether we take it.
     ///
     /// # Errors
     /// [`Unusable`]: the new path cannot be used.
-    pub fn moved(&self, session: &Session, terms: Terms) -> Result<Self, Unusable> {
+    pub fn moved(&self, session: &Session, terms: Terms, cema: bool) -> Result<Self, Unusable> {
         let tls = self.peer.proof.as_ref().map(|_| terms);
-        let peer = read_again(session, self.line, tls)?;
-        Ok(Self { peer, offer: session.0.clone(), ..self.clone() })
+        let Later { peer, cema, names } = read_again(session, self.line, tls, cema)?;
+        Ok(Self { peer, cema, names, offer: session.0.clone(), ..self.clone() })
     }
 }
 
@@ -669,6 +696,13 @@ fn fingerprint(out: &mut String, own: &Own<'_>) {
     }
 }
 
+/// MS-026 (RFC 6714 §4.2): beside `a=setup`, without a value.
+fn cema(out: &mut String, said: bool) {
+    if said {
+        line(out, format_args!("a=msrp-cema"));
+    }
+}
+
 fn port(own: &Own<'_>) -> u16 {
     own.path.port().unwrap_or(9)
 }
@@ -686,13 +720,23 @@ pub struct Unusable {
     pub text: &'static str,
 }
 
-/// Reads a recipient's answer to an offer of ours, which had one line, over TLS where there are terms for it.
+/// A recipient's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub peer: Peer,
+    /// Whether the session can be had this way. [`Fit::Differs`]: a middlebox is on the way that the recipient will not
+    /// connect to, so that it has to be asked once more without CEMA (MS-026).
+    pub fit: Fit,
+}
+
+/// Reads a recipient's answer to an offer of ours, which had one line, over TLS where there are terms for it. `cema` is
+/// whether we offered it.
 ///
-/// IM-060, IM-068, MS-008, MS-009, MS-017, MS-024, MS-112.
+/// IM-060, IM-068, MS-008, MS-009, MS-017, MS-024, MS-026, MS-112.
 ///
 /// # Errors
 /// [`Unusable`] without a line that takes the page.
-pub fn read_answer(session: &Session, tls: Option<Terms>) -> Result<Peer, Unusable> {
+pub fn read_answer(session: &Session, tls: Option<Terms>, cema: bool) -> Result<Answer, Unusable> {
     let unusable = |text| Unusable { text };
     let media = session.0.medias.first().ok_or(unusable("answer without media"))?;
     let secure = msrp_protocol(media).ok_or(unusable("answer without MSRP"))?;
@@ -704,7 +748,8 @@ pub fn read_answer(session: &Session, tls: Option<Terms>) -> Result<Peer, Unusab
     }
     // MS-024: `passive`, none, and the illegal `actpass` and `holdconn` make us connect.
     let role = if setup(media) == Setup::Active { Role::Passive } else { Role::Active };
-    let peer = peer(&session.0, media, tls, role).map_err(|flaw| match flaw {
+    // MS-026 (RFC 6714 §4.2): whether the answer says CEMA or not, whoever changed the address waits there.
+    let peer = peer(&session.0, media, tls, role, cema).map_err(|flaw| match flaw {
         Flaw::NoPath => unusable("answer without MSRP path"),
         Flaw::BadPath => unusable("unusable MSRP path"),
         Flaw::Scheme => unusable("MSRP path and protocol differ"),
@@ -714,25 +759,46 @@ pub fn read_answer(session: &Session, tls: Option<Terms>) -> Result<Peer, Unusab
     if !peer.direction.receives() {
         return Err(unusable("answer does not receive"));
     }
-    Ok(peer)
+    let fit = if cema && role == Role::Passive && !offers_cema(media) {
+        address_fit(&session.0, media, &peer.path, Setup::Active)
+    } else {
+        Fit::Same
+    };
+    Ok(Answer { peer, fit })
+}
+
+/// A later offer of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Later {
+    pub peer: Peer,
+    /// It says CEMA, and we take it.
+    pub cema: bool,
+    /// MS-028: it is only good if these are one place.
+    pub names: Option<Names>,
 }
 
 /// Reads a later offer of a peer whose line `line` is in use; only its path is new (see [`compare`]).
 ///
-/// MS-016, MS-024, MS-027.
+/// MS-016, MS-024, MS-027. `cema` is whether we take it.
 ///
 /// # Errors
 /// [`Unusable`] if the new path cannot be used.
-pub fn read_again(session: &Session, line: usize, tls: Option<Terms>) -> Result<Peer, Unusable> {
+pub fn read_again(
+    session: &Session,
+    line: usize,
+    tls: Option<Terms>,
+    cema: bool,
+) -> Result<Later, Unusable> {
     let unusable = Unusable { text: "unusable MSRP path" };
     let media = session.0.medias.get(line).ok_or_else(|| unusable.clone())?;
     let setup = setup(media);
     let role = if setup == Setup::Passive { Role::Active } else { Role::Passive };
-    let peer = peer(&session.0, media, tls, role).map_err(|_| unusable)?;
-    if address_matches(&session.0, media, &peer.path, setup) {
-        Ok(peer)
-    } else {
-        Err(Unusable { text: "MSRP path and media address differ" })
+    let cema = cema && offers_cema(media);
+    let peer = peer(&session.0, media, tls, role, cema).map_err(|_| unusable)?;
+    match offered_address(&session.0, media, &peer.path, setup) {
+        Fit::Same => Ok(Later { peer, cema, names: None }),
+        Fit::Names(names) => Ok(Later { peer, cema, names: Some(names) }),
+        Fit::Differs => Err(Unusable { text: ADDRESSES_DIFFER }),
     }
 }
 
@@ -769,8 +835,12 @@ fn changed(old: &sdp_types::Session, new: &sdp_types::Session) -> Change {
         {
             return Change::Media;
         }
-        // Another certificate wants another connection (RFC 8122 §6).
-        if !values(a, "path").eq(values(b, "path")) || prints(old, a) != prints(new, b) {
+        // Without CEMA, or with it, another address counts: that is another session, too. Another certificate wants
+        // another connection (RFC 8122 §6).
+        if !values(a, "path").eq(values(b, "path"))
+            || offers_cema(a) != offers_cema(b)
+            || prints(old, a) != prints(new, b)
+        {
             change = Change::Path;
         }
     }
@@ -796,7 +866,7 @@ fn steady(media: &Media) -> Vec<(&str, Option<&str>)> {
         .attributes
         .iter()
         .filter(|a| {
-            let of_the_path = ["path", "setup", "connection", "fingerprint", "tls-id"];
+            let of_the_path = ["path", "setup", "connection", "msrp-cema", "fingerprint", "tls-id"];
             !of_the_path.contains(&a.attribute.as_str()) && direction_of(a).is_none()
         })
         .map(|a| (a.attribute.as_str(), a.value.as_deref()))
@@ -821,6 +891,7 @@ fn peer(
     media: &Media,
     tls: Option<Terms>,
     role: Role,
+    cema: bool,
 ) -> Result<Peer, Flaw> {
     let mut paths = values(media, "path");
     let path = paths.next().flatten().ok_or(Flaw::NoPath)?;
@@ -838,13 +909,20 @@ fn peer(
         // MS-001, MS-006: only tcp can be dialled, and no port is ever assumed.
         Role::Active if next_hop.is_tcp() => {
             let port = next_hop.port().filter(|port| *port != 0).ok_or(Flaw::BadPath)?;
-            Some((next_hop.bare_host().to_owned(), port))
+            let anchored = address(session, media).filter(|_| cema);
+            // Nobody waits at port 9 (MS-025): then only the path is left.
+            match anchored.zip(Some(media.port).filter(|port| *port != 9)) {
+                Some((host, port)) => Some((host.to_owned(), port)),
+                None => Some((next_hop.bare_host().to_owned(), port)),
+            }
         }
         Role::Active => return Err(Flaw::BadPath),
     };
     let proof = tls
         .map(|terms| {
-            let anchored = media.attributes.iter().any(|a| a.attribute == "msrp-cema");
+            // MS-028: behind a border a name proves nothing.
+            let elsewhere = dial.as_ref().is_some_and(|(host, _)| host != next_hop.bare_host());
+            let anchored = cema && (offers_cema(media) || elsewhere);
             let of = |attributes| values_of(attributes, "fingerprint");
             let (media, session) = (of(&media.attributes), of(&session.attributes));
             fingerprint::proof(media, session, next_hop.bare_host(), anchored, terms)
@@ -940,28 +1018,34 @@ fn direction(session: &sdp_types::Session, media: &Media) -> Direction {
     first(&media.attributes).or_else(|| first(&session.attributes)).unwrap_or_default()
 }
 
-/// MS-027 (RFC 6714 §4.3): without `msrp-cema` the media address has to be that of the next hop. Only literals can be
-/// compared here; the port says nothing where the peer connects (MS-025).
-fn address_matches(
+/// What a refusal says where [`Fit::Differs`].
+pub const ADDRESSES_DIFFER: &str = "MSRP path and media address differ";
+
+fn offers_cema(media: &Media) -> bool {
+    media.attributes.iter().any(|a| a.attribute == "msrp-cema")
+}
+
+/// The address of the `c=` line for a media line.
+fn address<'a>(session: &'a sdp_types::Session, media: &'a Media) -> Option<&'a str> {
+    let connection = media.connections.first().or(session.connection.as_ref())?;
+    connection.connection_address.split('/').next()
+}
+
+/// MS-027 (RFC 6714 §4.3): without `msrp-cema` the media address has to be that of the next hop.
+fn offered_address(
     session: &sdp_types::Session,
     media: &Media,
     path: &[MsrpUri],
     setup: Setup,
-) -> bool {
-    if media.attributes.iter().any(|a| a.attribute == "msrp-cema") {
-        return true;
-    }
-    let Some(next_hop) = path.first() else { return false };
-    let connection = media.connections.first().or(session.connection.as_ref());
-    let host = connection.map(|c| c.connection_address.as_str());
-    let same_host = match (host, next_hop.ip()) {
-        (None, _) => true,
-        (Some(host), Some(ip)) => host.parse::<IpAddr>().map_or(true, |literal| literal == ip),
-        (Some(host), None) => {
-            host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case(next_hop.host())
-        }
-    };
-    same_host && (setup == Setup::Active || next_hop.port() == Some(media.port))
+) -> Fit {
+    if offers_cema(media) { Fit::Same } else { address_fit(session, media, path, setup) }
+}
+
+/// MS-028. The port says nothing where the peer connects (MS-025).
+fn address_fit(session: &sdp_types::Session, media: &Media, path: &[MsrpUri], setup: Setup) -> Fit {
+    let Some(next_hop) = path.first() else { return Fit::Differs };
+    let port = (setup != Setup::Active).then_some(media.port);
+    Fit::of(address(session, media), port, next_hop)
 }
 
 /// IM-008, MS-019: attributes of one hop, set anew or dropped.
@@ -1042,6 +1126,7 @@ mod tests {
                 max_size: MAX,
                 tls: None,
                 families: Families::default(),
+                cema: true,
             },
         )
     }
@@ -1052,7 +1137,7 @@ mod tests {
     }
 
     fn own(path: &MsrpUri) -> Own<'_> {
-        Own { path, session_id: 77, version: 1, max_size: MAX, fingerprints: &[] }
+        Own { path, session_id: 77, version: 1, max_size: MAX, fingerprints: &[], cema: false }
     }
 
     fn own_path() -> MsrpUri {
@@ -1241,6 +1326,7 @@ mod tests {
                 max_size: MAX,
                 tls: None,
                 families: Families::default(),
+                cema: true,
             };
             let chosen = choose(&msrp(&format!("a=accept-types:{offered}\n")), &wants).unwrap();
             let to_member = chosen.offer(&own(&path));
@@ -1258,6 +1344,7 @@ mod tests {
             max_size: MAX,
             tls: None,
             families: Families::default(),
+            cema: true,
         };
         let session = msrp(
             "a=accept-types:message/cpim\na=accept-wrapped-types:image/png application/x-u text/plain\n",
@@ -1452,7 +1539,8 @@ mod tests {
             ("a=setup:holdconn\n", Role::Active),
         ];
         for (attribute, role) in as_offerer {
-            let peer = read_answer(&msrp(&format!("{TYPES}{attribute}")), None).unwrap();
+            let peer =
+                read_answer(&msrp(&format!("{TYPES}{attribute}")), None, false).unwrap().peer;
             assert_eq!(peer.role, role, "answered {attribute}");
             let dial = (role == Role::Active).then(|| ("192.0.2.55".to_owned(), 7394));
             assert_eq!(peer.dial, dial, "answered {attribute}");
@@ -1484,10 +1572,11 @@ mod tests {
             ("no port to connect to", line(&format!("a=path:msrp://203.0.113.9/b7;tcp\n{TYPES}"))),
         ];
         for (name, session) in unusable {
-            assert!(read_answer(&session, None).is_err(), "{name}");
+            assert!(read_answer(&session, None, true).is_err(), "{name}");
         }
         for direction in ["", "a=recvonly\n", "a=sendrecv\n"] {
-            let peer = read_answer(&line(&format!("{path}{TYPES}{direction}")), None).unwrap();
+            let session = line(&format!("{path}{TYPES}{direction}"));
+            let peer = read_answer(&session, None, true).unwrap().peer;
             assert!(peer.direction.receives());
         }
     }
@@ -1500,7 +1589,7 @@ mod tests {
              a=max-size:300000\na=setup:passive\na=recvonly\n\
              a=path:msrp://relay.example:2856/r;tcp msrp://203.0.113.9:9021/b7;tcp\n",
         );
-        let peer = read_answer(&session, None).unwrap();
+        let peer = read_answer(&session, None, false).unwrap().peer;
         assert_eq!(peer.dial, Some(("relay.example".to_owned(), 2856)), "leftmost is the next hop");
         let path: Vec<&str> = peer.path.iter().map(MsrpUri::as_str).collect();
         assert_eq!(path, ["msrp://relay.example:2856/r;tcp", "msrp://203.0.113.9:9021/b7;tcp"]);
@@ -1549,6 +1638,7 @@ mod tests {
                     max_size: MAX,
                     tls: None,
                     families,
+                    cema: true,
                 };
                 match choose(&session, &wants) {
                     Ok(chosen) => assert!(served && chosen.family() == kind, "{c}{path}"),
@@ -1584,8 +1674,8 @@ mod tests {
                 with("IN IP6 2001:db8::1", 7394, "[2001:0db8:0:0::1]", ""),
                 true,
             ),
-            ("names", with("IN IP4 UE.example", 7394, "ue.example", ""), true),
-            ("other names", with("IN IP4 sbc.example", 7394, "ue.example", ""), false),
+            ("one name", with("IN IP4 UE.example", 7394, "ue.example", ""), true),
+            ("a name at another port", with("IN IP4 ue.example", 7395, "ue.example", ""), false),
             (
                 "active peer, port 9",
                 with("IN IP4 192.0.2.55", 9, "192.0.2.55", "a=setup:active\r\n"),
@@ -1598,6 +1688,85 @@ mod tests {
         let chosen =
             pick(&with("IN IP4 192.0.2.99", 7394, "192.0.2.55", "a=msrp-cema\r\n"), false).unwrap();
         assert!(!text(&chosen.offer(&own(&own_path()))).contains("cema"), "never relayed");
+        for (media, host) in [("sbc.example", "ue.example"), ("192.0.2.55", "ue.example")] {
+            let chosen = pick(&with(&format!("IN IP4 {media}"), 7394, host, ""), false).unwrap();
+            let names = Names { media: media.to_owned(), path: host.to_owned() };
+            assert_eq!(chosen.names, Some(names), "their addresses have to tell");
+        }
+    }
+
+    /// Proves MS-026, MS-027.
+    #[test]
+    fn cema_is_offered_and_answered_where_it_is_taken() {
+        let path = own_path();
+        let with = Own { cema: true, ..own(&path) };
+        let said = |bytes: &Bytes| attributes(bytes, "msrp-cema");
+        let accept = AcceptTypes::default();
+        for (offer, taken, answers) in
+            [("", true, false), ("a=msrp-cema\n", true, true), ("a=msrp-cema\n", false, false)]
+        {
+            let session = msrp(&format!("{TYPES}{offer}a=setup:passive\n"));
+            let wants = Wants {
+                accept: &accept,
+                attributed: false,
+                max_size: MAX,
+                tls: None,
+                families: Families::default(),
+                cema: taken,
+            };
+            let chosen = choose(&session, &wants).unwrap();
+            let answer = chosen.answer(&with);
+            assert_eq!(said(&answer).len(), usize::from(answers), "{offer} {taken}");
+            assert_eq!(attributes(&answer, "setup"), ["a=setup:active"]);
+            // Whatever the originator said, each hop speaks for itself.
+            assert_eq!(said(&chosen.offer(&with)), ["a=msrp-cema"]);
+            assert!(said(&chosen.offer(&own(&path))).is_empty());
+            let later = read_again(&session, 0, None, taken).unwrap();
+            assert_eq!(said(&chosen.answer_member(&with, &later)).len(), usize::from(answers));
+        }
+        assert_eq!(compare(&msrp(TYPES), &msrp(&format!("{TYPES}a=msrp-cema\n"))), Change::Path);
+    }
+
+    /// Proves MS-026, MS-027.
+    #[test]
+    fn with_cema_the_media_address_is_dialled() {
+        let anchored = |rest: &str, port: u16| {
+            parse(&format!(
+                "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 198.51.100.7\r\nt=0 0\r\n\
+                 m=message {port} TCP/MSRP *\r\na=path:msrp://192.0.2.55:7394/x;tcp\r\n\
+                 a=accept-types:text/plain\r\n{rest}"
+            ))
+        };
+        let border = Some(("198.51.100.7".to_owned(), 4000));
+        let phone = Some(("192.0.2.55".to_owned(), 7394));
+        let cema = "a=msrp-cema\r\n";
+        let active = "a=setup:active\r\n";
+        let passive = "a=setup:passive\r\n";
+        // What we offered, what is answered, whom we dial, whether the border is passed by.
+        for (offered, rest, port, dial, fit) in [
+            (true, format!("{cema}{passive}"), 4000, &border, Fit::Same),
+            (true, passive.to_owned(), 4000, &border, Fit::Same),
+            (true, String::new(), 4000, &border, Fit::Same),
+            (true, passive.to_owned(), 9, &phone, Fit::Same),
+            (true, format!("{cema}{active}"), 9, &None, Fit::Same),
+            (true, active.to_owned(), 9, &None, Fit::Differs),
+            (true, active.to_owned(), 4000, &None, Fit::Differs),
+            (false, active.to_owned(), 9, &None, Fit::Same),
+            (false, passive.to_owned(), 4000, &phone, Fit::Same),
+            (false, format!("{cema}{passive}"), 4000, &phone, Fit::Same),
+        ] {
+            let answer = read_answer(&anchored(&rest, port), None, offered).unwrap();
+            let said = format!("offered {offered}, answered {rest}");
+            assert_eq!((&answer.peer.dial, &answer.fit), (dial, &fit), "{said}");
+            let path: Vec<&str> = answer.peer.path.iter().map(MsrpUri::as_str).collect();
+            assert_eq!(path, ["msrp://192.0.2.55:7394/x;tcp"], "{said}");
+        }
+        let here = msrp(&format!("{TYPES}a=setup:active\n"));
+        assert_eq!(read_answer(&here, None, true).unwrap().fit, Fit::Same, "no border");
+        let offer = anchored(&format!("{cema}{passive}"), 4000);
+        assert_eq!(pick(&offer, false).unwrap().peer.dial, border);
+        assert_eq!(read_again(&offer, 0, None, true).unwrap().peer.dial, border);
+        assert_eq!(read_again(&offer, 0, None, false).unwrap().peer.dial, phone);
     }
 
     /// Proves MS-015.
@@ -1648,6 +1817,7 @@ mod tests {
             max_size: MAX,
             tls: Some(Tls::default()),
             families: Families::default(),
+            cema: true,
         };
         let chosen = choose(&session, &wants).unwrap();
         let path = MsrpUri::own(true, "2001:db8::5", 2855, "abc").unwrap();

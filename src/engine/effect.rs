@@ -17,7 +17,7 @@ pub enum Effect {
     /// A provisional response above 100 to the originator (IM-020, IM-054).
     Progress { page: PageId, ringing: bool },
     /// 200 to the originator (IM-051).
-    Answer { page: PageId },
+    Answer { page: PageId, warnings: Vec<String> },
     /// Final non-2xx to the originator.
     Refuse { page: PageId, refusal: Refusal },
     /// CANCEL of one INVITE (IM-061).
@@ -50,7 +50,7 @@ impl Effect {
         match self {
             Self::Resolve { page, .. }
             | Self::Progress { page, .. }
-            | Self::Answer { page }
+            | Self::Answer { page, .. }
             | Self::Refuse { page, .. }
             | Self::EndOriginator { page, .. }
             | Self::Report { page, .. }

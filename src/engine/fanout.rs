@@ -176,6 +176,10 @@ impl Fanout {
         self.unreached.drain(..).filter_map(move |n| Some(Arc::clone(&of(n)?.recipient.party.key)))
     }
 
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.audience.warnings
+    }
+
     pub(super) fn recipients(&self) -> &[Recipient] {
         &self.audience.recipients
     }

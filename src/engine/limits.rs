@@ -1,13 +1,24 @@
 //! How much one originator may have going: pages at a time and pages per second (IM-036).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::policy::Policy;
 
 /// The window of `im.max_rate_per_user`.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// What all originators have going, for engines that share the limits of users: a user's pages may come to any of them.
+#[derive(Debug, Clone, Default)]
+pub struct SharedUsers(Arc<Mutex<Users>>);
+
+impl SharedUsers {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Users> {
+        // Counts that a panic left a little wrong are better than none.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Every originator with a page on its way or one begun within the last second; nobody else takes room.
 #[derive(Debug, Default)]

@@ -30,11 +30,12 @@ mod testing;
 mod tests;
 mod timers;
 
+pub use limits::SharedUsers;
+
 use effect::Effect;
 use event::Event;
 use ids::PageId;
 use input::{Arrival, Input, Refusal};
-use limits::Users;
 use page::{Around, Happens, Page};
 use policy::Policy;
 use timers::Timers;
@@ -61,20 +62,25 @@ pub struct Engine {
     policy: Arc<Policy>,
     pages: BTreeMap<PageId, Page>,
     timers: Timers,
-    users: Users,
+    users: SharedUsers,
     /// Recipients who were not reached, with the running pages that tried.
     offline: BTreeSet<(Arc<str>, PageId)>,
     draining: bool,
 }
 
 impl Engine {
-    /// An engine without pages.
+    /// An engine without pages, with users of its own.
     pub fn new(policy: Policy) -> Self {
+        Self::sharing(policy, SharedUsers::default())
+    }
+
+    /// An engine without pages that shares the limits of users with others (IM-036).
+    pub fn sharing(policy: Policy, users: SharedUsers) -> Self {
         Self {
             policy: Arc::new(policy),
             pages: BTreeMap::new(),
             timers: Timers::default(),
-            users: Users::default(),
+            users,
             offline: BTreeSet::new(),
             draining: false,
         }
@@ -187,7 +193,7 @@ impl Engine {
     pub fn abandon(&mut self, id: PageId) -> Vec<Event> {
         self.timers.clear(id);
         let Some(page) = self.pages.remove(&id) else { return Vec::new() };
-        self.users.end(page.names());
+        self.users.lock().end(page.names());
         page.abandoned()
     }
 
@@ -221,7 +227,7 @@ impl Engine {
 
     /// IM-036: over a limit of the user's own, 486.
     fn count_in(&mut self, now: Instant, arrival: &Arrival) -> Result<(), Refusal> {
-        self.users.begin(now, &names(arrival), &self.policy).map_err(|over| {
+        self.users.lock().begin(now, &names(arrival), &self.policy).map_err(|over| {
             Refusal::new(486, "IM-036").warn("102 Too many participants").key(over.0)
         })
     }
@@ -234,7 +240,7 @@ impl Engine {
         self.offline.extend(page.unreached().map(|user| (user, id)));
         if page.is_over() {
             let page = self.pages.remove(&id).expect("it was found above");
-            self.users.end(page.names());
+            self.users.lock().end(page.names());
             for recipient in page.recipients() {
                 self.offline.remove(&(Arc::clone(&recipient.party.key), id));
             }

@@ -475,7 +475,8 @@ impl Page {
     fn answer(&mut self, cx: &mut Around) {
         self.stage = Stage::Answered { since: cx.now };
         self.answered = true;
-        cx.out.push(Effect::Answer { page: self.id });
+        let warnings = self.legs.warnings().to_vec();
+        cx.out.push(Effect::Answer { page: self.id, warnings });
         cx.out.push(Effect::Event(Event::OriginatorAnswered { page: self.id }));
     }
 

@@ -54,6 +54,8 @@ pub struct Audience {
     pub history: Vec<Recipient>,
     /// By key, recipients whose own documents decline: they are not invited, and fail like others who refuse.
     pub declined: Vec<(Arc<str>, Declined)>,
+    /// What the originator is to be warned of with the answer, in words (XD-024).
+    pub warnings: Vec<String>,
 }
 
 /// What a recipient's own documents say against a page.

@@ -189,7 +189,7 @@ impl Model {
                 let page = self.page(*page);
                 assert!(!page.answered && !page.refused, "a 1xx behind the final answer");
             }
-            Effect::Answer { page } => {
+            Effect::Answer { page, .. } => {
                 let page = self.page(*page);
                 assert!(!page.answered && !page.refused && !page.released);
                 page.answered = true;

@@ -11,7 +11,7 @@ use super::input::{
 use super::party::Removal;
 use super::policy::{FailMap, OriginatorAnswer, Policy, SrPolicy};
 use super::testing::{Scene, audience, party, start, words};
-use super::{Effect, Engine};
+use super::{Effect, Engine, SharedUsers};
 
 fn seconds(s: u64) -> Duration {
     Duration::from_secs(s)
@@ -201,6 +201,29 @@ fn one_users_burst_is_cut_at_its_limits() {
     assert_eq!(arrive(&mut engine, millis(1000), 5, "alice"), taken);
     assert_eq!(arrive(&mut engine, seconds(5), 6, "alice"), busy, "three at a time");
     assert_eq!(engine.pages(), 4, "earlier ones stay");
+}
+
+/// Proves IM-036: the limits are the user's, however many threads take its pages.
+#[test]
+fn engines_share_the_limits_of_users() {
+    let policy = Policy { max_parallel_per_user: 2, ..Policy::default() };
+    let users = SharedUsers::default();
+    let mut engines = [0, 1].map(|_| Engine::sharing(policy.clone(), users.clone()));
+    let mut out = Vec::new();
+    let mut arrive = |engine: &mut Engine, n, who: &str| {
+        out.clear();
+        let mut arrival = Scene::new(Policy::default()).arrival(who);
+        arrival.page = PageId::new(0, n);
+        engine.handle(start(), Input::Arrived(arrival), &mut out);
+        words(&out)
+    };
+    let taken = "*arrived, resolve";
+    let busy = "*arrived, refuse 486, *refused 486, release, forget";
+    assert_eq!(arrive(&mut engines[0], 1, "alice"), taken);
+    assert_eq!(arrive(&mut engines[1], 2, "alice"), taken);
+    assert_eq!(arrive(&mut engines[0], 3, "alice"), busy);
+    assert_eq!(arrive(&mut engines[1], 4, "alice"), busy);
+    assert_eq!(arrive(&mut engines[1], 5, "bob"), taken);
 }
 
 /// Proves IM-036.

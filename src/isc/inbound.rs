@@ -442,6 +442,7 @@ fn media(
         max_size: settings.im.large.max_size,
         tls: settings.media.tls,
         families: settings.media.families,
+        cema: settings.media.cema,
     };
     let chosen = sdp::choose(&session, &wants).map_err(|error| {
         let refusal = Refusal {

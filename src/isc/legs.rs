@@ -1,6 +1,6 @@
 //! Which call is which page's: the dialogs of a page, and what happened in them in the engine's words.
 //!
-//! Start at [`Page`] and [`Leg`]. Follows IM-013 to IM-017, IM-060, IM-062 and UL-025.
+//! Start at [`Page`] and [`Leg`]. Follows IM-013 to IM-017, IM-060, IM-062, MS-026 and UL-025.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::inbound::{Facts, Origin, texts};
 use super::outbound::{Block, Variant};
 use crate::content::fingerprint::Terms;
+use crate::content::media_address::Fit;
 use crate::content::request_body;
 use crate::content::sdp::{self, End, Peer, Session};
 use crate::engine::input::LegEvent;
@@ -49,6 +50,8 @@ pub struct Leg {
     pub random: u64,
     pub call_id: String,
     pub variant: Variant,
+    /// Our offer says CEMA (MS-026).
+    pub cema: bool,
     /// The body of the last try was multipart.
     pub multipart: bool,
     pub retried: bool,
@@ -101,20 +104,22 @@ impl Leg {
 
     /// The first 2xx.
     ///
-    /// IM-015, IM-016, IM-017, IM-060, IM-078: what was offered over TLS is answered over TLS.
-    pub fn answered(&mut self, fork: &Fork, message: &Message, terms: Terms) -> LegEvent {
+    /// IM-015, IM-016, IM-017, IM-060, IM-078: what was offered over TLS is answered over TLS. MS-026 by the second
+    /// value.
+    pub fn answered(&mut self, fork: &Fork, message: &Message, terms: Terms) -> (LegEvent, Fit) {
         let early = self.early.take().filter(|(of, _)| of == fork).map(|(_, sdp)| sdp);
-        let unusable = |text: &str| LegEvent::Unusable { text: text.to_owned() };
+        let unusable = |text: &str| (LegEvent::Unusable { text: text.to_owned() }, Fit::Same);
         let Some(sdp) = description(message).or(early) else {
             return unusable("answer without SDP");
         };
         let Ok(session) = Session::parse(&sdp) else { return unusable("malformed SDP") };
         let tls = self.own.path.is_secure().then_some(terms);
-        match sdp::read_answer(&session, tls) {
-            Ok(peer) => {
-                self.peer = Some(peer);
+        match sdp::read_answer(&session, tls, self.cema) {
+            Ok(answer) => {
+                self.peer = Some(answer.peer);
                 self.theirs = Some(session);
-                LegEvent::Accepted { allow: allow(message), contact: contact(message) }
+                let event = LegEvent::Accepted { allow: allow(message), contact: contact(message) };
+                (event, answer.fit)
             }
             Err(why) => unusable(why.text),
         }

@@ -13,6 +13,8 @@
 //! OMA clauses 7.5.1, 7.7.5.2, 7.7.7.1, 7.7.8.2 and RFC 5366.
 
 mod bridge;
+mod cema;
+mod charged;
 mod doorstep;
 mod downgrade;
 mod following;
@@ -47,7 +49,7 @@ use crate::content::sdp::{Chosen, End, Peer};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
-use crate::engine::party::{Audience, Party, Recipient};
+use crate::engine::party::{self, Audience, Party, Recipient};
 use crate::sip::message::{Limits, Malformed, Message, Method, Name};
 use crate::sip::ua::{
     CallKey, Event, Output, RandomSource, Reply, RequestKey, SendKey, SubscriptionKey, Ua,
@@ -55,6 +57,7 @@ use crate::sip::ua::{
 use crate::sip::{Flow, Protocol, Target, uri::Uri};
 
 use bridge::Bridges;
+pub use cema::Compare;
 pub use doorstep::AtTheDoor;
 use doorstep::Doorstep;
 pub use downgrade::Downgrade;
@@ -106,6 +109,10 @@ pub enum Happening {
     Documents(Vec<News>),
     /// Somebody watches documents: give [`Isc::tell`] how they stand.
     Look(Box<Look>),
+    /// Only addresses tell whether two hosts are one: give [`Isc::compared`] the answer.
+    Compare(Box<Compare>),
+    /// A recipient has to be asked once more without CEMA: give [`Isc::invite_without_cema`] a fresh path.
+    WithoutCema(LegId),
 }
 
 /// A refusal, for operators.
@@ -580,9 +587,7 @@ impl Isc {
             Event::Provisional { call, fork, message, .. } => {
                 self.on_leg(call, out, |leg, _| Some(leg.provisional(fork, &message)));
             }
-            Event::Answered { call, fork, message } => {
-                self.on_leg(call, out, |leg, terms| Some(leg.answered(&fork, &message, terms)));
-            }
+            Event::Answered { call, fork, message } => self.answered(call, &fork, &message, out),
             Event::Rejected { call, status, message, cause } => {
                 if !self.tried_again(now, call, status, message.as_ref()) {
                     let event = legs::rejected(status, message.as_ref(), cause);
@@ -611,7 +616,7 @@ impl Isc {
             }
             Event::Offer { call, request, message } => {
                 match self.new_path(call, request, &message) {
-                    Ok(moved) => out.push(Happening::Moved(Box::new(moved))),
+                    Ok(moved) => out.push(cema::compared_first(moved)),
                     Err(refusal) => self.in_dialog(now, request, &refusal),
                 }
             }
@@ -921,6 +926,7 @@ impl Isc {
             random,
             call_id,
             variant: Variant::default(),
+            cema: self.house.settings.media.cema,
             multipart: false,
             retried: false,
             cancelled: false,
@@ -933,6 +939,11 @@ impl Isc {
             self.trails.remove(&call);
             self.ua.close(call);
         }
+        self.send_first(now, leg);
+    }
+
+    /// Sends the INVITE of a leg that has no call.
+    fn send_first(&mut self, now: Instant, leg: LegId) {
         let Some(invite) = self.invite_of(now, leg) else { return };
         let call = self.ua.invite(now, invite);
         self.trails.insert(call, (leg.page, Some(leg.n)));
@@ -961,6 +972,7 @@ impl Isc {
             elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
             variant: &state.variant,
             plain: self.plain.knows(&state.recipient.party.key),
+            cema: state.cema,
         };
         let invite = outbound::invite(&self.house, &page.origin, &page.facts, block, way, &stamp);
         state.multipart =
@@ -988,11 +1000,18 @@ impl Isc {
     /// 200 to the originator.
     ///
     /// IM-051, IM-052.
-    pub fn answer(&mut self, now: Instant, page: PageId, own: impl TryInto<End, Error: Debug>) {
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        page: PageId,
+        own: impl TryInto<End, Error: Debug>,
+        warnings: &[String],
+    ) {
         let own = own.try_into().expect("the switch writes URIs that can be read");
         let Some(state) = self.pages.get_mut(&page) else { return };
         state.answered = true;
-        let reply = outbound::answer(&self.house, page, &state.origin, &state.facts, &own);
+        let (origin, facts) = (&state.origin, &state.facts);
+        let reply = outbound::answer(&self.house, page, origin, facts, &own, warnings);
         self.ua.answer(now, state.call, reply);
     }
 
@@ -1063,6 +1082,27 @@ impl Isc {
     /// What the recipient's answer says about its media, once it was accepted.
     pub fn peer_of_leg(&self, leg: LegId) -> Option<&Peer> {
         self.pages.get(&leg.page)?.legs.get(&leg.n)?.peer.as_ref()
+    }
+
+    /// From and To of an envelope around bare content for that recipient; `None` where the sender writes it, or the page
+    /// is for more than one.
+    ///
+    /// MS-098.
+    pub fn envelope_of_leg(&self, leg: LegId) -> Option<(String, String)> {
+        let page = self.pages.get(&leg.page)?;
+        let state = page.legs.get(&leg.n)?;
+        if page.origin.chosen.attributed || state.audience.recipients.len() != 1 {
+            return None;
+        }
+        let from = match page.origin.anonymous {
+            true => rules::identity::ANONYMOUS_URI,
+            false => &*page.facts.parties.first()?.uri,
+        };
+        let to = match &page.origin.target {
+            party::Target::Group(group) => &group.uri,
+            party::Target::List(_) => &state.recipient.party.uri,
+        };
+        Some((from.to_owned(), to.to_string()))
     }
 
     /// What was agreed with the originator: its media, the content types our answer lists, whether the page names its

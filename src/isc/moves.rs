@@ -1,14 +1,15 @@
 //! A session that gets another MSRP path under way; nothing else of a page's media ever changes.
 //!
 //! Start at [`Isc::new_path`], which judges a re-INVITE or UPDATE; the switch makes the new MSRP session, then
-//! [`Isc::moved`] answers. Follows IM-066 and MS-016.
+//! [`Isc::moved`] answers. Follows IM-066, MS-016 and MS-027.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::{Isc, legs, outbound};
-use crate::content::sdp::{self, Change, End, Peer, Session};
+use crate::content::media_address::Names;
+use crate::content::sdp::{self, Change, End, Later, Peer, Session};
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::Refusal;
 use crate::sip::message::Message;
@@ -20,10 +21,21 @@ pub struct Move {
     pub page: PageId,
     /// `None`: the originator.
     pub leg: Option<LegId>,
-    /// Its media from now on.
-    pub peer: Peer,
+    later: Later,
     request: RequestKey,
     theirs: Session,
+}
+
+impl Move {
+    /// Its media from now on.
+    pub fn peer(&self) -> &Peer {
+        &self.later.peer
+    }
+
+    /// What has to be one place before it may be (MS-028).
+    pub(super) fn names(&self) -> Option<&Names> {
+        self.later.names.as_ref()
+    }
 }
 
 fn cannot(text: &str) -> Refusal {
@@ -47,11 +59,11 @@ impl Isc {
         let sdp = legs::description(message).ok_or_else(fixed)?;
         let theirs = Session::parse(&sdp).map_err(|_| cannot("malformed SDP"))?;
         let (chosen, media) = (&state.origin.chosen, &self.house.settings.media);
-        let terms = media.terms();
+        let (terms, cema) = (media.terms(), media.cema);
         let mut secure = chosen.peer.proof.is_some();
-        let peer = match n {
+        let later = match n {
             None if state.answered && chosen.change(&theirs) == Change::Path => {
-                chosen.moved(&theirs, terms).map(|chosen| chosen.peer)
+                sdp::read_again(&theirs, chosen.line(), secure.then_some(terms), cema)
             }
             Some(n) => {
                 let leg = state.legs.get(&n).filter(|leg| !leg.cancelled).ok_or_else(fixed)?;
@@ -60,18 +72,25 @@ impl Isc {
                     return Err(fixed());
                 }
                 secure = leg.own.path.is_secure();
-                sdp::read_again(&theirs, 0, secure.then_some(terms))
+                sdp::read_again(&theirs, 0, secure.then_some(terms), cema)
             }
             None => return Err(fixed()),
         };
-        let peer = peer.map_err(|why| cannot(why.text))?;
+        let later = later.map_err(|why| cannot(why.text))?;
         // ISC-064: the new address has to be of a kind of ours, too.
         let line = if n.is_none() { chosen.line() } else { 0 };
         let families = media.tls.filter(|_| secure).map_or(media.families, |tls| tls.families);
         if !families.serve(theirs.family(line)) {
             return Err(Refusal { warning: Some((301, sdp::FORMATS.to_owned())), ..cannot("") });
         }
-        Ok(Move { page, leg: n.map(|n| LegId { page, n }), peer, request, theirs })
+        Ok(Move { page, leg: n.map(|n| LegId { page, n }), later, request, theirs })
+    }
+
+    /// Refuses a move whose path leads elsewhere than its media address.
+    ///
+    /// MS-027.
+    pub(super) fn not_moved(&mut self, now: Instant, change: &Move) {
+        self.in_dialog(now, change.request, &cannot(sdp::ADDRESSES_DIFFER));
     }
 
     /// Answers the request behind `change`: 200 with our new path, or 488 if there is none.
@@ -94,8 +113,8 @@ impl Isc {
 
     fn move_originator(&mut self, change: &Move, own: &End) -> Option<Bytes> {
         let state = self.pages.get_mut(&change.page)?;
-        let chosen =
-            state.origin.chosen.moved(&change.theirs, self.house.settings.media.terms()).ok()?;
+        let (terms, cema) = (self.house.settings.media.terms(), change.later.cema);
+        let chosen = state.origin.chosen.moved(&change.theirs, terms, cema).ok()?;
         state.origin.chosen = chosen;
         state.version += 1;
         let chosen = &state.origin.chosen;
@@ -108,8 +127,8 @@ impl Isc {
         let leg = state.legs.get_mut(&leg.n)?;
         leg.own = own;
         leg.version += 1;
-        leg.peer = Some(change.peer.clone());
+        leg.peer = Some(change.peer().clone());
         leg.theirs = Some(change.theirs.clone());
-        Some(outbound::sdp_for_leg(&self.house, chosen, leg, change.peer.role))
+        Some(outbound::sdp_for_leg(&self.house, chosen, leg, &change.later))
     }
 }

@@ -98,7 +98,7 @@ impl House {
             .map_or(super::rules::own::domain(&self.host), String::as_str)
     }
 
-    fn is_ims(&self) -> bool {
+    pub fn is_ims(&self) -> bool {
         self.settings.profile.is_ims()
     }
 }
@@ -289,6 +289,8 @@ pub struct Stamp<'a> {
     pub variant: &'a Variant,
     /// This recipient's client is known to refuse multipart.
     pub plain: bool,
+    /// The offer says CEMA (MS-026).
+    pub cema: bool,
 }
 
 /// One leg's INVITE.
@@ -400,7 +402,7 @@ fn leg_charging(house: &House, facts: &Facts, kind: Kind, stamp: &Stamp<'_>) -> 
     let vector = match (kind, received) {
         (Kind::Dialog, Some(received)) => received.forward(),
         _ => {
-            let icid = format!("{}-{}-{:016x}", stamp.leg.page, stamp.leg.n, stamp.random);
+            let icid = leg_icid(kind, received, stamp.leg, stamp.random);
             let related =
                 received.filter(|_| house.settings.isc.related_icid).and_then(ChargingVector::icid);
             charging::new_leg(&icid, &house.host, &ioi, related.as_deref())
@@ -408,6 +410,14 @@ fn leg_charging(house: &House, facts: &Facts, kind: Kind, stamp: &Stamp<'_>) -> 
     };
     let later = ChargingVector::parse(&vector).map(|vector| vector.in_dialog(&ioi));
     (vector, later.unwrap_or_default())
+}
+
+/// ISC-028: a leg has an icid of its own, but where the originator's dialog goes on in it.
+pub fn leg_icid(kind: Kind, received: Option<&ChargingVector>, leg: LegId, random: u64) -> String {
+    match received.filter(|_| kind == Kind::Dialog).and_then(ChargingVector::icid) {
+        Some(icid) => icid.into_owned(),
+        None => format!("{}-{}-{random:016x}", leg.page, leg.n),
+    }
 }
 
 /// Lines of our later requests in a dialog: none of what belongs to initial requests (ISC-014).
@@ -428,7 +438,8 @@ pub fn own_lines(house: &House, charging: Option<&ChargingVector>) -> Bytes {
 
 /// IM-005…IM-009.
 fn offer(settings: &Settings, origin: &Origin, stamp: &Stamp<'_>) -> Bytes {
-    origin.chosen.offer(&own(settings, stamp.own, stamp.random, 1))
+    let own = own(settings, stamp.own, stamp.random, 1);
+    origin.chosen.offer(&sdp::Own { cema: stamp.cema, ..own })
 }
 
 /// Our side of one description; `name` is different for every dialog.
@@ -439,6 +450,7 @@ fn own<'a>(settings: &'a Settings, end: &'a End, name: u64, version: u64) -> sdp
         version,
         max_size: settings.im.large.max_size,
         fingerprints: &end.fingerprints,
+        cema: settings.media.cema,
     }
 }
 
@@ -454,9 +466,9 @@ pub fn moved(sdp: Bytes) -> Reply {
 }
 
 /// Our answer to a recipient's new path.
-pub fn sdp_for_leg(house: &House, chosen: &Chosen, leg: &Leg, role: sdp::Role) -> Bytes {
+pub fn sdp_for_leg(house: &House, chosen: &Chosen, leg: &Leg, theirs: &sdp::Later) -> Bytes {
     let own = own(&house.settings, &leg.own, leg.random, leg.version);
-    chosen.answer_member(&own, role)
+    chosen.answer_member(&own, theirs)
 }
 
 /// IM-047, UL-021: the offer alone, or with the history list where there is something to show.
@@ -526,10 +538,23 @@ pub fn progress(
 /// The 200 to the originator.
 ///
 /// IM-052, ISC-023, ISC-026.
-pub fn answer(house: &House, page: PageId, origin: &Origin, facts: &Facts, own_end: &End) -> Reply {
+pub fn answer(
+    house: &House,
+    page: PageId,
+    origin: &Origin,
+    facts: &Facts,
+    own_end: &End,
+    warnings: &[String],
+) -> Reply {
+    let positive = positive(house, page, origin, facts, 200);
+    let mut headers = positive.headers.to_vec();
+    for warning in warnings {
+        headers.extend_from_slice(refusal::warning(399, &house.host, warning).as_bytes());
+    }
     Reply {
+        headers: Bytes::from(headers),
         body: Some(sdp_answer(house, page, origin, own_end)),
-        ..positive(house, page, origin, facts, 200)
+        ..positive
     }
 }
 

@@ -137,11 +137,13 @@ impl Media {
 }
 
 /// What offers and answers say of the media plane.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Media {
     /// `msrp.attribution`
     pub attribution: Attribution,
+    /// `msrp.cema`: offered and taken (MS-026, MS-027).
+    pub cema: bool,
     /// Content types we take.
     #[serde(skip)]
     pub accept: AcceptTypes,
@@ -155,6 +157,20 @@ pub struct Media {
     pub offer_tls: OfferTls,
     /// `im.tls_downgrade`
     pub tls_downgrade: TlsDowngrade,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self {
+            attribution: Attribution::Many,
+            cema: true,
+            accept: AcceptTypes::default(),
+            families: Families::default(),
+            tls: None,
+            offer_tls: OfferTls::default(),
+            tls_downgrade: TlsDowngrade::default(),
+        }
+    }
 }
 
 /// Notification of changes in documents (XD-040 to XD-043).

@@ -25,6 +25,7 @@ mod switch;
 mod tap;
 pub mod tls;
 
+pub use session::Envelope;
 pub use settings::Settings;
 pub use switch::Switch;
 

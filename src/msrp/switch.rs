@@ -20,8 +20,8 @@ use super::session::{FromRecipient, Incoming, Outgoing, Owed, Part, Session};
 use super::tap::Tap;
 use super::tls::{Failure, Promise, Shown, Tls};
 use super::{
-    AcceptTypes, Full, HandshakesFailed, MediaEvent, PageRules, PeerMedia, Role, Settings, Side,
-    Sink, Stats,
+    AcceptTypes, Envelope, Full, HandshakesFailed, MediaEvent, PageRules, PeerMedia, Role,
+    Settings, Side, Sink, Stats,
 };
 use super::{dial, doors};
 use crate::content::fingerprint::Proof;
@@ -563,10 +563,15 @@ impl Switch {
 
     /// A recipient's SDP is agreed: connect or wait, then send the page from octet 1.
     pub fn join(&self, leg: LegId, peer: PeerMedia) {
+        self.join_with(leg, peer, None);
+    }
+
+    /// The same; bare content may be wrapped for a recipient that takes only `message/cpim` (MS-098).
+    pub fn join_with(&self, leg: LegId, peer: PeerMedia, envelope: Option<Envelope>) {
         let shared = &self.0;
         let Some(cell) = shared.side(Side::Leg(leg)) else { return };
         let own = cell.lock().session.own().clone();
-        let send = Outgoing::new(
+        let mut send = Outgoing::new(
             now(),
             Arc::clone(&shared.settings),
             Arc::clone(&cell.spool),
@@ -575,6 +580,9 @@ impl Switch {
             &peer,
             random_text::<20>(),
         );
+        if let Some(envelope) = envelope {
+            send.may_wrap(envelope);
+        }
         let by = now() + shared.settings.bind_timeout;
         let part = Part::Leg { send, receive: FromRecipient::default() };
         self.agree(&cell, peer, part, Some(by));

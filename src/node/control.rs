@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::hss::{Directory, Sh};
 use super::shard::{Left, ToShard};
 use super::watch::Watch;
+use crate::charging::Records;
 use crate::config::node::NodeSettings;
 use crate::config::{Source, Store};
 use crate::engine::ids::PageId;
@@ -41,11 +42,12 @@ pub struct Controls {
     sh: Option<Sh>,
     directory: Arc<Directory>,
     pub(super) watch: Arc<Watch>,
+    records: Option<Arc<Records>>,
     drain: signal::Sender<bool>,
     started: Instant,
-    /// What was counted at the last scrape: octets in and out, retransmissions, failed handshakes by
-    /// their reasons.
-    counted: Mutex<[u64; 7]>,
+    /// What was counted at the last scrape: octets in and out, retransmissions, charging records written and lost,
+    /// failed handshakes by their reasons.
+    counted: Mutex<[u64; 9]>,
 }
 
 /// What all threads share, and the controls with them.
@@ -57,6 +59,7 @@ pub(super) struct Shared {
     pub sh: Option<Sh>,
     pub directory: Arc<Directory>,
     pub watch: Arc<Watch>,
+    pub records: Option<Arc<Records>>,
 }
 
 impl Controls {
@@ -69,7 +72,7 @@ impl Controls {
         left: Vec<signal::Receiver<Left>>,
         shared: Shared,
     ) -> Self {
-        let Shared { switch, resolver, registry, store, sh, directory, watch } = shared;
+        let Shared { switch, resolver, registry, store, sh, directory, watch, records } = shared;
         Self {
             settings,
             source,
@@ -84,6 +87,7 @@ impl Controls {
             sh,
             directory,
             watch,
+            records,
             drain: signal::channel(false).0,
             started: Instant::now(),
             counted: Mutex::default(),
@@ -123,8 +127,9 @@ impl Controls {
         let _ = asked.wait_for(|asked| *asked).await;
     }
 
-    /// Reads configuration and profile again and puts them in force, all or nothing. Addresses, threads, paths, timers of
-    /// SIP and the bounds of MSRP stay as they are until the next start. Connections stay, whatever their certificates.
+    /// Reads configuration and profile again and puts them in force, all or nothing. What waits for the next start
+    /// (addresses, threads, paths, timers of SIP, the bounds of MSRP) is named in the log. Connections stay, whatever
+    /// their certificates.
     ///
     /// # Errors
     /// What is wrong with the new configuration; the old one stays in force.
@@ -156,6 +161,11 @@ impl Controls {
             (None, None) => {}
             _ => tracing::warn!("[xdms.server_tls] came or went: that waits for the next start"),
         }
+        match (&self.settings.xdms_network.tls, &fresh.xdms_network.tls) {
+            (Some(running), Some(fresh)) => running.replace(fresh),
+            (None, None) => {}
+            _ => tracing::warn!("[xdms.tls] came or went: that waits for the next start"),
+        }
         match (self.switch.tls(), &fresh.config.msrp.tls) {
             (Some(running), Some(fresh)) => running.replace(&fresh.material),
             (None, None) => {}
@@ -166,13 +176,20 @@ impl Controls {
         if let Some(server) = self.documents.get() {
             server.obey(fresh.xdms_server.clone());
         }
-        self.resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
+        fresh.resolver.own_hosts.clone_from(&self.settings.resolver.own_hosts);
+        let resolver = Arc::new(self.resolver.obeying(fresh.resolver.clone()));
+        resolver.set_barred(fresh.isc.service.barred.iter().map(String::as_str));
         self.directory.set_check_registration(fresh.profile.im.check_registration);
         let max_lag = fresh.config.node.max_lag;
         for shard in &self.shards {
             let (isc, policy) = (Box::new(fresh.isc.clone()), Box::new(fresh.policy.clone()));
+            let resolver = Arc::clone(&resolver);
             // A thread that is gone obeys nothing.
-            let _ = shard.send(ToShard::Settings { isc, policy, max_lag });
+            let _ = shard.send(ToShard::Settings { isc, policy, resolver, max_lag });
+        }
+        let waits = self.settings.waiting_in(&loaded);
+        if !waits.is_empty() {
+            tracing::warn!(keys = waits.join(", "), "changed, but in force at the next start only");
         }
         Ok(())
     }
@@ -197,6 +214,9 @@ impl Controls {
     /// Writes what is left to be kept; nothing is kept after it.
     pub(super) fn close_store(&self) {
         self.store.close();
+        if let Some(records) = &self.records {
+            records.close();
+        }
     }
 
     /// The XCAP root of the embedded XDMS.
@@ -314,11 +334,14 @@ impl Control for Controls {
             |of: fn(&super::watch::Gauges) -> u64| self.watch.gauges.iter().map(of).sum::<u64>();
         let transactions = sum(|gauges| gauges.transactions.load(Ordering::Relaxed));
         metrics.sip_transactions.set(transactions.cast_signed());
+        let records = self.records.as_ref().map(|records| records.counts()).unwrap_or_default();
         let failed = msrp.handshakes_failed;
         let now = [
             msrp.octets_in,
             msrp.octets_out,
             sum(|gauges| gauges.retransmissions.load(Ordering::Relaxed)),
+            records.written,
+            records.lost,
             failed.slow,
             failed.protocol,
             failed.certificate,
@@ -329,8 +352,10 @@ impl Control for Controls {
         metrics.msrp_bytes(Direction::In, grown(0));
         metrics.msrp_bytes(Direction::Out, grown(1));
         metrics.sip_retransmissions.inc_by(grown(2));
+        metrics.charging_records("written", grown(3));
+        metrics.charging_records("lost", grown(4));
         for (at, reason) in HANDSHAKES_FAILED.into_iter().enumerate() {
-            metrics.msrp_handshakes_failed(reason, grown(3 + at));
+            metrics.msrp_handshakes_failed(reason, grown(5 + at));
         }
         *counted = now;
     }

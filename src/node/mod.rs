@@ -3,12 +3,14 @@
 //! Start at [`Node::start`]; [`Doorless`] is the same node without sockets, for tests. Each thread is a
 //! [`shard::Shard`]; what watches is in [`watch`]. `media` translates what SDP agreed on for the MSRP switch. No rule is here.
 
+mod charging;
 pub mod control;
 mod documents;
 mod doorless;
 mod hss;
 mod load;
 mod media;
+mod names;
 mod shard;
 mod slots;
 mod watch;
@@ -36,9 +38,11 @@ pub use load::Load;
 pub use shard::{Agenda, Left, Shard, ToShard, Watcher};
 pub use watch::{Clock, Gauges, Ladder, Watch};
 
+use self::charging::Charging;
+use crate::charging::Records;
 use crate::config::node::{NodeSettings, Ports};
 use crate::config::{self, Source, XdmsMode};
-use crate::engine::Engine;
+use crate::engine::{Engine, SharedUsers};
 use crate::flow::Flows;
 use crate::isc::login::Guard;
 use crate::isc::reachable::Registration;
@@ -350,7 +354,16 @@ fn assemble(
     }
     switch.tap(Arc::clone(&watch.flows), Arc::clone(&watch.name));
 
+    let records = match &settings.charging {
+        Some(charging) => {
+            let opened = Records::open(charging.clone());
+            let path = charging.folder.clone();
+            Some(Arc::new(opened.map_err(|cause| StartError::Data { path, cause })?))
+        }
+        None => None,
+    };
     let guard = Guard::new(std::array::from_fn(|_| SystemRandom.next_u64()));
+    let users = SharedUsers::default();
     let mut left = Vec::new();
     let mut parts = Vec::new();
     for (thread, inbox) in outboxes.into_iter().enumerate() {
@@ -372,10 +385,13 @@ fn assemble(
             // One thread looks after what was there before; the others after what comes to them.
             restored: std::mem::take(&mut restored),
             guard: guard.clone(),
+            users: users.clone(),
+            records: records.clone(),
             left: told,
         });
     }
-    let shared = control::Shared { switch, resolver, registry, store, sh, directory, watch };
+    let shared =
+        control::Shared { switch, resolver, registry, store, sh, directory, watch, records };
     let control = Arc::new(Controls::new(settings, source, log, inboxes, left, shared));
     if let Some(identity) = control.settings.test_identity.clone() {
         let control = Arc::downgrade(&control);
@@ -400,6 +416,8 @@ struct Parts {
     registry: Arc<Registry>,
     restored: Vec<(Arc<str>, Instant)>,
     guard: Guard,
+    users: SharedUsers,
+    records: Option<Arc<Records>>,
     left: signal::Sender<Left>,
 }
 
@@ -418,15 +436,17 @@ impl Parts {
             transport,
             limits: self.settings.transport.limits,
             isc,
-            engine: Engine::new(self.settings.policy),
+            engine: Engine::sharing(self.settings.policy, self.users),
             switch: self.switch,
             resolver: self.resolver,
             documents: self.documents,
             directory: self.directory,
+            names: names::Lookup::default(),
             store: self.store,
             inbox: self.inbox,
             own: self.own,
             all: self.all,
+            charging: self.records.map(|records| Charging::new(&self.watch.name, records)),
             watch: self.watch,
             left: self.left,
             pages: HashMap::new(),

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::charging::Charging;
 use super::documents::Documents;
 use super::hss::{self, Directory, Found};
 use super::load::Load;
 use super::media;
+use super::names::Lookup;
 use super::watch::{Clock, Ladder, Watch, wall_clock};
-use crate::content::sdp::End;
+use crate::content::sdp::{ADDRESSES_DIFFER, End};
 use crate::engine::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::event::Event;
@@ -27,7 +29,7 @@ use crate::engine::input::{
 use crate::engine::party::{Audience, Declined, Target};
 use crate::engine::policy::Policy;
 use crate::isc::{self, Downgrade, Happening, Isc, Move, Redirect};
-use crate::msrp::{MediaEvent, Side, Switch};
+use crate::msrp::{Envelope, MediaEvent, Side, Switch};
 use crate::sip::message::{Limits, Malformed, Message};
 use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
@@ -59,6 +61,11 @@ pub enum ToShard {
     },
     /// The change of a registration with this ticket is in the store, or cannot be.
     Kept(u64),
+    /// Whether the hosts are one that something waits to know of.
+    Compared {
+        compare: Box<isc::Compare>,
+        same: bool,
+    },
     Bar {
         uri: String,
         barred: bool,
@@ -71,6 +78,7 @@ pub enum ToShard {
     Settings {
         isc: Box<isc::settings::Settings>,
         policy: Box<Policy>,
+        resolver: Arc<Resolver>,
         max_lag: Duration,
     },
     Stop,
@@ -87,6 +95,7 @@ pub struct Shard {
     pub resolver: Arc<Resolver>,
     pub documents: Documents,
     pub directory: Arc<Directory>,
+    pub names: Lookup,
     pub store: Arc<Store>,
     pub inbox: mpsc::UnboundedReceiver<ToShard>,
     /// Our own address, for tasks that answer later.
@@ -94,6 +103,7 @@ pub struct Shard {
     /// Every thread's address, ours included.
     pub all: Vec<mpsc::UnboundedSender<ToShard>>,
     pub watch: Arc<Watch>,
+    pub charging: Option<Charging>,
     /// Told what is left here while draining.
     pub left: watch::Sender<Left>,
     pub pages: HashMap<PageId, Originator>,
@@ -319,6 +329,11 @@ impl Shard {
                 }
             }
             ToShard::Kept(ticket) => self.isc.kept(now, ticket),
+            ToShard::Compared { compare, same } => {
+                if let Some(happening) = self.isc.compared(now, *compare, same) {
+                    self.follows(now, happening);
+                }
+            }
             ToShard::DocumentChanged(name) => self.isc.document_changed(now, name.as_deref()),
             ToShard::Follow(documents) => self.isc.follow(now, documents),
             ToShard::LetIn { ticket, declined } => self.isc.let_in(now, ticket, declined),
@@ -329,12 +344,13 @@ impl Shard {
                 self.isc.end_watchers(now);
                 self.left.send_replace(Left::Draining);
             }
-            ToShard::Settings { isc, policy, max_lag } => {
+            ToShard::Settings { isc, policy, resolver, max_lag } => {
                 self.load.set_limit(max_lag);
                 if let Err(error) = self.isc.reload(*isc) {
                     tracing::error!(%error, "new settings not taken");
                 } else {
                     self.engine.set_policy(*policy);
+                    self.resolver = resolver;
                 }
             }
             ToShard::Stop => {}
@@ -410,6 +426,17 @@ impl Shard {
                 self.isc.tell(now, &look, &states);
             }
             Happening::AtTheDoor(asked) => self.ask_recipient(*asked),
+            Happening::Compare(compare) => self.compare(compare),
+            Happening::WithoutCema(leg) => {
+                let secure = self.isc.was_secure(leg);
+                match self.switch.reserve_end(Side::Leg(leg), None, secure) {
+                    Ok(end) => self.isc.invite_without_cema(now, leg, end),
+                    Err(full) => {
+                        let event = LegEvent::Unusable { text: full.to_string() };
+                        self.happened(now, Input::Leg { leg, event });
+                    }
+                }
+            }
             Happening::Reachable(users) => {
                 for shard in &self.all {
                     // A thread that is gone has no pages.
@@ -498,14 +525,20 @@ impl Shard {
                         self.isc.progress(now, page, end, ringing);
                     }
                 }
-                Effect::Answer { page } => match self.originator_end(page) {
-                    Some(end) => self.isc.answer(now, page, end),
+                Effect::Answer { page, warnings } => match self.originator_end(page) {
+                    Some(end) => self.isc.answer(now, page, end, &warnings),
                     None => self.due.inputs.push_back(Input::End { page }),
                 },
                 Effect::Refuse { page, refusal } => self.isc.refuse(now, page, &refusal),
                 Effect::Cancel { leg, cause } => self.isc.cancel(now, leg, &cause),
                 Effect::Join { leg } => match self.isc.peer_of_leg(leg) {
-                    Some(peer) => self.switch.join(leg, media::peer(peer)),
+                    Some(peer) => {
+                        let between = self.isc.envelope_of_leg(leg);
+                        let since = Clock { now, time: wall_clock() }.millis(now);
+                        let clock = (now, Duration::from_millis(since));
+                        let envelope = between.map(|(from, to)| Envelope { from, to, clock });
+                        self.switch.join_with(leg, media::peer(peer), envelope);
+                    }
                     None => {
                         let event = LegMedia::Failed { cause: MediaFailure::Connection };
                         self.due.inputs.push_back(Input::LegMedia { leg, event });
@@ -559,7 +592,9 @@ impl Shard {
             time: wall_clock(),
         };
         let unknown = self.isc.unknown(page);
-        let directory = Arc::clone(&self.directory);
+        let (directory, lookup) = (Arc::clone(&self.directory), self.names.clone());
+        // MS-028: what only addresses tell is found out along with the recipients.
+        let hosts = self.isc.media_of_originator(page).and_then(|chosen| chosen.names.clone());
         let group = match &query.target {
             Target::Group(group) => Some(Arc::clone(&group.uri)),
             Target::List(_) => None,
@@ -579,11 +614,26 @@ impl Shard {
                     result = Err(resolver.nobody_here());
                 }
             }
+            if let Some(hosts) = hosts
+                && !lookup.same(&hosts).await
+            {
+                result = Err(Refusal::new(488, "MS-027").warn(ADDRESSES_DIFFER));
+            }
             if let Some(group) = group {
                 watch.asked(page, &group, result.as_ref().err(), &exchanges);
             }
             // Without a receiver the thread is gone and so is the page.
             let _ = own.send(ToShard::Resolved { page, result, found: Box::new(found) });
+        });
+    }
+
+    /// Finds out whether two hosts are one, in a task of its own.
+    fn compare(&self, compare: Box<isc::Compare>) {
+        let (lookup, own) = (self.names.clone(), self.own.clone());
+        tokio::spawn(async move {
+            let same = lookup.same(&compare.names).await;
+            // Without a receiver the thread is gone and so is the call.
+            let _ = own.send(ToShard::Compared { compare, same });
         });
     }
 
@@ -628,7 +678,7 @@ impl Shard {
     fn moved(&mut self, now: Instant, change: Move) {
         let side = change.leg.map_or(Side::Originator(change.page), Side::Leg);
         // Without a session left the old one goes on.
-        let end = self.switch.renew(side, media::peer(&change.peer)).ok().flatten();
+        let end = self.switch.renew(side, media::peer(change.peer())).ok().flatten();
         if let (Side::Originator(page), Some(end)) = (side, &end)
             && let Some(originator) = self.pages.get_mut(&page)
         {
@@ -646,6 +696,9 @@ impl Shard {
 
     fn shown(&mut self, event: &Event) {
         self.watch.event(event);
+        if let Some(charging) = &mut self.charging {
+            charging.event(event, &self.isc);
+        }
         match event {
             Event::PageEnded { page, failed, .. } => self.over.push((*page, *failed > 0)),
             Event::PageRefused { page, .. } => self.over.push((*page, true)),

@@ -229,6 +229,7 @@ pub struct Metrics {
     /// Identities that are registered, as the core told us.
     pub registrations: Gauge,
     xdms_requests: Family<ResultLabels, Counter>,
+    charging_records: Family<ResultLabels, Counter>,
     sh_requests: Family<ShLabels, Counter>,
     refused: Family<ReasonLabels, Counter>,
     /// Always 0; each one is a bug of ours.
@@ -263,6 +264,7 @@ impl Metrics {
             store_commit: histogram(),
             registrations: Gauge::default(),
             xdms_requests: Family::default(),
+            charging_records: Family::default(),
             sh_requests: Family::default(),
             refused: Family::default(),
             panics: Counter::default(),
@@ -329,6 +331,11 @@ impl Metrics {
         let known = ["ok", "not_modified", "not_found", "denied", "unavailable"];
         let result = Word(known.into_iter().find(|known| *known == result).unwrap_or("other"));
         self.xdms_requests.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// So many charging records more are `written` or `lost`.
+    pub fn charging_records(&self, result: &'static str, more: u64) {
+        self.charging_records.get_or_create(&ResultLabels { result: Word(result) }).inc_by(more);
     }
 
     /// A request to or from the HSS has its answer, or has none.
@@ -430,6 +437,7 @@ impl Metrics {
             self.registrations.clone(),
         );
         r.register("pagecast_xdms_requests", "Questions to the XDMS", self.xdms_requests.clone());
+        r.register("pagecast_charging_records", "Charging records", self.charging_records.clone());
         r.register("pagecast_sh_requests", "Questions to the HSS", self.sh_requests.clone());
         r.register("pagecast_refused", "Requests that were refused", self.refused.clone());
         r.register("pagecast_panics", "Panics; each one is a bug", self.panics.clone());
@@ -466,6 +474,9 @@ impl Metrics {
         drop(
             self.sh_requests.get_or_create(&ShLabels { command: Word("UDR"), result: Word("ok") }),
         );
+        for result in ["written", "lost"] {
+            self.charging_records(result, 0);
+        }
         for reason in HANDSHAKES_FAILED {
             self.msrp_handshakes_failed(reason, 0);
         }
@@ -578,6 +589,7 @@ mod tests {
         ("pagecast_sip_retransmissions_total", "counter", &[]),
         ("pagecast_deferred_messages", "gauge", &[]),
         ("pagecast_store_commit_seconds", "histogram", &[]),
+        ("pagecast_charging_records_total", "counter", &["result"]),
         ("pagecast_xdms_requests_total", "counter", &["result"]),
         ("pagecast_sh_requests_total", "counter", &["command", "result"]),
         ("pagecast_refused_total", "counter", &["reason"]),

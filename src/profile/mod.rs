@@ -223,6 +223,8 @@ section! {
         conn_linger: Duration = "msrp.conn_linger", secs(10), secs(0) => secs(3600);
         /// Which pages name their sender in CPIM: to groups and to more than one, to groups, or none (MS-020).
         attribution: Attribution = "msrp.attribution", Attribution::Many;
+        /// CEMA is offered and taken: media goes to the address of `c=` and `m=`, which a border may change (MS-026, MS-027).
+        cema: bool = "msrp.cema", true;
         /// Recipients get nothing before the page is whole (MS-086).
         store_and_forward: bool = "msrp.store_and_forward", false;
         /// When the originator's success REPORT is due: when the page is here, or when one recipient has it (MS-089).
@@ -374,7 +376,6 @@ const LATER: &[(&str, &str)] = &[
     ("xdm.root", "it stands in the configuration: xdms.root"),
     ("msrp.listen_port", "it stands in the configuration: msrp.listen"),
     ("im.late_offer", "INVITE without SDP"),
-    ("msrp.cema", "CEMA"),
     ("msrp.cpim_rewrite", "rewriting CPIM"),
     ("msrp.deliver_all_forks", "delivery to all forks"),
     ("msrp.messages_per_session", "more than one page in a session"),

@@ -378,3 +378,24 @@ pub async fn listen(
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves SH-008: both ways, connections have Nagle's algorithm unless `sh.nodelay` says otherwise.
+    #[tokio::test]
+    async fn nagle_stays_on_unless_it_is_switched_off() {
+        for nodelay in [false, true] {
+            let tcp = Tcp::new(None, nodelay).expect("no certificates to read");
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+            let address = listener.local_addr().expect("bound");
+            let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+            for stream in [ours.expect("connected"), theirs.expect("accepted").0] {
+                stream.set_nodelay(!nodelay).expect("a socket");
+                tcp.prepare(&stream).expect("a socket");
+                assert_eq!(stream.nodelay().expect("a socket"), nodelay);
+            }
+        }
+    }
+}

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -123,6 +124,8 @@ pub struct About {
     pub inner: Option<Arc<str>>,
     /// The sender's word about the whole size.
     pub total: Option<u64>,
+    /// When its first octets came.
+    pub since: Instant,
 }
 
 /// The octets of one page.
@@ -149,6 +152,8 @@ struct Inner {
     open: bool,
     /// Length of the whole, once known.
     len: Option<u64>,
+    /// All of it was here when its end was last told.
+    done: bool,
     /// It will never be whole.
     lost: bool,
     /// Blocks that are on disk: the first ones.
@@ -248,7 +253,8 @@ impl Spool {
         Ok(late)
     }
 
-    /// Says where the page ends. Octets behind it are dropped.
+    /// Says where the page ends. Octets behind it are dropped. It is whole if they are all here; else this has to be told
+    /// again when more are: what fills a hole may still be taken back.
     ///
     /// # Errors
     /// [`Short`] when more than `len` octets are there already.
@@ -259,6 +265,7 @@ impl Spool {
         }
         inner.len = Some(len);
         inner.cut_ahead(len, u64::MAX);
+        inner.done = inner.stored == len;
         if inner.is_whole()
             && let Some(last) = inner.blocks.last_mut()
         {
@@ -509,7 +516,7 @@ impl Drop for Spool {
 
 impl Inner {
     fn is_whole(&self) -> bool {
-        self.len == Some(self.stored)
+        self.done
     }
 
     /// Octets in blocks that are in memory.
@@ -573,11 +580,6 @@ impl Inner {
             let octets = entry.remove();
             self.ahead_octets -= octets.len() as u64;
             self.append(&octets);
-        }
-        if self.is_whole()
-            && let Some(last) = self.blocks.last_mut()
-        {
-            last.seal();
         }
         late
     }
@@ -658,7 +660,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn about() -> About {
-        About { content_type: Arc::from("text/plain"), inner: None, total: None }
+        let since = tokio::time::Instant::now().into_std();
+        About { content_type: Arc::from("text/plain"), inner: None, total: None, since }
     }
 
     fn octets(len: usize) -> Vec<u8> {
@@ -794,7 +797,7 @@ mod tests {
         assert_eq!(read_all(&spool), b"helloabcx");
         spool.lose();
         assert!(!spool.is_lost(), "a whole page cannot be lost any more");
-        assert_eq!(spool.about(), Some(&about()));
+        assert_eq!(spool.about().map(|about| &*about.content_type), Some("text/plain"));
     }
 
     #[test]

@@ -128,6 +128,12 @@ pub struct Resolver {
     root: Option<Url>,
     pub(super) source: Arc<dyn Source>,
     flats: Mutex<Flats>,
+    /// What stays when it obeys other settings.
+    kept: Arc<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
     /// As configured.
     barred: RwLock<HashSet<String>>,
     /// By operators, since the start.
@@ -143,10 +149,16 @@ impl Resolver {
             settings,
             source,
             flats: Mutex::default(),
-            barred: RwLock::default(),
-            shut_out: RwLock::default(),
-            budget: Mutex::new(Budget::default()),
+            kept: Arc::default(),
         }
+    }
+
+    /// The same resolver under other settings; the root stays. Whoever is barred, and what everybody has spent, is shared.
+    #[must_use]
+    pub fn obeying(&self, settings: Settings) -> Self {
+        let settings = Settings { root: self.settings.root.clone(), ..settings };
+        let kept = Arc::clone(&self.kept);
+        Self { kept, ..Self::new(settings, Arc::clone(&self.source)) }
     }
 
     /// Where documents come from.
@@ -157,13 +169,13 @@ impl Resolver {
     /// Replaces the set of those who are not to be reached, by URI (IM-035).
     pub fn set_barred<'a>(&self, uris: impl IntoIterator<Item = &'a str>) {
         let keys = uris.into_iter().map(|uri| self.settings.key_of(uri)).collect();
-        *self.barred.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.kept.barred.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// An operator bars a user, or lets one in again; what is configured stands.
     pub fn bar(&self, uri: &str, barred: bool) {
         let key = self.settings.key_of(uri);
-        let mut shut_out = self.shut_out.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shut_out = self.kept.shut_out.write().unwrap_or_else(PoisonError::into_inner);
         if barred {
             shut_out.insert(key);
         } else {
@@ -253,8 +265,8 @@ impl Resolver {
         let read = |set: &RwLock<HashSet<String>>| {
             set.read().unwrap_or_else(PoisonError::into_inner).clone()
         };
-        let mut barred = read(&self.barred);
-        barred.extend(read(&self.shut_out));
+        let mut barred = read(&self.kept.barred);
+        barred.extend(read(&self.kept.shut_out));
         barred
     }
 
@@ -372,7 +384,8 @@ impl Resolver {
         let is_key = |recipient: &Recipient| self.is_key_participant(service, &world, recipient);
         // Stable: document order within both parts.
         recipients.sort_by_cached_key(|recipient| !is_key(recipient));
-        Ok(Audience { recipients, removed, ..Audience::default() })
+        let warnings = flat.skipped.iter().take(MOST_WARNINGS).cloned().collect();
+        Ok(Audience { recipients, removed, warnings, ..Audience::default() })
     }
 
     fn usable(&self, service: &ListService, at: OffsetDateTime) -> Result<(), Refusal> {
@@ -540,8 +553,9 @@ impl Resolver {
                 .collect(),
             members,
             keys: Arc::new(keys),
+            skipped: walk.skipped,
         });
-        if !walk.skipped {
+        if flat.skipped.is_empty() {
             self.flats().put(name, Arc::clone(&flat));
         }
         Ok(flat)
@@ -648,8 +662,8 @@ impl Resolver {
                 if walk.whole || !self.settings.partial_lists {
                     return Err(why);
                 }
-                walk.skipped = true;
-                tracing::warn!(%why, "a reference in a group was skipped");
+                tracing::warn!(%why, key = "xdm.partial_lists", "a reference in a group was skipped");
+                walk.skipped.push(why.to_string());
             }
         }
         Ok((found, seen))
@@ -718,7 +732,7 @@ impl Resolver {
     /// UL-033, IM-036: requests of one originator in a minute.
     fn spend(&self, query: &Query, requests: usize) -> Result<(), Refusal> {
         let Some(originator) = query.identities.first() else { return Ok(()) };
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.kept.budget.lock().unwrap_or_else(PoisonError::into_inner);
         if budget.spend(&originator.key, requests, self.settings.budget_per_minute, query.now) {
             return Ok(());
         }
@@ -826,9 +840,12 @@ struct Walk {
     whole: bool,
     /// What was fetched already: within one walk a document does not change.
     documents: HashMap<Place, Result<Option<Arc<Document>>, Unavailable>>,
-    /// Not every reference was followed.
-    skipped: bool,
+    /// References that were not followed, and why.
+    skipped: Vec<String>,
 }
+
+/// Skipped references the originator is warned of; the log names them all.
+const MOST_WARNINGS: usize = 5;
 
 /// XD-024: references followed at a time.
 const PARALLEL: usize = 4;
@@ -855,6 +872,8 @@ struct Flat {
     references: Vec<(Place, Arc<Document>)>,
     members: Vec<String>,
     keys: Arc<HashSet<String>>,
+    /// References that are missing in it, and why; then it is made anew for each page.
+    skipped: Vec<String>,
 }
 
 /// Members as they were found the last time. Bounded by their number: the group found out longest ago leaves, and one

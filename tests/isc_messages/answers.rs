@@ -62,7 +62,7 @@ CSeq: {cseq} {method}
 #[test]
 fn the_200_line_by_line() {
     let mut world = arrived();
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     assert_lines(
         &world.answer().text,
@@ -106,7 +106,7 @@ fn the_200_line_by_line() {
 fn every_media_line_is_answered_and_all_but_one_refused() {
     let mut world = World::new(home());
     world.receive(&INVITE.replace("m=message 9", "m=audio 4000 RTP/AVP 0\nm=message 9"));
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     let lines: Vec<&str> =
         world.answer().text.lines().filter(|line| line.starts_with("m=")).collect();
@@ -144,7 +144,7 @@ fn no_200_before_the_prack_and_500_without_one() {
     let page = world.arrival().page;
     world.isc.progress(world.now, page, OWN_PATH, false);
     world.drive();
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     assert!(!world.statuses().contains(&200));
     world.pass(Duration::from_secs(33));
@@ -157,7 +157,7 @@ fn no_200_before_the_prack_and_500_without_one() {
     let page = world.arrival().page;
     world.isc.progress(world.now, page, OWN_PATH, false);
     world.drive();
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     let rseq = header(world.answer(), "RSeq").expect("reliable").to_owned();
     let prack = in_dialog(&world, "PRACK", 2, &format!("RAck: {rseq} 1 INVITE"));
     world.receive(&prack);
@@ -191,7 +191,7 @@ CSeq: 1 CANCEL";
     assert_eq!(world.inputs(), [&Input::Originator { page, event: OriginatorEvent::Cancelled }]);
 
     let mut world = arrived();
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     let before = world.sent.len();
     world.receive(cancel);
@@ -205,7 +205,7 @@ CSeq: 1 CANCEL";
 fn the_dialog_with_the_originator_ends_by_either_side() {
     let mut world = arrived();
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     ack(&mut world);
     let bye = in_dialog(&world, "BYE", 2, "");
@@ -218,7 +218,7 @@ fn the_dialog_with_the_originator_ends_by_either_side() {
 
     let mut world = arrived();
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     ack(&mut world);
     let cause = Cause { protocol: CauseProtocol::Msrp, code: 413, text: "Too big".to_owned() };
@@ -248,13 +248,13 @@ fn the_dialog_with_the_originator_ends_by_either_side() {
 fn a_missing_ack_is_told_and_changed_media_refused() {
     let mut world = arrived();
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     world.pass(Duration::from_secs(33));
     assert_eq!(world.inputs(), [&Input::Originator { page, event: OriginatorEvent::AckMissing }]);
 
     let mut world = arrived();
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     ack(&mut world);
     let sdp =
@@ -275,7 +275,7 @@ fn a_missing_ack_is_told_and_changed_media_refused() {
 #[test]
 fn a_list_in_a_re_invite_is_not_understood() {
     let mut world = arrived();
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     ack(&mut world);
     let body = INVITE.split_once("\n\n").map_or("", |(_, body)| body);
@@ -342,12 +342,12 @@ fn a_request_without_charging_is_served_and_its_legs_are_charged() {
             .map(|value| value.contains("orig-ioi=\"Type 3home1.example\"")),
         Some(true)
     );
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     assert_eq!(header(world.answer(), "P-Charging-Vector"), None);
     let mut world = arrived();
     world.invite(1);
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     assert!(
         header(world.answer(), "P-Charging-Vector")
@@ -362,7 +362,7 @@ fn a_plain_core_sees_no_ims_header_in_answers() {
     settings.profile = CoreProfile::SipIp;
     let mut world = World::new(settings);
     world.receive(&group_invite());
-    world.isc.answer(world.now, world.arrival().page, OWN_PATH);
+    world.isc.answer(world.now, world.arrival().page, OWN_PATH, &[]);
     world.drive();
     assert!(!world.answer().text.lines().any(|line| line.starts_with("P-")));
 }
@@ -428,7 +428,7 @@ fn every_class_of_answer_repeats_the_charging_vector() {
     check(&world, &[100, 183]);
     let mut world = arrived();
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     ack(&mut world);
     let bye = in_dialog(&world, "BYE", 2, LATER);

@@ -310,7 +310,7 @@ fn a_refusal_says_who_refused_where_the_operator_wants_it() {
         let mut world = World::new(settings.clone());
         world.receive(INVITE);
         let page = world.arrival().page;
-        world.isc.answer(world.now, page, crate::world::OWN_PATH);
+        world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
         world.drive();
         assert_eq!(header(world.answer(), "Response-Source"), None);
         let mut world = World::new(settings);

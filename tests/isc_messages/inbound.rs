@@ -651,7 +651,7 @@ fn a_service_may_stand_for_many_and_answers_under_the_name_it_was_asked_by() {
     world.receive(&asked("sip:pages-7@IM.home1.example;transport=tcp"));
     assert_eq!(&*world.arrival().dialled.uri, "sip:pages-7@im.home1.example");
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, crate::world::OWN_PATH);
+    world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
     world.drive();
     let answer = world.answer();
     assert_eq!(header(answer, "P-Asserted-Identity"), Some("<sip:pages-7@im.home1.example>"));

@@ -74,8 +74,8 @@ fn a_recipient_may_change_its_path_and_nothing_else() {
         let change = told.pop().expect("a change of path");
         assert!(told.is_empty());
         assert_eq!((change.leg, change.page), (Some(leg), leg.page));
-        assert_eq!(change.peer.path[0].as_str(), "msrp://192.0.2.78:2855/bobZ82;tcp");
-        assert_eq!(change.peer.role, Role::Passive);
+        assert_eq!(change.peer().path[0].as_str(), "msrp://192.0.2.78:2855/bobZ82;tcp");
+        assert_eq!(change.peer().role, Role::Passive);
         assert_ne!(world.answer().message.status(), Some(200), "not before the session is there");
 
         world.isc.moved(world.now, change, Some(NEW_PATH));
@@ -98,7 +98,7 @@ fn a_recipient_may_change_its_path_and_nothing_else() {
             .replace("bobZ81", "bobZ83");
         world.receive(&from_recipient(&world, "UPDATE", 6, &sdp));
         let change = moves(&world).pop().expect("another change");
-        assert_eq!(change.peer.role, Role::Active);
+        assert_eq!(change.peer().role, Role::Active);
         world.isc.moved(world.now, change, Some(NEW_PATH));
         world.drive();
         let sdp = description(&world);
@@ -148,7 +148,7 @@ fn other_changes_of_a_recipient_are_refused() {
 fn the_originator_may_change_its_path() {
     let mut world = arrived();
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     let first = origin_line(&description(&world));
     ack(&mut world);
@@ -167,4 +167,36 @@ fn the_originator_may_change_its_path() {
     assert!(sdp.contains(&format!("a=path:{NEW_PATH}\n")) && sdp.contains("a=recvonly\n"), "{sdp}");
     let peer = &world.isc.media_of_originator(page).expect("it goes on").peer;
     assert!(peer.path[0].as_str().ends_with("/ue7Qm2k1;tcp"));
+}
+
+/// Proves MS-027, MS-028: where names stand for addresses, the move waits for them.
+#[test]
+fn a_path_at_a_name_waits_until_its_address_is_known() {
+    for same in [true, false] {
+        let (mut world, leg) = invited();
+        answer(&mut world, 200, &with_sdp(""), ANSWER_SDP);
+        let sdp = ANSWER_SDP
+            .replace(" 99 1 IN", " 99 2 IN")
+            .replace("msrp://192.0.2.77:2855/bobZ81", "msrp://phone.example:2855/bobZ82");
+        world.receive(&from_recipient(&world, "UPDATE", 5, &sdp));
+        let compare = world.happened.iter().find_map(|happening| match happening {
+            Happening::Compare(compare) => Some((**compare).clone()),
+            _ => None,
+        });
+        let compare = compare.expect("names to compare");
+        assert_eq!((&*compare.names.media, &*compare.names.path), ("192.0.2.77", "phone.example"));
+        let next = world.isc.compared(world.now, compare, same);
+        world.drive();
+        if !same {
+            assert!(next.is_none());
+            assert_eq!(world.answer().message.status(), Some(488));
+            continue;
+        }
+        let Some(Happening::Moved(change)) = next else { panic!("{next:?}") };
+        assert_eq!(change.leg, Some(leg));
+        world.isc.moved(world.now, *change, Some(NEW_PATH));
+        world.drive();
+        assert_eq!(world.answer().message.status(), Some(200));
+        assert!(!description(&world).contains("cema"), "the phone did not say it");
+    }
 }

@@ -141,7 +141,7 @@ fn contacts_of_peers_are_kept_as_they_are() {
             assert_eq!(headers(sent, "Route"), ["<sip:scscf1.home1.example;lr>"]);
         }
         let page = world.arrival().page;
-        world.isc.answer(world.now, page, crate::world::OWN_PATH);
+        world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
         world.drive();
         crate::answers::ack(&mut world);
         world.isc.end_originator(world.now, page, None);
@@ -180,7 +180,7 @@ fn an_offer_at_a_kind_of_address_we_lack_is_refused() {
             .replace("[2001:db8::a1]:2855", "192.0.2.61:2855"),
     );
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, crate::world::OWN_PATH);
+    world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
     world.drive();
     crate::answers::ack(&mut world);
     let sdp =

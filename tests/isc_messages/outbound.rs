@@ -62,6 +62,7 @@ fn the_invite_to_the_first_recipient_line_by_line() {
         a=accept-wrapped-types:text/plain image/png
         a=max-size:10485760
         a=setup:actpass
+        a=msrp-cema
         a=file-selector:size:20480 type:message/cpim
         a=sendonly
         a=path:msrp://192.0.2.10:2855/b4Jx9ZpQ0tR2sKd8aaaaaaaa;tcp
@@ -308,7 +309,7 @@ fn the_fan_out_goes_the_way_the_profile_says() {
     world.receive(INVITE);
     world.invite(1);
     let page = world.arrival().page;
-    world.isc.answer(world.now, page, crate::world::OWN_PATH);
+    world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
     world.drive();
     world.invite(2);
     let sent = world.last_request("INVITE");
@@ -677,7 +678,7 @@ fn a_secure_dialog_has_a_secure_contact() {
         let mut world = World::new(settings);
         world.receive(invite);
         let page = world.arrival().page;
-        world.isc.answer(world.now, page, crate::world::OWN_PATH);
+        world.isc.answer(world.now, page, crate::world::OWN_PATH, &[]);
         world.drive();
         let contact = header(world.answer(), "Contact").expect("a Contact").to_owned();
         world.invite(1);

@@ -165,7 +165,7 @@ fn run(profile: &str) -> BTreeMap<(String, String), Vec<String>> {
         .iter()
         .find_map(|sent| crate::world::headers(sent, "RSeq").first().map(|r| (*r).to_owned()));
     world.receive(&prack.replace("RAck: 0", &format!("RAck: {}", rseq.unwrap_or_default())));
-    world.isc.answer(world.now, page, OWN_PATH);
+    world.isc.answer(world.now, page, OWN_PATH, &[]);
     world.drive();
     note("200", world.answer());
     ack(&mut world);

@@ -624,8 +624,8 @@ async fn an_originator_with_a_new_path_goes_on_there() {
     bench.originator(OriginatorMedia::Bound).await;
     let me = "msrp://192.0.2.56:7394/elsewhere0;tcp";
     let side = Side::Originator(page_id());
-    let own = bench.switch.renew(side, media(me, Role::Passive)).expect("room");
-    let own = own.expect("a session").path.as_str().to_owned();
+    let own = bench.switch.renew(side, media(me, Role::Passive)).expect("room").expect("a session");
+    let own = own.path.as_str().to_owned();
     originator.raw(after).await;
     assert_eq!(originator.answer().await, 200);
 

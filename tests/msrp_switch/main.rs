@@ -5,6 +5,7 @@ mod flows;
 mod limits;
 mod model;
 mod receive;
+mod sessions;
 mod support;
 mod timers;
 mod tls;

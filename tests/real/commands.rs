@@ -366,6 +366,23 @@ async fn reloading() {
     let answer = super::support::http(server.ops, "POST", "/admin/reload", &headers).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     until("alice is back", async || (works().await == Some(200)).then_some(())).await;
+
+    // Rules about recipients are in force at once; what waits for the next start is named.
+    let both = page(&["bob", "carol"], 100);
+    assert_ne!(alice.page(&both).await.status, Some(486));
+    timeout(LIMIT, bob.received()).await.expect("in time").expect("it runs");
+    let profile = folder.join("small.toml");
+    std::fs::write(&profile, "core = \"3gpp\"\n[im]\nmax_recipients = 1\n").expect("written");
+    let fresh = format!("profile = {profile:?}\n[msrp]\nspool_total = \"1GiB\"\n");
+    std::fs::write(&file, fresh).expect("written");
+    let answer = super::support::http(server.ops, "POST", "/admin/reload", &headers).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    until("one recipient is all", async || {
+        let outcome = alice.page(&both).await;
+        (outcome.status == Some(486)).then_some(())
+    })
+    .await;
+    assert!(server.program.err().contains("keys=\"msrp.spool_total\""), "{}", server.program.err());
     server.ends().await;
 }
 

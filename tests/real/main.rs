@@ -4,6 +4,7 @@
 //! Start at [`support::Server`]: `pagecast serve` as a process of its own. Core and phones run in the test's process.
 
 mod api;
+mod charged;
 mod commands;
 mod documents;
 mod elsewhere;

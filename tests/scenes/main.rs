@@ -6,7 +6,7 @@
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
 //! `securing` (over TLS, with certificates of `identity`),
 //! `registering` (somebody comes back), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits,
-//! operators), `hops` (a next hop is busy or dead), `faults` (of our own), `rcs` (a core of another kind), `following`
+//! operators), `hops` (a next hop is busy or dead), `borders` (a border changes media addresses), `faults` (of our own), `rcs` (a core of another kind), `wrapping` (an envelope that is ours), `following`
 //! (documents of an XDMS elsewhere, which `xdms` plays, change), `notifying` (documents here change, and others watch
 //! them) and `leaks`; in `chaos`
 //! everybody does what a die says. `keys` walks the profile: each key, two values, two outcomes. The node is the real one; only its doors are
@@ -14,6 +14,7 @@
 
 mod answering;
 mod asking;
+mod borders;
 mod callee;
 mod caller;
 mod changing;
@@ -38,4 +39,5 @@ mod registering;
 mod securing;
 mod sending;
 mod text;
+mod wrapping;
 mod xdms;

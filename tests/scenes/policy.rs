@@ -77,6 +77,29 @@ async fn who_declines_by_a_rule_is_not_invited_and_the_others_get_the_page() {
     net.ends().await;
 }
 
+/// Where references may be skipped, the sender is warned of each: nobody is left out in silence.
+///
+/// Proves XD-024.
+#[tokio::test(start_paused = true)]
+async fn a_skipped_reference_is_named_to_the_sender() {
+    let net = Net::with(&["profile.xdm.partial_lists=true"]).await;
+    let reference =
+        format!("{ROOT}/resource-lists/users/sip:alice@ims.test/index/~~/resource-lists/list");
+    let external = format!("<external anchor=\"{reference}\"/></list>");
+    net.shelf.holds(&TEAM.replace("</list>", &external));
+    let mut alice = net.scscf().sends(invite().group(GROUP)).await;
+    let [mut bob, carol] = net.scscf().gets_invites().await;
+    bob.answers().await;
+    let answer = alice.is_answered().await;
+    let warnings = headers(&answer.message, "Warning");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("399 ") && warnings[0].contains(&reference), "{warnings:?}");
+    carol.refuses(486).await;
+    alice.hangs_up().await;
+    bob.is_told_bye(seconds(6)).await;
+    net.ends().await;
+}
+
 /// Nothing that reaches the originator tells a rule from a phone that says no.
 ///
 /// Proves IM-090.

@@ -559,3 +559,81 @@ async fn octets_flow_before_the_page_is_whole() {
     carol.is_told_bye(seconds(6)).await;
     net.ends().await;
 }
+
+/// Proves IM-017, IM-019, IM-056, MS-085, MS-091: everybody at once, in one page.
+#[tokio::test(start_paused = true)]
+async fn ten_recipients_of_ten_kinds() {
+    let net = Net::new().await;
+    let names =
+        ["fast", "slow", "breaks", "full", "picky", "small", "late", "busy", "silent", "two"];
+    let mut alice = net.scscf().sends(invite().to(names)).await;
+    let [
+        mut fast,
+        mut slow,
+        mut breaks,
+        mut full,
+        mut picky,
+        mut small,
+        mut late,
+        busy,
+        silent,
+        mut two,
+    ] = net.scscf().gets_invites().await;
+    let other = two.another_phone();
+    for leg in [&mut fast, &mut slow, &mut breaks, &mut full, &mut picky, &mut two] {
+        leg.answers().await;
+    }
+    other.accepts();
+    other.hears("ACK", SOON).await;
+    other.is_told_bye(SOON).await;
+    small.accepts_with(&format!("{}a=max-size:1000\n", small.sdp()));
+    small.hears("ACK", SOON).await;
+    small.binds().await;
+    silent.accepts();
+    silent.hears("ACK", SOON).await;
+    busy.refuses(486).await;
+    alice.is_answered().await;
+
+    let page = large(200_000);
+    let half = page.octets.len() / 2;
+    alice.sends_part(&page, 0, half, '+').await;
+    assert!(breaks.line().hears_a_head(SOON).await);
+    breaks.loses_connection();
+    alice.sends_part(&page, half, page.octets.len(), '$').await;
+    for leg in [&mut fast, &mut two] {
+        assert_eq!(leg.got().await.octets, page.octets);
+    }
+    for (leg, code) in [(&mut full, 413), (&mut picky, 415)] {
+        let chunk = leg.line().hears_chunk().await;
+        leg.line().responds(&chunk.head, code).await;
+        leg.is_told_bye(seconds(6)).await;
+    }
+    small.line().hears_nothing().await;
+    small.is_told_bye(seconds(6)).await;
+    breaks.is_told_bye(seconds(6)).await;
+    net.after(seconds(20)).await;
+    assert_eq!(slow.got().await.octets, page.octets, "who reads late");
+    late.answers().await;
+    assert_eq!(late.got().await.octets, page.octets, "from the first octet on");
+    silent.is_told_bye(seconds(40)).await;
+    for leg in [&mut fast, &mut slow, &mut late, &mut two] {
+        leg.is_told_bye(seconds(6)).await;
+    }
+    alice.is_told_bye(seconds(40)).await;
+    assert_eq!(
+        net.results(),
+        [
+            "fast delivered",
+            "slow delivered",
+            "breaks failed MSRP 0",
+            "full failed MSRP 413",
+            "picky failed MSRP 415",
+            "small failed MSRP 413",
+            "late delivered",
+            "busy failed SIP 486",
+            "silent failed timer 408",
+            "two delivered",
+        ]
+    );
+    net.ends().await;
+}

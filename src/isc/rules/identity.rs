@@ -9,6 +9,9 @@ use crate::sip::uri::Uri;
 /// What stands in place of a name nobody may see (RFC 3323 §4.1).
 pub const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
 
+/// The same in an address that has no display name.
+pub const ANONYMOUS_URI: &str = "sip:anonymous@anonymous.invalid";
+
 /// One identity the core vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

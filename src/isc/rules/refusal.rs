@@ -112,11 +112,16 @@ pub fn leave_number_out(refusal: &mut Refusal) {
     }
 }
 
+/// A line of its own (RFC 3261 §20.43).
+pub fn warning(code: u16, host: &str, text: &str) -> String {
+    format!("Warning: {code} {host} {}\r\n", quote(text))
+}
+
 /// The header lines of a refusal, each ended by CRLF.
 pub fn lines(refusal: &Refusal, host: &str) -> String {
     let mut out = String::new();
     if let Some((code, text)) = &refusal.warning {
-        let _ = write!(out, "Warning: {code} {host} {}\r\n", quote(text));
+        out.push_str(&warning(*code, host, text));
     }
     if let Some(seconds) = refusal.retry_after {
         let _ = write!(out, "Retry-After: {seconds}\r\n");

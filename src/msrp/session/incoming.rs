@@ -56,6 +56,7 @@ struct Message {
     id: Arc<str>,
     content_type: Arc<str>,
     total: Option<u64>,
+    since: Instant,
     success_report: bool,
     failure_report: FailureReport,
     from_path: String,
@@ -64,6 +65,8 @@ struct Message {
     /// Its first octets passed the checks.
     judged: Option<About>,
     published: bool,
+    /// Where it ends, once that was said.
+    length: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -207,6 +210,7 @@ impl Incoming {
             id: Arc::clone(id),
             content_type: Arc::clone(content_type),
             total: head.range.and_then(|range| range.total),
+            since: now,
             success_report: head.success_report,
             failure_report: head.failure_report,
             from_path: path_text(&head.from_path),
@@ -214,6 +218,7 @@ impl Incoming {
             octets: 0,
             judged: None,
             published: false,
+            length: None,
         });
         self.next_chunk(now, head, told)
     }
@@ -331,8 +336,8 @@ impl Incoming {
             }
         }
         let Some(message) = &mut self.message else { return Ok(()) };
-        let about =
-            About { content_type: Arc::clone(&message.content_type), inner, total: message.total };
+        let (content_type, total) = (Arc::clone(&message.content_type), message.total);
+        let about = About { content_type, inner, total, since: message.since };
         told.push(OriginatorMedia::Started {
             content_type: Arc::clone(&message.content_type),
             total: message.total,
@@ -431,6 +436,7 @@ impl Incoming {
             return Err(self.lost_code());
         }
         self.gap = Some(now + self.settings.chunk_gap_timeout);
+        let Some(message) = &mut self.message else { return Ok(()) };
         match flag {
             // MS-065.
             Flag::Abort => {
@@ -439,12 +445,14 @@ impl Incoming {
             }
             Flag::More => {}
             // MS-061: this is the length, whatever was said before.
-            Flag::Last => {
-                if self.spool.finish(at).is_err() {
-                    self.lose(PageLoss::Refused(400), told);
-                    return Err(400);
-                }
-            }
+            Flag::Last => message.length = Some(at),
+        }
+        // Not before the end of a chunk: one that ends in `#`, or not at all, completes nothing.
+        if let Some(length) = message.length
+            && self.spool.finish(length).is_err()
+        {
+            self.lose(PageLoss::Refused(400), told);
+            return Err(400);
         }
         let Some(size) = self.spool.whole() else { return Ok(()) };
         self.judge(true, told)?;

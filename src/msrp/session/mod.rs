@@ -4,6 +4,7 @@
 //! spool (steps 7 to 16 of the receiving procedure), [`Outgoing`] one recipient's copy on its way out. No socket, no
 //! task; time and transact-ids are arguments, what the engine should hear is pushed to a list.
 
+mod envelope;
 mod incoming;
 mod outgoing;
 mod recipient;
@@ -12,6 +13,7 @@ mod tests;
 
 use std::time::Instant;
 
+pub use envelope::Envelope;
 pub use incoming::{Incoming, Owed};
 pub use outgoing::{Outgoing, Step, TxId};
 pub use recipient::FromRecipient;
@@ -59,8 +61,11 @@ fn essence(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or("").trim()
 }
 
+/// The envelope that names sender and recipient.
+const CPIM: &str = "message/cpim";
+
 fn is_cpim(content_type: &str) -> bool {
-    essence(content_type).eq_ignore_ascii_case("message/cpim")
+    essence(content_type).eq_ignore_ascii_case(CPIM)
 }
 
 /// Control content: never a page, never fanned out, not held up by a direction (MS-014, MS-106, IM-076).

@@ -1,7 +1,8 @@
 //! One recipient's copy of the page on its way out.
 //!
 //! [`Outgoing::write`] appends the next octets to a connection's frames whenever there is room; everything else tells
-//! it what came back. Follows MS-053 to MS-058, MS-067, MS-075 to MS-082, MS-088, MS-090, MS-091, MS-093, MS-108.
+//! it what came back. Follows MS-053 to MS-058, MS-067, MS-075 to MS-082, MS-088, MS-090, MS-091, MS-093, MS-098, MS-108.
+//! Positions are those of what is sent: where bare content is wrapped, our head comes first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::accepts;
+use super::{CPIM, Envelope, accepts, is_cpim};
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::input::{LegMedia, MediaFailure};
 use crate::msrp::codec::{self, ByteRange, Flag, Head, SendHead, path_text};
@@ -46,6 +47,10 @@ pub struct Outgoing {
     accept: Vec<String>,
     wrapped: Vec<String>,
     max_size: Option<u64>,
+    /// How bare content may be wrapped; none once that is decided.
+    envelope: Option<Envelope>,
+    /// What we put before the page's octets (MS-098).
+    head: Bytes,
     phase: Phase,
     /// Octets written so far: the position of the next one.
     cursor: u64,
@@ -149,6 +154,8 @@ impl Outgoing {
             accept: peer.accept_types.clone(),
             wrapped: peer.accept_wrapped.clone(),
             max_size: peer.max_size,
+            envelope: None,
+            head: Bytes::new(),
             phase: Phase::Sending,
             cursor: 0,
             chunk: None,
@@ -178,6 +185,8 @@ impl Outgoing {
         let (settings, spool) = (Arc::clone(&self.settings), Arc::clone(&self.spool));
         let name = self.message_id.clone();
         let mut heir = Self::new(now, settings, spool, self.reader, own, peer, name);
+        heir.envelope.clone_from(&self.envelope);
+        heir.head = self.head.clone();
         heir.cursor = from;
         heir.acknowledged = from;
         heir.began = self.began;
@@ -201,9 +210,30 @@ impl Outgoing {
         self.greet = true;
     }
 
+    /// Bare content may be wrapped like this, where the recipient takes nothing else.
+    pub fn may_wrap(&mut self, envelope: Envelope) {
+        self.envelope = Some(envelope);
+    }
+
     /// Octets of the page the peer acknowledged.
     pub fn acknowledged(&self) -> u64 {
-        self.acknowledged
+        self.acknowledged.saturating_sub(self.before())
+    }
+
+    /// Octets of ours before the page's.
+    fn before(&self) -> u64 {
+        self.head.len() as u64
+    }
+
+    /// Octets of the whole copy, once the page is whole.
+    fn whole(&self) -> Option<u64> {
+        self.spool.whole().map(|len| len + self.before())
+    }
+
+    /// The same, or what its sender said.
+    fn total(&self) -> Option<u64> {
+        let said = || self.spool.about().and_then(|about| about.total);
+        self.spool.whole().or_else(said).map(|len| len.saturating_add(self.before()))
     }
 
     /// A chunk is open: nothing else can be written on the connection until it ends.
@@ -261,7 +291,7 @@ impl Outgoing {
         }
         let read = match self.loaded.take() {
             Some((at, octets)) if at == self.cursor => Read::Data(octets),
-            _ => self.spool.read(self.cursor, room, self.reader, waker),
+            _ => self.read(room, waker),
         };
         match read {
             Read::Data(octets) => self.write_octets(octets, ids, out, told),
@@ -279,14 +309,44 @@ impl Outgoing {
         Step::Wrote
     }
 
+    /// What comes next in the copy.
+    fn read(&self, room: usize, waker: Option<&Waker>) -> Read {
+        match self.cursor.checked_sub(self.before()) {
+            Some(at) => self.spool.read(at, room, self.reader, waker),
+            None if self.spool.is_lost() => Read::Lost,
+            None => {
+                let rest = self.head.slice(usize::try_from(self.cursor).unwrap_or(usize::MAX)..);
+                Read::Data(rest.slice(..room.min(rest.len())))
+            }
+        }
+    }
+
     /// MS-011, MS-093, IM-074, IM-075: what this peer cannot be sent.
-    fn unfit(&self) -> Option<MediaFailure> {
+    fn unfit(&mut self) -> Option<MediaFailure> {
+        self.wrap();
         let about = self.spool.about()?;
-        if !self.takes(about) {
+        if self.head.is_empty() && !self.takes(about) {
             return Some(MediaFailure::Type);
         }
-        let size = self.spool.whole().or(about.total).unwrap_or(0).max(self.spool.readable());
+        let here = self.spool.readable() + self.before();
+        let size = self.total().unwrap_or(0).max(here);
         self.max_size.is_some_and(|max| size > max).then_some(MediaFailure::TooBig)
+    }
+
+    /// Decides about the envelope as soon as it is known what the page is.
+    ///
+    /// MS-098: only around bare content, and only where it has to be.
+    fn wrap(&mut self) {
+        let Some(about) = self.spool.about() else { return };
+        let Some(envelope) = self.envelope.take() else { return };
+        let inside = self.wrapped.is_empty() || accepts(&self.wrapped, &about.content_type);
+        if !is_cpim(&about.content_type)
+            && !self.takes(about)
+            && accepts(&self.accept, CPIM)
+            && inside
+        {
+            self.head = envelope.head(about.since, &about.content_type);
+        }
     }
 
     fn takes(&self, about: &About) -> bool {
@@ -300,6 +360,9 @@ impl Outgoing {
     }
 
     fn content_type(&self) -> Arc<str> {
+        if !self.head.is_empty() {
+            return Arc::from(CPIM);
+        }
         self.spool
             .about()
             .map_or_else(|| Arc::from("application/octet-stream"), |a| Arc::clone(&a.content_type))
@@ -341,8 +404,7 @@ impl Outgoing {
         self.begin(told);
         if self.chunk.is_none() {
             let id = fresh(ids, &octets);
-            let whole = self.spool.whole();
-            let total = whole.or_else(|| self.spool.about().and_then(|about| about.total));
+            let (whole, total) = (self.whole(), self.total());
             let len = octets.len() as u64;
             let rest = whole.is_some_and(|whole| self.cursor + len == whole) && len <= SMALL;
             // MS-054: anything longer than 2048 octets can be interrupted.
@@ -364,7 +426,7 @@ impl Outgoing {
         chunk.remember(&octets);
         self.cursor += octets.len() as u64;
         out.body(octets);
-        if self.spool.whole() == Some(self.cursor) {
+        if self.whole() == Some(self.cursor) {
             self.close(Flag::Last, out);
             self.phase = Phase::Waiting;
         }
@@ -387,7 +449,7 @@ impl Outgoing {
 
     fn open_empty(&mut self, ids: &mut dyn FnMut() -> TxId, out: &mut Frames) {
         let id = ids();
-        let total = self.spool.whole().or_else(|| self.spool.about().and_then(|about| about.total));
+        let total = self.total();
         let range = ByteRange { start: self.cursor + 1, end: Some(self.cursor), total };
         self.write_head(&id, range, out);
         self.chunk = Some(Open { id, from: self.cursor, tail: Vec::new(), early: false });
@@ -512,8 +574,7 @@ impl Outgoing {
         }
         if code == 200 {
             let reach = head.range.map_or(Some(u64::MAX), |range| range.end);
-            self.reported |=
-                reach.is_none_or(|end| self.spool.whole().is_some_and(|len| end >= len));
+            self.reported |= reach.is_none_or(|end| self.whole().is_some_and(|len| end >= len));
         } else {
             self.fail(refused(code), told);
         }
@@ -589,7 +650,7 @@ impl Outgoing {
 
     fn deliver(&mut self, told: &mut Vec<LegMedia>) {
         self.phase = Phase::Delivered;
-        told.push(LegMedia::Delivered { octets: self.acknowledged });
+        told.push(LegMedia::Delivered { octets: self.acknowledged() });
     }
 
     fn tell_quiet(&mut self, told: &mut Vec<LegMedia>) {

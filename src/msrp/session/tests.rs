@@ -168,7 +168,10 @@ fn outgoing(now: Instant, spool: Arc<Spool>, peer: &PeerMedia) -> Outgoing {
 
 fn publish(spool: &Arc<Spool>, octets: &[u8], whole: bool) {
     spool.write(spool.stored(), octets).expect("room");
-    spool.publish(About { content_type: "text/plain".into(), inner: None, total: None }, 0);
+    spool.publish(
+        About { content_type: "text/plain".into(), inner: None, total: None, since: clock() },
+        0,
+    );
     if whole {
         spool.finish(spool.stored()).expect("right");
     }
@@ -778,4 +781,145 @@ fn an_envelope_from_a_recipient_is_judged_by_its_content() {
         assert_eq!(verdict == Verdict::Skip(403), code.is_none(), "{content_type}");
         assert_eq!(recipient.end(Flag::Last), code, "{content_type}");
     }
+}
+
+/// Proves MS-061, MS-065: octets that fill the last hole count from the end of their chunk on, and only if that is no `#`.
+#[test]
+fn a_chunk_that_is_given_up_completes_nothing() {
+    for (flag, whole) in [(Flag::Abort, None), (Flag::More, Some(9))] {
+        let mut page = In::new(Settings::default());
+        assert_eq!(page.chunk("Byte-Range: 1-3/9\r\n", b"abc", Flag::More), Some(200));
+        assert_eq!(page.chunk("Byte-Range: 7-9/9\r\n", b"ghi", Flag::Last), Some(200));
+        let head = page_head("Byte-Range: 4-6/9\r\n");
+        assert_eq!(page.page.head(page.now, &head, &mut page.told), Verdict::Take);
+        assert_eq!(page.page.body(page.now, b"def", &mut page.told), Ok(Verdict::Take));
+        assert_eq!((page.spool.readable(), page.spool.whole()), (9, None), "it may be taken back");
+        let closing = page.page.end(page.now, flag, &mut page.told);
+        assert_eq!((closing.answer, page.spool.whole()), (Some(200), whole), "{flag:?}");
+        assert_eq!(page.spool.is_lost(), whole.is_none());
+        let told = match whole {
+            Some(size) => OriginatorMedia::Complete { size },
+            None => OriginatorMedia::Aborted(PageLoss::Sender),
+        };
+        assert_eq!(page.told.last(), Some(&told));
+    }
+}
+
+/// Proves MS-057, MS-098.
+#[test]
+fn bare_content_is_wrapped_where_it_has_to_be_and_nowhere_else() {
+    let taker = |types: &[&str], wrapped: &[&str]| PeerMedia {
+        path: vec![uri("msrp://peer:2/p;tcp")],
+        accept_types: types.iter().map(|t| (*t).to_owned()).collect(),
+        accept_wrapped: wrapped.iter().map(|t| (*t).to_owned()).collect(),
+        max_size: Some(200),
+        ..peer()
+    };
+    let envelope = || Envelope {
+        from: "sip:alice@ims.test".to_owned(),
+        to: "sip:bob@ims.test".to_owned(),
+        clock: (clock(), Duration::ZERO),
+    };
+    let cases = [
+        (taker(&["message/cpim"], &["text/plain"]), true, Some(true)),
+        (taker(&["image/png", "message/*"], &[]), true, Some(true)),
+        (taker(&["message/cpim", "text/plain"], &["*"]), true, Some(false)),
+        (taker(&["*"], &[]), true, Some(false)),
+        (taker(&["message/cpim"], &["image/png"]), true, None),
+        (taker(&["image/png"], &["text/plain"]), true, None),
+        (taker(&["message/cpim"], &["text/plain"]), false, None),
+    ];
+    for (peer, may, wrapped) in cases {
+        let mut copy = Copy::of(&peer);
+        if may {
+            copy.send.may_wrap(envelope());
+        }
+        publish(&copy.spool, b"hello ", false);
+        copy.write_all();
+        copy.spool.write(6, b"world").expect("room");
+        copy.spool.finish(11).expect("right");
+        copy.write_all();
+        let text = copy.text();
+        let Some(wrapped) = wrapped else {
+            assert_eq!(
+                (copy.told(), &*text),
+                (vec![failed(MediaFailure::Type), LegMedia::Quiet], "")
+            );
+            continue;
+        };
+        let body = if wrapped {
+            "From: <sip:alice@ims.test>\r\nTo: <sip:bob@ims.test>\r\nDateTime: 1970-01-01T00:00:00Z\r\n\r\n\
+             Content-Type: text/plain\r\n\r\nhello world"
+        } else {
+            "hello world"
+        };
+        let kind = if wrapped { "message/cpim" } else { "text/plain" };
+        assert!(
+            text.contains(&format!(
+                "Byte-Range: 1-*/*\r\nContent-Type: {kind}\r\n\r\n{body}\r\n---"
+            )),
+            "{text}"
+        );
+        copy.flush();
+        copy.respond(b'a', 200);
+        // The envelope is ours: what is told counts the page.
+        assert_eq!(copy.told().get(1), Some(&LegMedia::Delivered { octets: 11 }));
+        assert_eq!(copy.send.acknowledged(), 11);
+    }
+    // The whole of it has to fit, and its total is that of both.
+    let mut copy = Copy::of(&taker(&["message/cpim"], &[]));
+    copy.send.may_wrap(envelope());
+    publish(&copy.spool, &[b'x'; 150], true);
+    copy.write_all();
+    assert_eq!(copy.told(), [failed(MediaFailure::TooBig), LegMedia::Quiet]);
+    let mut copy = Copy::of(&taker(&["message/cpim"], &[]));
+    copy.send.may_wrap(envelope());
+    publish(&copy.spool, b"hello", true);
+    // A head that goes out in parts, each chunk after the one before.
+    let mut starts = Vec::new();
+    while matches!(copy.write(40), Step::Wrote) {
+        copy.send.interrupt(&mut copy.out);
+        let text = copy.text();
+        let range = text.split("Byte-Range: ").nth(1).expect("a range");
+        starts.push(range.split("\r\n").next().expect("its end").to_owned());
+    }
+    let head = envelope().head(clock(), "text/plain").len();
+    let total = head + 5;
+    let want: Vec<String> = (0..head)
+        .step_by(40)
+        .map(|at| format!("{}-*/{total}", at + 1))
+        .chain([format!("{}-{total}/{total}", head + 1)])
+        .collect();
+    assert_eq!(starts, want);
+    // A REPORT about all of it maps to all of the page.
+    copy.flush();
+    for id in (b'a'..).take(starts.len()) {
+        copy.respond(id, 200);
+    }
+    assert!(copy.told().contains(&LegMedia::Delivered { octets: 5 }));
+}
+
+/// Proves MS-016, MS-098: the rest of a wrapped copy goes on behind the same head.
+#[test]
+fn a_wrapped_copy_can_go_on_elsewhere() {
+    let peer = PeerMedia { accept_types: vec!["message/cpim".into()], ..peer() };
+    let mut copy = Copy::of(&peer);
+    let clock = (clock(), Duration::ZERO);
+    copy.send.may_wrap(Envelope { from: "sip:a@h".into(), to: "sip:b@h".into(), clock });
+    publish(&copy.spool, b"hello", false);
+    copy.write(40);
+    copy.send.interrupt(&mut copy.out);
+    copy.respond(b'a', 200);
+    copy.write_all();
+    let own = uri("msrp://us:1/other;tcp");
+    let heir = copy.send.hand_over(copy.now, &own, &peer);
+    copy.spool.finish(5).expect("right");
+    let mut rest = Copy { send: heir, out: Frames::default(), ..copy };
+    rest.write_all();
+    let text = rest.text();
+    assert!(text.contains("Byte-Range: 41-*/"), "{text}");
+    assert!(
+        text.contains("Content-Type: message/cpim\r\n") && text.contains("\r\n\r\nhello\r\n---"),
+        "{text}"
+    );
 }

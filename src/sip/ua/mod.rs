@@ -545,6 +545,33 @@ impl Ua {
         (!unknown.is_empty()).then(|| format!("Unsupported: {}\r\n", unknown.join(", ")))
     }
 
+    /// Why a request in a dialog is refused whatever it is about: RFC 3261 §16.3, §8.2.2.3.
+    fn refusal_of_any(&self, request: &Message) -> Option<Reply> {
+        if request.text(Name::MaxForwards).is_some_and(|hops| hops.trim().parse() == Ok(0_u32)) {
+            return Some(Reply::new(483));
+        }
+        let headers = self.unsupported(request, &[])?;
+        Some(Reply { headers: headers.into(), ..Reply::new(420) })
+    }
+
+    /// A request of a subscription: refused here, or given on to whoever subscribed or notifies.
+    fn judged(
+        &mut self,
+        now: Instant,
+        (message, flow, server): (&Message, Flow, u128),
+        refusal: Option<Reply>,
+        event: impl FnOnce(RequestKey) -> Event,
+    ) {
+        let user = ServerUser::Requested;
+        let transaction = self.open_server(now, message.clone(), flow, server, String::new(), user);
+        match refusal {
+            Some(refusal) => {
+                self.reply(now, transaction, &refusal, &[]);
+            }
+            None => self.event(event(RequestKey(transaction))),
+        }
+    }
+
     fn stop_timer(&mut self, token: Option<timers::Token>) {
         if let Some(token) = token {
             self.timers.stop(token);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::table::Key;
 use super::timers::Token;
-use super::transactions::{ClientUser, ServerUser};
+use super::transactions::ClientUser;
 use super::types::{Event, Reply, RequestKey};
 use super::{Due, Ua};
 use crate::sip::Flow;
@@ -419,29 +419,21 @@ impl Ua {
         let Some(tag) = message.to_tag() else { return false };
         let index = self.dialog_key(message.call_id(), tag);
         let Some(key) = self.watched.get(&index).copied() else { return false };
-        let user = ServerUser::Requested;
-        let transaction = self.open_server(now, message.clone(), flow, server, String::new(), user);
-        match self.refusal_of_resubscribe(key, message) {
-            Some(refusal) => {
-                self.reply(now, transaction, &refusal, &[]);
-            }
-            None => self.event(Event::Resubscribed {
-                watcher: WatcherKey(key),
-                request: RequestKey(transaction),
-                message: message.clone(),
-                flow,
-            }),
-        }
+        let refusal = self.refusal_of_resubscribe(key, message);
+        let watcher = WatcherKey(key);
+        self.judged(now, (message, flow, server), refusal, |request| Event::Resubscribed {
+            watcher,
+            request,
+            message: message.clone(),
+            flow,
+        });
         true
     }
 
     /// Why a SUBSCRIBE in a dialog is refused before it is looked at.
     fn refusal_of_resubscribe(&mut self, key: Key, message: &Message) -> Option<Reply> {
-        if message.text(Name::MaxForwards).is_some_and(|hops| hops.trim().parse() == Ok(0_u32)) {
-            return Some(Reply::new(483));
-        }
-        if let Some(headers) = self.unsupported(message, &[]) {
-            return Some(Reply { headers: headers.into(), ..Reply::new(420) });
+        if let Some(refusal) = self.refusal_of_any(message) {
+            return Some(refusal);
         }
         let state = self.watchers.get_mut(key)?;
         let remote = message.from_tag().unwrap_or(b"");

@@ -9,12 +9,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::table::Key;
-use super::transactions::{ClientUser, ServerUser};
-use super::types::{Event, OutRequest, Reply, RequestKey};
+use super::transactions::ClientUser;
+use super::types::{Event, OutRequest, Reply};
 use super::{Ua, wire};
 use crate::sip::Flow;
 use crate::sip::dialog::{Dialog, Order};
-use crate::sip::message::{Message, Method, Name};
+use crate::sip::message::{Message, Method};
 
 /// One subscription, until [`Ua::forget_subscription`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,29 +128,21 @@ impl Ua {
         let Some(tag) = message.to_tag() else { return false };
         let index = self.dialog_key(message.call_id(), tag);
         let Some(key) = self.subscribed.get(&index).copied() else { return false };
-        let user = ServerUser::Requested;
-        let transaction = self.open_server(now, message.clone(), flow, server, String::new(), user);
-        match self.refusal_of_notify(key, message) {
-            Some(refusal) => {
-                self.reply(now, transaction, &refusal, &[]);
-            }
-            None => self.event(Event::Notified {
-                subscription: SubscriptionKey(key),
-                request: RequestKey(transaction),
-                message: message.clone(),
-                flow,
-            }),
-        }
+        let refusal = self.refusal_of_notify(key, message);
+        let subscription = SubscriptionKey(key);
+        self.judged(now, (message, flow, server), refusal, |request| Event::Notified {
+            subscription,
+            request,
+            message: message.clone(),
+            flow,
+        });
         true
     }
 
     /// Why a NOTIFY is refused before it is looked at. Makes the dialog if there is none (RFC 6665 §4.4.1).
     fn refusal_of_notify(&mut self, key: Key, message: &Message) -> Option<Reply> {
-        if message.text(Name::MaxForwards).is_some_and(|hops| hops.trim().parse() == Ok(0_u32)) {
-            return Some(Reply::new(483));
-        }
-        if let Some(headers) = self.unsupported(message, &[]) {
-            return Some(Reply { headers: headers.into(), ..Reply::new(420) });
+        if let Some(refusal) = self.refusal_of_any(message) {
+            return Some(refusal);
         }
         let state = self.subscriptions.get_mut(key)?;
         let remote = message.from_tag().unwrap_or(b"");

@@ -67,7 +67,14 @@ pub struct Cache {
     octets: usize,
     /// Grows whenever the set of documents below the root changes.
     changes: u64,
+    /// Until when a change may be held back by who notifies it.
+    held_back: Option<Instant>,
 }
+
+/// XD-043 (RFC 5875 §4.10): after a NOTIFY the next one waits five seconds; a little longer, for the way here.
+const HELD_BACK: Duration = Duration::from_secs(6);
+/// How old a copy may be while changes are held back.
+const MEANWHILE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Entry {
@@ -94,6 +101,7 @@ impl Cache {
             uses: 0,
             octets: 0,
             changes: 0,
+            held_back: None,
         }
     }
 
@@ -108,7 +116,8 @@ impl Cache {
         }
         let expires = entry.expires(&times);
         let document = Arc::clone(&entry.document);
-        if now < expires {
+        let held_back = entry.notified && self.held_back.is_some_and(|until| now < until);
+        if now < expires && !(held_back && now >= entry.validated + MEANWHILE) {
             return Found::Fresh(document);
         }
         let counts = now < expires + times.stale;
@@ -186,6 +195,12 @@ impl Cache {
             entry.doubted.get_or_insert(now);
             entry.failed = None;
         }
+    }
+
+    /// A notice has come: until the next one may come, documents are asked for again after a second, so that a change
+    /// still counts for the page that follows it.
+    pub fn told(&mut self, now: Instant) {
+        self.held_back = Some(now + HELD_BACK);
     }
 
     /// Whether changes of a document are notified from now on (XD-038, XD-042).
@@ -318,6 +333,30 @@ mod tests {
         assert!(matches!(cache.look(now + TIMES.ttl, "u"), Found::Fresh(_)), "still notified");
         cache.doubt(now, "unknown", "\"1\"");
         assert_eq!(cache.size().0, 1);
+    }
+
+    /// Proves XD-041: the change after a change counts a second later, though its notice waits for five.
+    #[test]
+    fn after_a_notice_documents_are_asked_for_again() {
+        let (mut cache, start) = cache(10, 1 << 20);
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let one = document("\"1\"", 10);
+        for name in ["followed", "by time"] {
+            cache.put(start, name, Some(&path(name)), Arc::clone(&one));
+        }
+        cache.notified("followed", true);
+        assert_eq!(cache.look(at(50_000), "followed"), Found::Fresh(Arc::clone(&one)));
+        cache.told(at(50_000));
+        let old = |resting| Found::Old { document: Arc::clone(&one), counts: true, resting };
+        assert_eq!(cache.look(at(50_000), "followed"), old(false), "of another it was told");
+        assert_eq!(cache.look(at(50_000), "by time"), Found::Fresh(Arc::clone(&one)));
+        cache.validated(at(50_000), "followed");
+        assert_eq!(cache.look(at(50_999), "followed"), Found::Fresh(Arc::clone(&one)));
+        assert_eq!(cache.look(at(51_000), "followed"), old(false));
+        // Whoever does not answer is not asked for every page.
+        cache.failed(at(51_000), "followed");
+        assert_eq!(cache.look(at(52_000), "followed"), old(true));
+        assert_eq!(cache.look(at(56_000), "followed"), Found::Fresh(Arc::clone(&one)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnet::IpNet;
 use rustls::ClientConfig;
@@ -52,9 +52,12 @@ pub struct Files {
     pub own: Option<(PathBuf, PathBuf)>,
 }
 
-/// What was read out of [`Files`].
+/// What was read out of [`Files`]; clones follow a [`Material::replace`].
 #[derive(Clone)]
-pub struct Material {
+pub struct Material(Arc<RwLock<InForce>>);
+
+#[derive(Clone)]
+struct InForce {
     files: Files,
     client: Arc<ClientConfig>,
 }
@@ -62,13 +65,13 @@ pub struct Material {
 impl std::fmt::Debug for Material {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Material").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Material").field("files", &self.now().files).finish_non_exhaustive()
     }
 }
 
 impl PartialEq for Material {
     fn eq(&self, other: &Self) -> bool {
-        self.files == other.files
+        self.now().files == other.now().files
     }
 }
 
@@ -106,11 +109,19 @@ impl Material {
             }
         };
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { files: files.clone(), client: Arc::new(client) })
+        let read = InForce { files: files.clone(), client: Arc::new(client) };
+        Ok(Self(Arc::new(RwLock::new(read))))
     }
 
-    fn shows_a_certificate(&self) -> bool {
-        self.files.own.is_some()
+    /// Puts in force what `fresh` holds: connections from now on follow it, those that are open stay.
+    pub fn replace(&self, fresh: &Self) {
+        let fresh = fresh.now();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn now(&self) -> InForce {
+        // A change is one assignment, so a panic of another thread left nothing half done.
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -168,9 +179,9 @@ impl Network {
         })?;
         let name = ServerName::try_from(to.host().to_owned())
             .map_err(|_| io::Error::other("its host is no name to verify"))?;
-        let connector = TlsConnector::from(Arc::clone(&material.client));
-        let stream = connector.connect(name, stream).await?;
-        let mutual = material.shows_a_certificate();
+        let InForce { files, client } = material.now();
+        let stream = TlsConnector::from(client).connect(name, stream).await?;
+        let mutual = files.own.is_some();
         Ok(Link { stream: Box::new(stream), local, remote, mutual })
     }
 }

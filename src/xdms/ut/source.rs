@@ -342,7 +342,9 @@ impl Remote {
         let Ok(place) = self.place(document) else { return };
         let key = place.to_string();
         self.notice(&key, Notice::Changed(etag.to_owned()));
-        self.cache().doubt(now(), &key, etag);
+        let mut cache = self.cache();
+        cache.doubt(now(), &key, etag);
+        cache.told(now());
     }
 
     /// XD-041: the document is gone, or it is not known any more what the server has.
@@ -350,7 +352,10 @@ impl Remote {
         let Ok(place) = self.place(document) else { return };
         let key = place.to_string();
         self.notice(&key, Notice::Gone);
-        self.cache().remove(&key);
+        let mut cache = self.cache();
+        cache.remove(&key);
+        cache.told(now());
+        drop(cache);
         self.tell_changes();
     }
 

@@ -13,9 +13,9 @@ const TERMS: Terms = Terms { names: true, sha1: true };
 fuzz_target!(|data: &[u8]| {
     let Ok(session) = Session::parse(data) else { return };
     assert_eq!(compare(&session, &session), Change::None);
-    let _ = (read_answer(&session, None), read_answer(&session, Some(TERMS)));
+    let _ = (read_answer(&session, None, true), read_answer(&session, Some(TERMS), false));
     let path = MsrpUri::own(false, "192.0.2.1", 2855, "0123456789abcdef").expect("a good URI");
-    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1000, fingerprints: &[] };
+    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1000, fingerprints: &[], cema: true };
     for attributed in [true, false] {
         let accept = AcceptTypes::default();
         let wants = Wants {
@@ -24,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
             max_size: 1000,
             tls: Some(Tls { terms: TERMS, families: Families::default() }),
             families: Families::default(),
+            cema: true,
         };
         let Ok(chosen) = choose(&session, &wants) else { continue };
         let answer = Session::parse(&chosen.answer(&own)).expect("ours is well formed");

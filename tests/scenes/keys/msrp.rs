@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::{TEAM, cases, joined, leg, outcome, time};
+use crate::borders::says_cema;
 use crate::caller::{Page, page};
 use crate::inviting::TEAM as DOCUMENT;
 use crate::line::Line;
@@ -35,6 +36,7 @@ cases! {
         "'group'" => "list: message/cpim text/plain, group: message/cpim",
         "'never'" => "list: message/cpim text/plain, group: message/cpim text/plain",
     } who_sent_it;
+    "msrp.cema" { "true" => "offered", "false" => "not offered", } across_borders;
     "msrp.store_and_forward" { "false" => "passed on at once", "true" => "kept until it is whole", } half_a_page;
     "msrp.sr_policy" { "'switch'" => "REPORT at once", "'first_delivery'" => "REPORT after Bob", } success_report;
     "msrp.max_connections" { "1" => "refused", "2" => "taken", } two_connections;
@@ -128,6 +130,11 @@ async fn who_sent_it(net: Net) -> String {
         types.push(attribute(&bob.invite, "accept-types").expect("types are offered"));
     }
     format!("list: {}, group: {}", types[0], types[1])
+}
+
+async fn across_borders(net: Net) -> String {
+    let (_alice, bob) = leg(&net, invite().to(["bob"])).await;
+    if says_cema(&bob) { "offered" } else { "not offered" }.to_owned()
 }
 
 async fn half_a_page(net: Net) -> String {
