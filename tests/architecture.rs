@@ -39,7 +39,7 @@ const RULES: &[(&str, &[&str])] = &[
         "config",
         &[
             "profile", "engine", "sip", "isc", "msrp", "xdms", "content", "flow", "ops", "sh",
-            "store",
+            "store", "charging",
         ],
     ),
     // Neighbours for trying things; the server never uses them.

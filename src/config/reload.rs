@@ -43,6 +43,7 @@ const AT_START: &[&str] = &[
 /// What begins like one of those and is in force at once all the same.
 const AT_ONCE: &[&str] = &[
     "profile.msrp.attribution",
+    "profile.msrp.cema",
     "profile.msrp.drain_after_end",
     "profile.msrp.page_deadline",
     "profile.xdm.absent_ruleset",

@@ -60,7 +60,6 @@ async fn the_limits_are_the_shipped_ones() {
 async fn what_is_not_done_is_refused() {
     let folder = Folder::new();
     for set in [
-        "msrp.tls.listen=[\"127.0.0.1:0\"]",
         "store.url=postgres://u@h/d",
         "profile.deferred.enabled=true",
         "profile.pager.max_size=1300",

@@ -83,6 +83,10 @@ async fn what_says_nothing_of_ours_changes_nothing() {
     xdms.notifies("active;expires=3600", &told(other, "1", "2")).await;
     xdms.notifies("active;expires=3600", "").await;
     reaches(&net, &["bob"]).await;
+    // But the next notice may be held back now, so that it is asked whether the copy is still good.
+    assert_eq!(xdms.shop.asked(), [304]);
+    net.after(seconds(6)).await;
+    reaches(&net, &["bob"]).await;
     assert_eq!(xdms.shop.asked(), [0; 0]);
     // Patches are not applied: the document is asked for.
     xdms.shop.holds(TEAM, "g2", &team(&["alice", "carol"]));
