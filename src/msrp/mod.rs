@@ -12,6 +12,7 @@ use crate::content::msrp_uri::MsrpUri;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, OriginatorMedia};
 
+mod buffers;
 pub mod codec;
 mod frames;
 mod net;

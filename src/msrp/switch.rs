@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
+use super::buffers::Buffers;
 use super::codec;
 use super::net::{self, Handle, Nudge};
 use super::session::{FromRecipient, Incoming, Outgoing, Owed, Part, Session};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub settings: Arc<Settings>,
     pub spools: Spools,
     pub counters: Counters,
+    pub buffers: Buffers,
     sink: Sink,
     sessions: Mutex<HashMap<String, Arc<Cell>>>,
     pages: Mutex<HashMap<PageId, Page>>,
@@ -241,6 +243,7 @@ impl Switch {
             spools: Spools::new(settings.spool_dir.as_deref(), limits)?,
             settings: Arc::new(settings),
             counters: Counters::default(),
+            buffers: Buffers::default(),
             sink,
             sessions: Mutex::default(),
             pages: Mutex::default(),
