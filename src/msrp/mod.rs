@@ -14,6 +14,7 @@ use crate::content::msrp_uri::MsrpUri;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, OriginatorMedia};
 
+mod buffers;
 pub mod codec;
 mod dial;
 mod doors;

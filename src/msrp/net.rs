@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::buffers::Intake;
 use super::codec::{self, Decoder, Flag, Head, Kind, Piece};
 use super::doors::Door;
 use super::frames::{Frames, SLICES};
@@ -30,8 +31,6 @@ use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 
 /// Chunks of ours are not made smaller than this if it can be helped (MS-055).
 const SMALL: u64 = 2048;
-/// Read buffers: of an idle connection, and the largest.
-const READ: (usize, usize) = (4 * 1024, 64 * 1024);
 /// MS-035: failed requests without a success before an incoming connection is closed.
 const FAILURES: u8 = 3;
 
@@ -186,7 +185,7 @@ pub(super) struct Connection {
     closing: Option<Instant>,
     /// Closed at once.
     dead: bool,
-    want: usize,
+    intake: Intake,
     head_since: Option<Instant>,
     /// Since when no session is bound here; at first, since it was accepted.
     alone_since: Option<Instant>,
@@ -231,7 +230,7 @@ impl Connection {
             failures: 0,
             closing: None,
             dead: false,
-            want: READ.0,
+            intake: Intake::default(),
             head_since: None,
             alone_since: Some(now()),
             was_bound: false,
@@ -267,17 +266,13 @@ impl Connection {
             }
             let due = self.next_due();
             let may_read = self.closing.is_none() && !self.waits() && !self.flooded();
-            if may_read {
-                let want = self.want;
-                self.decoder.buffer().reserve(want);
-            }
             let blocked = self.blocked.is_some();
             // What TLS has taken it writes when asked again.
             let secured = self.secured.is_some();
             let unflushed = secured && self.unflushed;
-            let Self { decoder, out, loading, .. } = &mut self;
+            let Self { decoder, out, loading, intake, .. } = &mut self;
             tokio::select! {
-                read = reader.read_buf(decoder.buffer()), if may_read => match read {
+                read = intake.read(&mut reader, decoder.buffer(), &shared.buffers), if may_read => match read {
                     Ok(0) | Err(_) => self.dead = true,
                     Ok(octets) => self.got(octets),
                 },
@@ -312,11 +307,6 @@ impl Connection {
 
     fn got(&mut self, octets: usize) {
         self.shared.counters.octets_in.fetch_add(octets as u64, Ordering::Relaxed);
-        if octets >= self.want {
-            self.want = (self.want * 4).min(READ.1);
-        } else if octets < self.want / 4 {
-            self.want = (self.want / 2).max(READ.0);
-        }
     }
 
     fn wrote(&mut self, octets: usize) {
@@ -449,11 +439,6 @@ impl Connection {
                     self.close(time);
                 }
             }
-        }
-        let buffer = self.decoder.buffer();
-        if buffer.is_empty() && buffer.capacity() > READ.0 {
-            // An idle connection holds no large buffer.
-            *buffer = BytesMut::new();
         }
         if !self.decoder.in_head() {
             self.head_since = None;

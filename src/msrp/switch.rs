@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
+use super::buffers::Buffers;
 use super::codec;
 use super::net::{Handle, Nudge};
 use super::session::{FromRecipient, Incoming, Outgoing, Owed, Part, Session};
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub settings: Arc<Settings>,
     pub spools: Spools,
     pub counters: Counters,
+    pub buffers: Buffers,
     sink: Sink,
     sessions: Mutex<HashMap<String, Arc<Cell>>>,
     pages: Mutex<HashMap<PageId, Page>>,
@@ -330,6 +332,7 @@ impl Switch {
             tls: OnceLock::new(),
             settings: Arc::new(settings),
             counters: Counters::default(),
+            buffers: Buffers::default(),
             sink,
             sessions: Mutex::default(),
             pages: Mutex::default(),

@@ -5,7 +5,7 @@
 //! page stays in memory, older blocks go to a file that is written behind; small pages never touch the disk. The file
 //! goes away with the page. Knows no protocol. Follows MS-063, MS-085, MS-091, MS-092, IM-071.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -18,8 +18,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// Octets of one block: the unit of sealing, spilling and reading back.
+/// Octets of one block: the unit of sealing and reading back.
 pub const BLOCK: usize = 64 * 1024;
+/// Octets that are kept where they are rather than copied. They may keep a read buffer of [`BLOCK`] octets alive, so
+/// that a page can hold up to eight times the memory it is counted with, if its sender wraps little into much.
+const SHARE: usize = 8 * 1024;
+/// Octets written to the file in one go, about.
+const BATCH: usize = 1 << 20;
 
 /// How much pages may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,8 +144,8 @@ pub struct Spool {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Everything before `stored`, in blocks of [`BLOCK`] octets but the last.
-    blocks: Vec<Block>,
+    /// Everything from `spilled` to `stored`, in order.
+    blocks: VecDeque<Block>,
     /// Octets from the start without a hole.
     stored: u64,
     /// Octets behind a hole, by position; they never overlap.
@@ -156,8 +161,8 @@ struct Inner {
     done: bool,
     /// It will never be whole.
     lost: bool,
-    /// Blocks that are on disk: the first ones.
-    spilled: usize,
+    /// Octets that are on disk only: the first ones.
+    spilled: u64,
     spilling: bool,
     disk_failed: bool,
     file: Option<Arc<File>>,
@@ -168,10 +173,17 @@ struct Inner {
 }
 
 #[derive(Debug)]
-enum Block {
+struct Block {
+    /// Position of its first octet.
+    at: u64,
+    octets: Octets,
+}
+
+#[derive(Debug)]
+enum Octets {
+    /// At most [`BLOCK`].
     Growing(Vec<u8>),
     Sealed(Bytes),
-    Disk,
 }
 
 /// No room now; nothing was written (MS-092).
@@ -233,6 +245,23 @@ impl Spool {
     /// # Errors
     /// [`Full`]; nothing was written, try again after [`Spools::room`].
     pub fn write(self: &Arc<Self>, at: u64, octets: &[u8]) -> Result<u64, Full> {
+        self.take_in(at, octets, None)
+    }
+
+    /// The same for octets that may be kept without a copy.
+    ///
+    /// # Errors
+    /// As [`Spool::write`].
+    pub fn share(self: &Arc<Self>, at: u64, octets: &Bytes) -> Result<u64, Full> {
+        self.take_in(at, octets, Some(octets))
+    }
+
+    fn take_in(
+        self: &Arc<Self>,
+        at: u64,
+        octets: &[u8],
+        shared: Option<&Bytes>,
+    ) -> Result<u64, Full> {
         let mut inner = self.lock();
         if inner.lost {
             return Ok(octets.len() as u64);
@@ -248,7 +277,7 @@ impl Spool {
             self.spill();
             return Err(Full);
         }
-        let late = inner.put(at, octets);
+        let late = inner.put(at, octets, shared);
         self.settle(inner);
         Ok(late)
     }
@@ -267,7 +296,7 @@ impl Spool {
         inner.cut_ahead(len, u64::MAX);
         inner.done = inner.stored == len;
         if inner.is_whole()
-            && let Some(last) = inner.blocks.last_mut()
+            && let Some(last) = inner.blocks.back_mut()
         {
             last.seal();
         }
@@ -339,10 +368,9 @@ impl Spool {
     /// Shows the first octets, at most one block, whether published or not.
     pub fn peek<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         let inner = self.lock();
-        match inner.blocks.first() {
-            Some(Block::Growing(octets)) => look(octets),
-            Some(Block::Sealed(octets)) => look(octets),
-            Some(Block::Disk) | None => look(&[]),
+        match inner.blocks.front() {
+            Some(first) if first.at == 0 => look(first.octets.as_slice()),
+            Some(_) | None => look(&[]),
         }
     }
 
@@ -412,7 +440,7 @@ impl Spool {
             && !inner.disk_failed
             && !inner.lost
             && inner.in_blocks() > self.page_memory()
-            && matches!(inner.blocks.get(inner.spilled), Some(Block::Sealed(_)))
+            && matches!(inner.blocks.front(), Some(Block { octets: Octets::Sealed(_), .. }))
     }
 
     /// Starts moving old blocks to the file, away from the thread that serves sockets.
@@ -433,27 +461,30 @@ impl Spool {
 
     fn spill_blocks(&self) {
         loop {
-            let (from, batch, file) = {
+            let (batch, end, file) = {
                 let mut inner = self.lock();
                 inner.spilling = false;
                 if !self.wants_spill(&inner) {
                     return;
                 }
                 inner.spilling = true;
-                let batch: Vec<Bytes> = inner.blocks[inner.spilled..]
-                    .iter()
-                    .map_while(|b| if let Block::Sealed(b) = b { Some(b.clone()) } else { None })
-                    .filter(|b| b.len() == BLOCK)
-                    .take(16)
-                    .collect();
+                let (mut batch, mut octets) = (Vec::new(), 0);
+                for block in &inner.blocks {
+                    let Octets::Sealed(sealed) = &block.octets else { break };
+                    batch.push((block.at, sealed.clone()));
+                    octets += sealed.len();
+                    if octets >= BATCH {
+                        break;
+                    }
+                }
+                let end = inner.spilled + octets as u64;
                 // What is being written cannot be replaced any more.
-                let end = ((inner.spilled + batch.len()) * BLOCK) as u64;
                 inner.fixed = inner.fixed.max(end);
-                (inner.spilled, batch, inner.file.clone())
+                (batch, end, inner.file.clone())
             };
             let written = file.map_or_else(|| self.make_file(), Ok).and_then(|file| {
-                for (n, block) in batch.iter().enumerate() {
-                    file.write_all_at(block, ((from + n) * BLOCK) as u64)?;
+                for (at, octets) in &batch {
+                    file.write_all_at(octets, *at)?;
                 }
                 Ok(file)
             });
@@ -461,14 +492,12 @@ impl Spool {
             match written {
                 Ok(file) => {
                     inner.file = Some(file);
-                    if batch.is_empty() || inner.lost {
+                    if inner.lost {
                         inner.spilling = false;
                         return;
                     }
-                    for block in &mut inner.blocks[from..from + batch.len()] {
-                        *block = Block::Disk;
-                    }
-                    inner.spilled = from + batch.len();
+                    inner.blocks.drain(..batch.len());
+                    inner.spilled = end;
                 }
                 Err(error) => {
                     // The page stays in memory; the hard bound stops its sender.
@@ -521,23 +550,22 @@ impl Inner {
 
     /// Octets in blocks that are in memory.
     fn in_blocks(&self) -> u64 {
-        self.stored - (self.spilled * BLOCK) as u64
+        self.stored - self.spilled
     }
 
     fn take(&mut self, at: u64, max: usize) -> Read {
-        let (index, offset) = ((at / BLOCK as u64) as usize, (at % BLOCK as u64) as usize);
-        let read = match &self.blocks[index] {
-            Block::Growing(octets) => {
-                let end = octets.len().min(offset + max);
-                Read::Data(Bytes::copy_from_slice(&octets[offset..end]))
-            }
-            Block::Sealed(octets) => {
-                Read::Data(octets.slice(offset..octets.len().min(offset + max)))
-            }
-            Block::Disk => {
-                let Some(file) = self.file.clone() else { return Read::Lost };
-                Read::Disk(DiskRead { file, at, len: max.min(BLOCK - offset) })
-            }
+        let read = if at < self.spilled {
+            let Some(file) = self.file.clone() else { return Read::Lost };
+            let there = usize::try_from(self.spilled - at).unwrap_or(usize::MAX);
+            Read::Disk(DiskRead { file, at, len: max.min(BLOCK).min(there) })
+        } else {
+            let block = &self.blocks[self.block_at(at)];
+            let offset = (at - block.at) as usize;
+            let end = block.len().min(offset.saturating_add(max));
+            Read::Data(match &block.octets {
+                Octets::Growing(octets) => Bytes::copy_from_slice(&octets[offset..end]),
+                Octets::Sealed(octets) => octets.slice(offset..end),
+            })
         };
         let taken = match &read {
             Read::Data(octets) => octets.len(),
@@ -548,8 +576,13 @@ impl Inner {
         read
     }
 
-    /// Stores `octets`; returns how many were too late.
-    fn put(&mut self, at: u64, octets: &[u8]) -> u64 {
+    /// The block that holds the octet at `at`, which is in memory.
+    fn block_at(&self, at: u64) -> usize {
+        self.blocks.partition_point(|block| block.at <= at) - 1
+    }
+
+    /// Stores `octets`, which `shared` may hold as well; returns how many were too late.
+    fn put(&mut self, at: u64, octets: &[u8], shared: Option<&Bytes>) -> u64 {
         let end = at + octets.len() as u64;
         let late = self.fixed.min(end).saturating_sub(at);
         let old = self.stored.min(end).saturating_sub(at);
@@ -560,6 +593,7 @@ impl Inner {
             return late;
         }
         let (at, octets) = (at + old, &octets[old as usize..]);
+        let shared = shared.map(|shared| shared.slice_ref(octets));
         self.cut_ahead(at, end);
         if at > self.stored {
             self.ahead_octets += octets.len() as u64;
@@ -573,7 +607,13 @@ impl Inner {
             }
             return late;
         }
-        self.append(octets);
+        match shared {
+            // Before that the first octets may still be looked at, in one piece.
+            Some(shared) if octets.len() >= SHARE && (self.open || at >= BLOCK as u64) => {
+                self.append_block(Octets::Sealed(shared));
+            }
+            Some(_) | None => self.append(octets),
+        }
         while let Some(entry) = self.ahead.first_entry()
             && *entry.key() == self.stored
         {
@@ -585,19 +625,31 @@ impl Inner {
     }
 
     fn append(&mut self, mut octets: &[u8]) {
-        self.stored += octets.len() as u64;
         while !octets.is_empty() {
-            if let Some(Block::Growing(block)) = self.blocks.last_mut() {
-                let taken = octets.len().min(BLOCK - block.len());
-                block.extend_from_slice(&octets[..taken]);
-                octets = &octets[taken..];
-                if block.len() == BLOCK {
-                    self.blocks.last_mut().expect("it was just matched").seal();
+            match self.blocks.back_mut() {
+                Some(Block { octets: Octets::Growing(block), .. }) if block.len() < BLOCK => {
+                    let taken = octets.len().min(BLOCK - block.len());
+                    block.extend_from_slice(&octets[..taken]);
+                    self.stored += taken as u64;
+                    octets = &octets[taken..];
                 }
-            } else {
-                self.blocks.push(Block::Growing(Vec::new()));
+                _ => self.append_block(Octets::Growing(Vec::new())),
             }
         }
+        if let Some(last) = self.blocks.back_mut()
+            && last.len() == BLOCK
+        {
+            last.seal();
+        }
+    }
+
+    fn append_block(&mut self, octets: Octets) {
+        if let Some(last) = self.blocks.back_mut() {
+            last.seal();
+        }
+        let at = self.stored;
+        self.stored += octets.as_slice().len() as u64;
+        self.blocks.push_back(Block { at, octets });
     }
 
     /// Removes [from, to) of what lies behind a hole: newer octets take its place.
@@ -625,31 +677,46 @@ impl Inner {
     }
 
     /// Replaces octets nobody has seen; what is on disk stays.
-    fn replace(&mut self, at: u64, mut octets: &[u8]) {
-        let (mut index, mut offset) = ((at / BLOCK as u64) as usize, (at % BLOCK as u64) as usize);
+    fn replace(&mut self, at: u64, octets: &[u8]) {
+        let on_disk = self.spilled.saturating_sub(at).min(octets.len() as u64);
+        let (mut at, mut octets) = (at + on_disk, &octets[on_disk as usize..]);
         while !octets.is_empty() {
-            let taken = octets.len().min(BLOCK - offset);
-            match &mut self.blocks[index] {
-                Block::Growing(block) => {
-                    block[offset..offset + taken].copy_from_slice(&octets[..taken])
-                }
-                Block::Sealed(block) => {
+            let index = self.block_at(at);
+            let block = &mut self.blocks[index];
+            let offset = (at - block.at) as usize;
+            let taken = octets.len().min(block.len() - offset);
+            let place = offset..offset + taken;
+            match &mut block.octets {
+                Octets::Growing(block) => block[place].copy_from_slice(&octets[..taken]),
+                Octets::Sealed(block) => {
                     let mut copy = block.to_vec();
-                    copy[offset..offset + taken].copy_from_slice(&octets[..taken]);
+                    copy[place].copy_from_slice(&octets[..taken]);
                     *block = copy.into();
                 }
-                Block::Disk => {}
             }
             octets = &octets[taken..];
-            (index, offset) = (index + 1, 0);
+            at += taken as u64;
         }
     }
 }
 
 impl Block {
+    fn len(&self) -> usize {
+        self.octets.as_slice().len()
+    }
+
     fn seal(&mut self) {
-        if let Self::Growing(octets) = self {
-            *self = Self::Sealed(std::mem::take(octets).into());
+        if let Octets::Growing(octets) = &mut self.octets {
+            self.octets = Octets::Sealed(std::mem::take(octets).into());
+        }
+    }
+}
+
+impl Octets {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Growing(octets) => octets,
+            Self::Sealed(octets) => octets,
         }
     }
 }
@@ -822,7 +889,7 @@ mod tests {
 
         #[test]
         fn the_last_write_wins_wherever_nobody_has_read(
-            writes in prop::collection::vec((0..200_000_usize, 1..70_000_usize, any::<u8>()), 1..25),
+            writes in prop::collection::vec((0..200_000_usize, 1..70_000_usize, any::<u8>(), any::<bool>()), 1..25),
             reads in prop::collection::vec(any::<bool>(), 25),
         ) {
             let spools = Spools::new(None, Limits::default()).expect("no directory needed");
@@ -830,8 +897,14 @@ mod tests {
             spool.publish(about(), 0);
             let mut model: Vec<Option<u8>> = Vec::new();
             let mut seen = Vec::new();
-            for ((at, len, value), read) in writes.into_iter().zip(reads) {
-                let late = spool.write(at as u64, &vec![value; len]).expect("room");
+            for ((at, len, value, shared), read) in writes.into_iter().zip(reads) {
+                let octets = vec![value; len];
+                let late = if shared {
+                    spool.share(at as u64, &octets.into())
+                } else {
+                    spool.write(at as u64, &octets)
+                };
+                let late = late.expect("room");
                 prop_assert_eq!(late as usize, seen.len().min(at + len).saturating_sub(at));
                 model.resize(model.len().max(at + len), None);
                 model[at.max(seen.len())..(at + len).max(seen.len())].fill(Some(value));

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::{Verdict, accepts, check_range, is_control, is_cpim, may_answer};
 use crate::content::cpim;
 use crate::engine::input::{OriginatorMedia, PageLoss};
@@ -254,7 +256,7 @@ impl Incoming {
     pub fn body(
         &mut self,
         now: Instant,
-        octets: &[u8],
+        octets: &Bytes,
         told: &mut Vec<OriginatorMedia>,
     ) -> Result<Verdict, Full> {
         let Some(chunk) = &mut self.chunk else { return Ok(Verdict::Take) };
@@ -271,7 +273,7 @@ impl Incoming {
                 Err(413)
             }
             What::Page => {
-                self.overlapped += self.spool.write(at, octets)?;
+                self.overlapped += self.spool.share(at, octets)?;
                 chunk.at += octets.len() as u64;
                 self.gap = Some(now + self.settings.chunk_gap_timeout);
                 if let Some(message) = &mut self.message {
