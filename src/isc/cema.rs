@@ -27,13 +27,15 @@ enum Waits {
     /// A recipient's answer.
     Answer { call: CallKey, leg: LegId, event: LegEvent },
     /// A new path (MS-027).
-    Move(Move),
+    Move(Box<Move>),
 }
 
 /// A move, behind the comparison it needs first, if any.
 pub(super) fn compared_first(moved: Move) -> Happening {
     match moved.names().cloned() {
-        Some(names) => Happening::Compare(Box::new(Compare { names, waits: Waits::Move(moved) })),
+        Some(names) => {
+            Happening::Compare(Box::new(Compare { names, waits: Waits::Move(Box::new(moved)) }))
+        }
         None => Happening::Moved(Box::new(moved)),
     }
 }
@@ -77,7 +79,7 @@ impl Isc {
                     false => Happening::WithoutCema(leg),
                 })
             }
-            Waits::Move(moved) if same => Some(Happening::Moved(Box::new(moved))),
+            Waits::Move(moved) if same => Some(Happening::Moved(moved)),
             Waits::Move(moved) => {
                 self.not_moved(now, &moved);
                 None
