@@ -220,6 +220,30 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
             "[sip.tls]\nverify_client = true\ncertificate = \"a.pem\"\nkey = \"a.key\"",
             &[":2: sip.tls.verify_client: ", "set sip.tls.client_ca too, or write false"],
         ),
+        (
+            "[msrp.tls]\ncertificate = \"a.pem\"",
+            &[":2: msrp.tls.certificate: means nothing where nobody listens", "msrp.tls.listen"],
+        ),
+        (
+            "[msrp.tls]\nlisten = [\"127.0.0.1:2856\"]\ncertificate = \"a.pem\"",
+            &[":3: msrp.tls.certificate: has no key; set msrp.tls.key too"],
+        ),
+        (
+            "[msrp.tls]\nlisten = [\"127.0.0.1:2856\"]\nkey = \"a.key\"",
+            &[":3: msrp.tls.key: has no certificate; set msrp.tls.certificate too"],
+        ),
+        (
+            "[msrp.tls]\nlisten = [\"127.0.0.1:2856\"]\nca = \"/nowhere/ca.pem\"",
+            &[":3: msrp.tls.ca: /nowhere/ca.pem cannot be read", "name a file in PEM"],
+        ),
+        (
+            "[msrp.tls]\nlisten = [\"0.0.0.0:2856\"]",
+            &[":2: msrp.tls.listen: 0.0.0.0:2856 is every address", "set msrp.tls.advertise"],
+        ),
+        (
+            "[msrp.tls]\nlisten = [\"127.0.0.1:2856\"]\nhandshake_timeout = \"0s\"",
+            &[":3: msrp.tls.handshake_timeout: "],
+        ),
         ("[sip.tls]\nca = \"a.pem\"", &[":2: sip.tls.ca: ", "without a certificate of our own"]),
         (
             "[core]\nscscf = \"sips:scscf.ims.test\"",
@@ -595,4 +619,29 @@ fn sh_is_read_when_it_is_on() {
     assert_eq!((settings.max_message, settings.max_sent), (256 * 1024, 64 * 1024));
     assert_eq!(settings.max_inflight, 200);
     assert_eq!(settings.timers, crate::sh::settings::Timers::default());
+}
+
+/// What is asked of MSRP over TLS stands in `check`, and offering it to everybody wants it to be there.
+#[test]
+fn msrp_over_tls_is_as_it_is_set() {
+    let shown = |loaded: &Loaded, key: &str| {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key);
+        setting.expect("a setting").value.clone()
+    };
+    let load = |set: &[&str]| {
+        let set: Vec<String> = set.iter().map(|one| (*one).to_owned()).collect();
+        Loaded::load_with(None, &set, &|_| None)
+    };
+    let plain = load(&[]).expect("defaults");
+    assert!(plain.config.msrp.tls.is_none());
+    assert_eq!(shown(&plain, "msrp.tls.listen"), "[]");
+    let loaded = load(&["msrp.tls.listen=['127.0.0.1:2856']", "profile.im.tls=always"]);
+    let loaded = loaded.expect("good");
+    let tls = loaded.config.msrp.tls.as_ref().expect("TLS");
+    assert!(tls.material.fingerprint().is_none(), "made at start");
+    assert!(!tls.served().terms.names && !tls.served().terms.sha1);
+    assert_eq!(shown(&loaded, "msrp.tls.advertise"), "\"127.0.0.1:2856\"");
+    assert_eq!(shown(&loaded, "msrp.tls.max_handshakes"), "256");
+    let wrong = load(&["profile.im.tls=always"]).expect_err("no TLS").to_string();
+    assert!(wrong.contains("profile.im.tls") && wrong.contains("msrp.tls.listen"), "{wrong}");
 }

@@ -220,7 +220,8 @@ mod tests {
         let lower = s256.to_ascii_lowercase();
         let md5 = "md5 90:01:50:98:3C:D2:4F:B0:D6:96:3F:7D:28:E1:7F:72";
         let unknown = "sha3-256 AA:BB";
-        let cases: &[(&[&str], &[&str], Terms, &[Hash], &str)] = &[
+        type Row<'a> = (&'a [&'a str], &'a [&'a str], Terms, &'a [Hash], &'a str);
+        let cases: &[Row<'_>] = &[
             (&[&s256], &[], plain, &[Hash::Sha256], "the one"),
             (&[&lower], &[], plain, &[Hash::Sha256], "digits in lower case, seen in the field"),
             (&[&s1, &s256, &s224], &[], lenient, &[Hash::Sha256], "the strongest alone"),

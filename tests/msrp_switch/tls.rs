@@ -11,7 +11,7 @@ use pagecast::engine::input::{LegMedia, MediaFailure, OriginatorMedia};
 use pagecast::msrp::codec::Flag;
 use pagecast::msrp::tls::{Files, Material, Tls};
 use pagecast::msrp::{HandshakesFailed, PageRules, Role, Settings, Side};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -54,7 +54,10 @@ impl Identity {
 
     fn with(params: CertificateParams) -> Self {
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
+        Self::of(&params.self_signed(&key).expect("a certificate"), &key)
+    }
+
+    fn of(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let chain = vec![certificate.der().clone()];
         let own = CertifiedKey::from_der(chain, key, &provider()).expect("they belong together");
@@ -566,6 +569,53 @@ async fn a_connection_is_shared_by_those_who_want_the_same_certificate() {
     (peer.me, peer.them) = (path(4), end.path.as_str().to_owned());
     peer.send("bind", "Message-ID: bind\r\n", None, '$').await;
     bench.leg(4, LOST).await;
+}
+
+/// Proves MS-112: without fingerprints the name of the host has to be in a certificate that somebody known has signed,
+/// whichever side it is that shows it.
+#[tokio::test]
+async fn without_fingerprints_the_name_of_the_host_counts() {
+    let mut authority = CertificateParams::new(["ca.ims.test".to_owned()]).expect("a name");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key"));
+    let authority = authority.expect("a CA");
+    let folder = std::env::temp_dir()
+        .join(format!("pagecast-msrp-ca-{:016x}", getrandom::u64().expect("random")));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let ca = folder.join("ca.pem");
+    std::fs::write(&ca, authority.pem()).expect("written");
+    let material = Material::load(&Files { own: None, ca: Some(ca) }).expect("good files");
+    std::fs::remove_dir_all(&folder).expect("our own folder");
+    let mut bench = Bench::new(settings());
+    bench.switch.secure(Tls::new(material, "as1.ims.test").expect("a certificate"));
+
+    let signed = |host: &str| {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, host);
+        let certificate = params.signed_by(&key, &authority).expect("signed");
+        Identity::of(&certificate, &key)
+    };
+    let named = |host: &str| Proof::Name(host.to_owned());
+    let (good, other) = (signed("127.0.0.1"), signed("127.0.0.2"));
+    for (n, identity, fits) in [(1, &good, true), (2, &other, false), (3, &Identity::new(), false)]
+    {
+        let server = Server::new(identity).await;
+        reserve(&bench, Side::Leg(leg(n)));
+        join(&bench, n, &server.path(n), Role::Active, named("127.0.0.1"));
+        let shaken = server.shakes().await;
+        bench.leg(n, if fits { LegMedia::Bound } else { LOST }).await;
+        drop(shaken);
+    }
+    for (n, identity, fits) in [(4, &good, true), (5, &other, false), (6, &Identity::new(), false)]
+    {
+        let end = reserve(&bench, Side::Leg(leg(n)));
+        join(&bench, n, &path(n), Role::Passive, named("127.0.0.1"));
+        let (stream, _) = dial(&bench, identity).await;
+        let mut peer = Peer::new(stream, &path(n), end.path.as_str());
+        peer.send("bind", "Message-ID: bind\r\n", None, '$').await;
+        bench.leg(n, if fits { LegMedia::Bound } else { LOST }).await;
+    }
 }
 
 /// A connection that is cut in the middle of a handshake is nobody's loss.
