@@ -645,7 +645,7 @@ impl In {
             self.page.end(self.now, flag, &mut self.told);
             return Some(code);
         }
-        match self.page.body(self.now, &Bytes::copy_from_slice(body), &mut self.told) {
+        match self.page.body(self.now, &Bytes::copy_from_slice(body), true, &mut self.told) {
             Ok(Verdict::Take) => self.page.end(self.now, flag, &mut self.told).answer,
             Ok(Verdict::Skip(code)) => {
                 assert_eq!(self.page.end(self.now, flag, &mut self.told).answer, None);
@@ -705,7 +705,7 @@ fn an_envelope_names_sender_and_recipient_only_where_that_is_asked() {
             Arc::clone(&page.spool),
         );
         assert!(matches!(page.page.head(page.now, &head, &mut page.told), Verdict::Take));
-        let verdict = page.page.body(page.now, &Bytes::from_static(envelope), &mut page.told);
+        let verdict = page.page.body(page.now, &Bytes::from_static(envelope), true, &mut page.told);
         assert_eq!(matches!(verdict, Ok(Verdict::Skip(400))), cpim_required, "MS-094");
         assert_eq!(page.page.end(page.now, Flag::Last, &mut page.told).answer, answer);
     }
@@ -751,9 +751,12 @@ fn a_body_without_a_type_must_be_empty() {
     assert_eq!(page.page.head(page.now, &head, &mut page.told), Verdict::Take);
     assert_eq!(page.page.end(page.now, Flag::Last, &mut page.told).answer, Some(200));
     assert_eq!(page.page.head(page.now, &head, &mut page.told), Verdict::Take);
-    assert_eq!(page.page.body(page.now, &Bytes::from("x"), &mut page.told), Ok(Verdict::Skip(400)));
     assert_eq!(
-        page.page.body(page.now, &Bytes::from("x"), &mut page.told),
+        page.page.body(page.now, &Bytes::from("x"), true, &mut page.told),
+        Ok(Verdict::Skip(400))
+    );
+    assert_eq!(
+        page.page.body(page.now, &Bytes::from("x"), true, &mut page.told),
         Ok(Verdict::Take),
         "said once"
     );
