@@ -212,12 +212,13 @@ pub struct Decoder {
     buf: BytesMut,
     limits: Limits,
     state: State,
+    plain: bool,
 }
 
 impl Decoder {
     /// A decoder at the start of a stream.
     pub fn new(limits: Limits) -> Self {
-        Self { buf: BytesMut::new(), limits, state: State::fresh() }
+        Self { buf: BytesMut::new(), limits, state: State::fresh(), plain: false }
     }
 
     /// Where received octets are appended.
@@ -233,6 +234,11 @@ impl Decoder {
     /// Between two messages with nothing pending: a stream may end here.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Head { .. }) && self.buf.is_empty()
+    }
+
+    /// The last [`Piece::Body`] holds no seven hyphens in a row, so no end-line whatever its id (MS-047).
+    pub fn is_plain(&self) -> bool {
+        self.plain
     }
 
     /// The next piece, or `None` when more octets are needed.
@@ -369,29 +375,28 @@ impl Decoder {
             }
         }
         // MS-046 (RFC 4975 §7.1): only CRLF, hyphens, this very id, a flag and CRLF end the body.
-        let mut from = 0;
+        // Seven hyphens are looked for, whatever follows them, so that one search also tells what a sender has to know.
+        let (mut from, mut plain) = (0, true);
         let hold = loop {
-            let Some(found) = memchr(b'\r', &self.buf[from..]) else { break self.buf.len() };
-            let mut at = from + found;
-            if self.buf.len() - at >= pattern.len() {
-                match memmem::find(&self.buf[at..], pattern) {
-                    Some(skip) => at += skip,
-                    // No whole pattern from here on: only a tail shorter than it can still become one.
-                    None => {
-                        from = self.buf.len() - pattern.len() + 1;
-                        continue;
+            let Some(found) = memmem::find(&self.buf[from..], HYPHENS) else {
+                break self.buf.len() - begun(&self.buf);
+            };
+            let run = from + found;
+            if let Some(at) = run.checked_sub(2) {
+                match end_at(&self.buf[at..], pattern) {
+                    EndLine::Here(flag, len) if at == 0 => {
+                        self.buf.advance(len);
+                        self.state = State::fresh();
+                        return Ok(Some(Piece::End(flag)));
                     }
+                    EndLine::Here(..) | EndLine::Unclear => break at,
+                    EndLine::No => {}
                 }
             }
-            match end_at(&self.buf[at..], pattern) {
-                EndLine::Here(flag, len) if at == 0 => {
-                    self.buf.advance(len);
-                    self.state = State::fresh();
-                    return Ok(Some(Piece::End(flag)));
-                }
-                EndLine::Here(..) | EndLine::Unclear => break at,
-                EndLine::No => from = at + 1,
-            }
+            plain = false;
+            // An id starts with no hyphen: the end-line begins where hyphens do.
+            let more = self.buf[run + HYPHENS.len()..].iter().take_while(|b| **b == b'-').count();
+            from = run + HYPHENS.len() + more;
         };
         if hold == 0 {
             return Ok(None);
@@ -403,8 +408,15 @@ impl Decoder {
                 answer: None,
             })?;
         }
+        self.plain = plain;
         Ok(Some(Piece::Body(self.buf.split_to(hold).freeze())))
     }
+}
+
+/// Octets at the end that may be the start of an end-line, as far as that has not seven hyphens yet.
+fn begun(octets: &[u8]) -> usize {
+    const START: &[u8] = b"\r\n------";
+    (1..=START.len()).rev().find(|len| octets.ends_with(&START[..*len])).unwrap_or(0)
 }
 
 enum EndLine {

@@ -31,6 +31,10 @@ use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 
 /// Chunks of ours are not made smaller than this if it can be helped (MS-055).
 const SMALL: u64 = 2048;
+/// Reads in a row, after one that brought a lot, before answers are written.
+const EAGER: u8 = 3;
+/// Octets of such a read.
+const PLENTY: usize = 16 * 1024;
 /// MS-035: failed requests without a success before an incoming connection is closed.
 const FAILURES: u8 = 3;
 
@@ -136,6 +140,7 @@ struct Mark {
 /// Octets the spool has no room for (MS-092).
 struct Blocked {
     octets: Bytes,
+    plain: bool,
     until: Instant,
 }
 
@@ -248,6 +253,7 @@ impl Connection {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
+        let mut eager = 0;
         loop {
             let room = shared.spools.room().notified();
             tokio::pin!(room);
@@ -271,10 +277,27 @@ impl Connection {
             let secured = self.secured.is_some();
             let unflushed = secured && self.unflushed;
             let Self { decoder, out, loading, intake, .. } = &mut self;
+            if may_read && eager > 0 {
+                // More is there in all likelihood: one write for its answers is cheaper than one for each.
+                eager -= 1;
+                tokio::select! {
+                    biased;
+                    read = intake.read(&mut reader, decoder.buffer(), &shared.buffers) => {
+                        match read {
+                            Ok(0) | Err(_) => self.dead = true,
+                            Ok(octets) if self.got(octets) => {}
+                            Ok(_) => eager = 0,
+                        }
+                        continue;
+                    }
+                    () = std::future::ready(()) => eager = 0,
+                }
+            }
             tokio::select! {
                 read = intake.read(&mut reader, decoder.buffer(), &shared.buffers), if may_read => match read {
                     Ok(0) | Err(_) => self.dead = true,
-                    Ok(octets) => self.got(octets),
+                    Ok(octets) if self.got(octets) => eager = EAGER,
+                    Ok(_) => {}
                 },
                 written = write(&mut writer, out), if !out.is_empty() || unflushed => match written {
                     Ok(None) => self.unflushed = false,
@@ -305,8 +328,10 @@ impl Connection {
         self.control.len() >= self.shared.settings.max_in_flight
     }
 
-    fn got(&mut self, octets: usize) {
+    /// Octets have come; `true` if they were many.
+    fn got(&mut self, octets: usize) -> bool {
         self.shared.counters.octets_in.fetch_add(octets as u64, Ordering::Relaxed);
+        octets >= PLENTY
     }
 
     fn wrote(&mut self, octets: usize) {
@@ -416,7 +441,7 @@ impl Connection {
     /// Takes what the decoder holds, as far as there is room for answers and octets.
     fn process(&mut self, time: Instant) {
         if let Some(blocked) = self.blocked.take() {
-            self.on_body(blocked.octets, Some(blocked.until), time);
+            self.on_body(blocked.octets, blocked.plain, Some(blocked.until), time);
         }
         if let Some(head) = self.held.take() {
             self.on_head(head, time);
@@ -424,7 +449,10 @@ impl Connection {
         while !self.waits() && !self.flooded() && self.closing.is_none() && !self.dead {
             match self.decoder.next() {
                 Ok(Some(Piece::Head(head))) => self.on_head(head, time),
-                Ok(Some(Piece::Body(octets))) => self.on_body(octets, None, time),
+                Ok(Some(Piece::Body(octets))) => {
+                    let plain = self.decoder.is_plain();
+                    self.on_body(octets, plain, None, time);
+                }
                 Ok(Some(Piece::End(flag))) => self.on_end(flag, time),
                 Ok(None) => break,
                 Err(lost) => {
@@ -553,7 +581,7 @@ impl Connection {
         Ok((Arc::clone(&cell), verdict))
     }
 
-    fn on_body(&mut self, octets: Bytes, until: Option<Instant>, time: Instant) {
+    fn on_body(&mut self, octets: Bytes, plain: bool, until: Option<Instant>, time: Instant) {
         let Some(current) = &mut self.current else { return };
         if until.is_none() {
             current.octets += octets.len() as u64;
@@ -564,13 +592,13 @@ impl Connection {
         let mut told = Told::default();
         let verdict = match &mut guarded.session.part {
             Part::Reserved { .. } => Verdict::Take,
-            Part::Originator(page) => match page.body(time, &octets, &mut told.originator) {
+            Part::Originator(page) => match page.body(time, &octets, plain, &mut told.originator) {
                 Ok(verdict) => verdict,
                 Err(spool) => {
                     // MS-092: stop reading; a shortage that lasts ends the page.
                     let until = until.unwrap_or(time + self.shared.settings.full_timeout);
                     if until > time {
-                        self.blocked = Some(Blocked { octets, until });
+                        self.blocked = Some(Blocked { octets, plain, until });
                         Verdict::Take
                     } else {
                         tracing::warn!(side = %cell.side, "MS-092: {spool} (msrp.spool_total), 413");

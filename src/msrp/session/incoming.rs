@@ -248,7 +248,7 @@ impl Incoming {
         Ok(What::Page)
     }
 
-    /// Octets of the chunk's body.
+    /// Octets of the chunk's body; `plain` as in [`Spool::share`].
     ///
     /// # Errors
     /// [`Full`]: none were taken; ask again with the same octets when the spool has room, or call
@@ -257,6 +257,7 @@ impl Incoming {
         &mut self,
         now: Instant,
         octets: &Bytes,
+        plain: bool,
         told: &mut Vec<OriginatorMedia>,
     ) -> Result<Verdict, Full> {
         let Some(chunk) = &mut self.chunk else { return Ok(Verdict::Take) };
@@ -273,7 +274,7 @@ impl Incoming {
                 Err(413)
             }
             What::Page => {
-                self.overlapped += self.spool.share(at, octets)?;
+                self.overlapped += self.spool.share(at, octets, plain)?;
                 chunk.at += octets.len() as u64;
                 self.gap = Some(now + self.settings.chunk_gap_timeout);
                 if let Some(message) = &mut self.message {

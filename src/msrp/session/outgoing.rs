@@ -294,7 +294,8 @@ impl Outgoing {
             _ => self.read(room, waker),
         };
         match read {
-            Read::Data(octets) => self.write_octets(octets, ids, out, told),
+            Read::Data(octets) => self.write_octets(octets, false, ids, out, told),
+            Read::Plain(octets) => self.write_octets(octets, true, ids, out, told),
             Read::Disk(disk) => return Step::Disk(disk),
             Read::End => self.write_end(ids, out, told),
             Read::Lost => {
@@ -397,13 +398,14 @@ impl Outgoing {
     fn write_octets(
         &mut self,
         octets: Bytes,
+        plain: bool,
         ids: &mut dyn FnMut() -> TxId,
         out: &mut Frames,
         told: &mut Vec<LegMedia>,
     ) {
         self.begin(told);
         if self.chunk.is_none() {
-            let id = fresh(ids, &octets);
+            let id = if plain { ids() } else { fresh(ids, &octets) };
             let (whole, total) = (self.whole(), self.total());
             let len = octets.len() as u64;
             let rest = whole.is_some_and(|whole| self.cursor + len == whole) && len <= SMALL;
@@ -413,7 +415,7 @@ impl Outgoing {
             self.chunk = Some(Open { id, from: self.cursor, tail: Vec::new(), early: false });
         }
         let Some(chunk) = &mut self.chunk else { return };
-        let fits = chunk.fits(&octets);
+        let fits = chunk.fits(&octets, plain);
         if fits < octets.len() {
             // MS-047: the body would contain our own end-line; what follows gets another transact-id.
             let now = octets.slice(..fits);
@@ -712,13 +714,16 @@ fn pattern(id: &TxId) -> [u8; PATTERN] {
 }
 
 impl Open {
-    /// How many of `octets` can follow without our own end-line in the body.
-    fn fits(&self, octets: &[u8]) -> usize {
+    /// How many of `octets` can follow without our own end-line in the body; `plain`: there is none within them.
+    fn fits(&self, octets: &[u8], plain: bool) -> usize {
         let pattern = pattern(&self.id);
         let reach = octets.len().min(PATTERN - 1);
         let seam = [&self.tail[..], &octets[..reach]].concat();
         if let Some(at) = memmem::find(&seam, &pattern) {
             return at.saturating_sub(self.tail.len());
+        }
+        if plain {
+            return octets.len();
         }
         memmem::find(octets, &pattern).unwrap_or(octets.len())
     }

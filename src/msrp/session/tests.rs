@@ -649,7 +649,7 @@ impl In {
             self.page.end(self.now, flag, &mut self.told);
             return Some(code);
         }
-        match self.page.body(self.now, &Bytes::copy_from_slice(body), &mut self.told) {
+        match self.page.body(self.now, &Bytes::copy_from_slice(body), true, &mut self.told) {
             Ok(Verdict::Take) => self.page.end(self.now, flag, &mut self.told).answer,
             Ok(Verdict::Skip(code)) => {
                 assert_eq!(self.page.end(self.now, flag, &mut self.told).answer, None);
@@ -709,7 +709,7 @@ fn an_envelope_names_sender_and_recipient_only_where_that_is_asked() {
             Arc::clone(&page.spool),
         );
         assert!(matches!(page.page.head(page.now, &head, &mut page.told), Verdict::Take));
-        let verdict = page.page.body(page.now, &Bytes::from_static(envelope), &mut page.told);
+        let verdict = page.page.body(page.now, &Bytes::from_static(envelope), true, &mut page.told);
         assert_eq!(matches!(verdict, Ok(Verdict::Skip(400))), cpim_required, "MS-094");
         assert_eq!(page.page.end(page.now, Flag::Last, &mut page.told).answer, answer);
     }
@@ -755,9 +755,12 @@ fn a_body_without_a_type_must_be_empty() {
     assert_eq!(page.page.head(page.now, &head, &mut page.told), Verdict::Take);
     assert_eq!(page.page.end(page.now, Flag::Last, &mut page.told).answer, Some(200));
     assert_eq!(page.page.head(page.now, &head, &mut page.told), Verdict::Take);
-    assert_eq!(page.page.body(page.now, &Bytes::from("x"), &mut page.told), Ok(Verdict::Skip(400)));
     assert_eq!(
-        page.page.body(page.now, &Bytes::from("x"), &mut page.told),
+        page.page.body(page.now, &Bytes::from("x"), true, &mut page.told),
+        Ok(Verdict::Skip(400))
+    );
+    assert_eq!(
+        page.page.body(page.now, &Bytes::from("x"), true, &mut page.told),
         Ok(Verdict::Take),
         "said once"
     );
@@ -796,7 +799,10 @@ fn a_chunk_that_is_given_up_completes_nothing() {
         assert_eq!(page.chunk("Byte-Range: 7-9/9\r\n", b"ghi", Flag::Last), Some(200));
         let head = page_head("Byte-Range: 4-6/9\r\n");
         assert_eq!(page.page.head(page.now, &head, &mut page.told), Verdict::Take);
-        assert_eq!(page.page.body(page.now, &Bytes::from_static(b"def"), &mut page.told), Ok(Verdict::Take));
+        assert_eq!(
+            page.page.body(page.now, &Bytes::from_static(b"def"), false, &mut page.told),
+            Ok(Verdict::Take)
+        );
         assert_eq!((page.spool.readable(), page.spool.whole()), (9, None), "it may be taken back");
         let closing = page.page.end(page.now, flag, &mut page.told);
         assert_eq!((closing.answer, page.spool.whole()), (Some(200), whole), "{flag:?}");
