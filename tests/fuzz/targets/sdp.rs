@@ -12,7 +12,14 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(compare(&session, &session), Change::None);
     let _ = (read_answer(&session, false, true), read_answer(&session, true, false));
     let path = MsrpUri::own(false, "192.0.2.1", 2855, "0123456789abcdef").expect("a good URI");
-    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1000, fingerprint: None, cema: true };
+    let own = Own {
+        path: &path,
+        session_id: 1,
+        version: 1,
+        max_size: 1000,
+        fingerprint: None,
+        cema: true,
+    };
     for attributed in [true, false] {
         let accept = AcceptTypes::default();
         let wants = Wants {
