@@ -12,9 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use pagecast::content::msrp_uri::MsrpUri;
 use pagecast::engine::ids::{LegId, PageId};
 use pagecast::msrp::codec::{Decoder, Kind, Limits, Piece};
-use pagecast::msrp::{
-    AcceptTypes, Direction, PageRules, PeerMedia, Role, Settings, Side, Switch,
-};
+use pagecast::msrp::{AcceptTypes, Direction, PageRules, PeerMedia, Role, Settings, Side, Switch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{sleep, timeout};
 
@@ -111,10 +109,18 @@ impl End {
         }
     }
 
-    async fn sends(&mut self, id: &str, method: &str, lines: &str, body: Option<&[u8]>, flag: char) {
+    async fn sends(
+        &mut self,
+        id: &str,
+        method: &str,
+        lines: &str,
+        body: Option<&[u8]>,
+        flag: char,
+    ) {
         let (me, them) = (&self.me, &self.them);
         let mut wire =
-            format!("MSRP {id} {method}\r\nTo-Path: {them}\r\nFrom-Path: {me}\r\n{lines}").into_bytes();
+            format!("MSRP {id} {method}\r\nTo-Path: {them}\r\nFrom-Path: {me}\r\n{lines}")
+                .into_bytes();
         if let Some(body) = body {
             wire.extend_from_slice(b"\r\n");
             wire.extend_from_slice(body);
@@ -180,7 +186,8 @@ async fn play(data: &[u8]) {
     };
     let switch = Switch::new(settings, Arc::new(|_| ())).expect("a switch");
     let them = switch.reserve(Side::Originator(page())).expect("room");
-    let accept = AcceptTypes { types: vec!["text/*".into(), "message/cpim".into()], wrapped: Vec::new() };
+    let accept =
+        AcceptTypes { types: vec!["text/*".into(), "message/cpim".into()], wrapped: Vec::new() };
     switch.open_originator(page(), media(ORIGINATOR), accept, PageRules::default());
     let mut originator = End::new(&switch, ORIGINATOR.into(), them);
     let mut ends: Vec<Option<End>> = (0..LEGS).map(|_| None).collect();
@@ -263,7 +270,12 @@ async fn play(data: &[u8]) {
                     end.says(octets).await;
                 }
             }
-            12 => sleep(Duration::from_millis(u64::from(script.octet()) * script.pick(&[1, 100, 1000]))).await,
+            12 => {
+                sleep(Duration::from_millis(
+                    u64::from(script.octet()) * script.pick(&[1, 100, 1000]),
+                ))
+                .await
+            }
             13 => match script.octet() % 8 {
                 0 => originator.stream = None,
                 1 => {
@@ -279,7 +291,10 @@ async fn play(data: &[u8]) {
                     let Some(old) = end else { continue };
                     let me = old.me.replace(";tcp", "x;tcp");
                     let moved = MsrpUri::parse(&me).is_ok();
-                    if let Some(them) = moved.then(|| switch.renew(Side::Leg(leg(n)), media(&me)).expect("room")).flatten() {
+                    if let Some(them) = moved
+                        .then(|| switch.renew(Side::Leg(leg(n)), media(&me)).expect("room"))
+                        .flatten()
+                    {
                         let mut new = End::new(&switch, me, them);
                         new.octets = std::mem::take(&mut old.octets);
                         new.message = std::mem::take(&mut old.message);
@@ -298,7 +313,10 @@ async fn play(data: &[u8]) {
         }
         let stats = switch.stats();
         // A page has at most its limit, and what came of one more piece behind a hole.
-        assert!(stats.spool_octets <= 2 * MOST && stats.sessions <= u64::from(2 * LEGS) + 4, "{stats:?}");
+        assert!(
+            stats.spool_octets <= 2 * MOST && stats.sessions <= u64::from(2 * LEGS) + 4,
+            "{stats:?}"
+        );
     }
     for _ in 0..40 {
         originator.reads(2048).await;
@@ -321,7 +339,14 @@ async fn play(data: &[u8]) {
     sleep(Duration::from_secs(3600)).await;
     let stats = switch.stats();
     assert_eq!(
-        [stats.pages, stats.sessions, stats.spool_octets, stats.spool_memory, stats.connections, stats.unbound],
+        [
+            stats.pages,
+            stats.sessions,
+            stats.spool_octets,
+            stats.spool_memory,
+            stats.connections,
+            stats.unbound
+        ],
         [0; 6]
     );
 }
