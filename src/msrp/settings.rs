@@ -142,7 +142,7 @@ impl Default for Settings {
             max_connections: 20_000,
             max_connections_per_ip: 0,
             max_unbound: 1000,
-            write_buffer: 64 << 10,
+            write_buffer: 128 << 10,
             slice: 16 << 10,
             spool_total: 4 << 30,
             spool_page_memory: 4 << 20,
