@@ -15,7 +15,14 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(compare(&session, &session), Change::None);
     let _ = (read_answer(&session, None, true), read_answer(&session, Some(TERMS), false));
     let path = MsrpUri::own(false, "192.0.2.1", 2855, "0123456789abcdef").expect("a good URI");
-    let own = Own { path: &path, session_id: 1, version: 1, max_size: 1000, fingerprints: &[], cema: true };
+    let own = Own {
+        path: &path,
+        session_id: 1,
+        version: 1,
+        max_size: 1000,
+        fingerprints: &[],
+        cema: true,
+    };
     for attributed in [true, false] {
         let accept = AcceptTypes::default();
         let wants = Wants {

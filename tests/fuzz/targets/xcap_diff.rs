@@ -17,7 +17,9 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(back.changes.len(), diff.changes.len());
     for (old, new) in diff.changes.iter().zip(&back.changes) {
         assert_eq!(old.document, new.document);
-        if let (Fate::Removed { previous: old }, Fate::Removed { previous: new }) = (&old.fate, &new.fate) {
+        if let (Fate::Removed { previous: old }, Fate::Removed { previous: new }) =
+            (&old.fate, &new.fate)
+        {
             assert_eq!(bare_tag(old), new);
         }
     }

@@ -12,16 +12,20 @@ fuzz_target!(|data: &[u8]| {
     // Lines: selector, query, body; the rest is the document. A body of one dash is a DELETE.
     let mut parts = data.splitn(4, |b| *b == b'\n');
     let mut text = || parts.next().and_then(|part| std::str::from_utf8(part).ok());
-    let (Some(selector), Some(query), Some(body), Some(document)) = (text(), text(), text(), text())
+    let (Some(selector), Some(query), Some(body), Some(document)) =
+        (text(), text(), text(), text())
     else {
         return;
     };
-    let Ok(selector) = Selector::parse(selector, &Bindings::parse(query), Some("urn:d")) else { return };
+    let Ok(selector) = Selector::parse(selector, &Bindings::parse(query), Some("urn:d")) else {
+        return;
+    };
     if xml::check(document, &BOUNDS).is_err() || Document::parse(document).is_err() {
         return;
     }
     let edit = if body == "-" { Edit::Delete } else { Edit::Put(body) };
-    let order = |_: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| new.1 < there.1;
+    let order =
+        |_: Node<'_, '_>, new: (Option<&str>, &str), there: (Option<&str>, &str)| new.1 < there.1;
     let Ok(edited) = apply(document, &selector, edit, &order, &BOUNDS) else { return };
     let tree = Document::parse(&edited.text).expect("well-formed");
     let read = selector.select(&edited.text, &tree);

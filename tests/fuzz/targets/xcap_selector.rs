@@ -15,7 +15,9 @@ fuzz_target!(|data: &[u8]| {
     let bindings = Bindings::parse(query);
     let Ok(selector) = Selector::parse(&selector, &bindings, Some("urn:d")) else { return };
     let (written, _) = selector.written(selector.steps.len());
-    let Ok(Resource { selector: Some(again), .. }) = Resource::below_root(&format!("a/global/b/~~/{written}")) else {
+    let Ok(Resource { selector: Some(again), .. }) =
+        Resource::below_root(&format!("a/global/b/~~/{written}"))
+    else {
         panic!("{written}");
     };
     let again = Selector::parse(&again, &bindings, Some("urn:d")).expect("ours reads back");
@@ -29,7 +31,9 @@ fuzz_target!(|data: &[u8]| {
             assert!(text.starts_with('<') && text.ends_with('>') && document.contains(&text));
         }
         Some(Selected::Attribute(value)) => assert!(document.contains(&value)),
-        Some(Selected::Namespaces(text)) => drop(roxmltree::Document::parse(&text).expect("an element")),
+        Some(Selected::Namespaces(text)) => {
+            drop(roxmltree::Document::parse(&text).expect("an element"))
+        }
         None => {}
     }
 });
