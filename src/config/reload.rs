@@ -42,6 +42,10 @@ const AT_START: &[&str] = &[
 
 /// What begins like one of those and is in force at once all the same.
 const AT_ONCE: &[&str] = &[
+    "msrp.tls.accept_sha1",
+    "msrp.tls.ca",
+    "msrp.tls.certificate",
+    "msrp.tls.key",
     "profile.msrp.attribution",
     "profile.msrp.cema",
     "profile.msrp.drain_after_end",
