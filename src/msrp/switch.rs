@@ -3,6 +3,7 @@
 //! Start at [`Switch`]. A page's sides share one spool and nothing else; each [`Cell`] sits behind a small lock of its
 //! own that nobody holds while waiting. What a connection has to do for a session reaches it as a [`Nudge`].
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -214,9 +215,26 @@ pub(super) fn now() -> Instant {
 /// `N` base-62 characters of system randomness, about 5.9 bits each (MS-004, MS-041).
 pub(super) fn random<const N: usize>() -> [u8; N] {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut octets = [0; N];
-    getrandom::fill(&mut octets).expect("the system has a random source");
-    octets.map(|octet| ALPHABET[usize::from(octet) % ALPHABET.len()])
+    system_octets::<N>().map(|octet| ALPHABET[usize::from(octet) % ALPHABET.len()])
+}
+
+/// Octets of system randomness, each given out once. Asked for in larger pieces: the system call costs more than they do.
+fn system_octets<const N: usize>() -> [u8; N] {
+    const PIECE: usize = 1024;
+    thread_local! {
+        static LEFT: RefCell<([u8; PIECE], usize)> = const { RefCell::new(([0; PIECE], PIECE)) };
+    }
+    LEFT.with_borrow_mut(|(octets, used)| {
+        if *used + N > PIECE {
+            getrandom::fill(octets).expect("the system has a random source");
+            *used = 0;
+        }
+        let mut out = [0; N];
+        out.copy_from_slice(&octets[*used..*used + N]);
+        octets[*used..*used + N].fill(0);
+        *used += N;
+        out
+    })
 }
 
 pub(super) fn random_text<const N: usize>() -> String {
