@@ -571,8 +571,10 @@ async fn a_connection_is_shared_by_those_who_want_the_same_certificate() {
     bench.leg(4, LOST).await;
 }
 
-/// Proves MS-112: without fingerprints the name of the host has to be in a certificate that somebody known has signed,
-/// whichever side it is that shows it.
+/// Without fingerprints the name of the host has to be in a certificate that somebody known has signed, whichever side
+/// it is that shows it.
+///
+/// Proves MS-112.
 #[tokio::test]
 async fn without_fingerprints_the_name_of_the_host_counts() {
     let mut authority = CertificateParams::new(["ca.ims.test".to_owned()]).expect("a name");

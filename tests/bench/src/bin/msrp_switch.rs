@@ -202,5 +202,6 @@ fn media(path: &str) -> PeerMedia {
         accept_wrapped: Vec::new(),
         max_size: None,
         direction: Direction::SendRecv,
+        proof: None,
     }
 }
