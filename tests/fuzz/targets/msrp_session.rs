@@ -62,6 +62,7 @@ fn media(uri: &str) -> PeerMedia {
         accept_wrapped: Vec::new(),
         max_size: None,
         direction: Direction::SendRecv,
+        proof: None,
     }
 }
 
@@ -295,6 +296,7 @@ async fn play(data: &[u8]) {
                         .then(|| switch.renew(Side::Leg(leg(n)), media(&me)).expect("room"))
                         .flatten()
                     {
+                        let them = them.path.as_str().to_owned();
                         let mut new = End::new(&switch, me, them);
                         new.octets = std::mem::take(&mut old.octets);
                         new.message = std::mem::take(&mut old.message);
