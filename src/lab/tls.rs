@@ -7,20 +7,17 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DistinguishedName, Error, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::content::fingerprint::{Fingerprint, Hash};
-use crate::handshake::{VERSIONS, server_name};
+use crate::handshake::{VERSIONS, checks_signatures, server_name};
 
 /// A phone's certificate.
 #[derive(Clone)]
@@ -138,32 +135,6 @@ impl Listed {
     }
 }
 
-macro_rules! signatures {
-    () => {
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, cert, dss, &self.1.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, cert, dss, &self.1.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.1.signature_verification_algorithms.supported_schemes()
-        }
-    };
-}
-
 impl ServerCertVerifier for Listed {
     fn verify_server_cert(
         &self,
@@ -176,7 +147,7 @@ impl ServerCertVerifier for Listed {
         self.judge(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
-    signatures!();
+    checks_signatures!(1);
 }
 
 impl ClientCertVerifier for Listed {
@@ -193,5 +164,5 @@ impl ClientCertVerifier for Listed {
         self.judge(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
-    signatures!();
+    checks_signatures!(1);
 }

@@ -11,17 +11,17 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ConnectionTrafficSecrets, ContentType,
-    DigitallySignedStruct, DistinguishedName, Error, ProtocolVersion, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme, SupportedCipherSuite,
+    DistinguishedName, Error, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
+    SupportedCipherSuite,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use crate::content::fingerprint::{Fingerprint, Hash, Proof};
-use crate::handshake::{VERSIONS, server_name};
+use crate::handshake::{VERSIONS, checks_signatures, server_name};
 use crate::pem::{self, BadFile};
 
 /// Where certificates and keys stand, all in PEM.
@@ -325,35 +325,6 @@ impl Shown {
     }
 }
 
-/// Writes signature checks of both versions for a verifier with a `provider`.
-macro_rules! signatures {
-    ($provider:tt) => {
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            let algorithms = &self.$provider.signature_verification_algorithms;
-            verify_tls12_signature(message, cert, dss, algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            let algorithms = &self.$provider.signature_verification_algorithms;
-            verify_tls13_signature(message, cert, dss, algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.$provider.signature_verification_algorithms.supported_schemes()
-        }
-    };
-}
-
 /// Asks clients for a certificate and takes any whose key they have: which one it has to be is known with the session.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
@@ -377,7 +348,7 @@ impl ClientCertVerifier for Anybody {
         Ok(ClientCertVerified::assertion())
     }
 
-    signatures!(0);
+    checks_signatures!(0);
 }
 
 /// Takes the server the SDP speaks of. In fingerprint mode only the hash counts, not dates nor names.
@@ -418,7 +389,7 @@ impl ServerCertVerifier for Provable {
         Ok(ServerCertVerified::assertion())
     }
 
-    signatures!(provider);
+    checks_signatures!(provider);
 }
 
 /// Ends a connection by the alert `bad_certificate` (42), best effort.
