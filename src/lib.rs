@@ -16,7 +16,8 @@
 //! * [`msrp`] moves the page's bytes, [`spool`] holds them once for all recipients.
 //! * [`store`] keeps what has to survive a restart. [`xdms`] answers who is meant, [`sh`] what the HSS knows of them.
 //!   [`profile`] and [`config`] hold what operators choose.
-//! * [`charging`] writes what became of each page for billing. [`ops`] and [`flow`] show what happens. [`lab`] plays the neighbours and is never used by `serve`.
+//! * [`charging`] writes what became of each page for billing. [`ops`] and [`flow`] show what happens. [`lab`] plays the
+//!   neighbours and is never used by `serve`.
 //! * [`node`] is where they meet: input, engine, effects. It holds no rule. [`cli`] holds the commands.
 //!
 //! One INVITE passes `sip::ua` (transaction, dialog), `isc::inbound` (the checks in their order), `engine::page`

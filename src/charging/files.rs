@@ -113,8 +113,7 @@ impl Records {
                 }
                 continue;
             }
-            // Texts, numbers and times: they can always be written.
-            let Ok(mut line) = serde_json::to_vec(record) else { continue };
+            let mut line = serde_json::to_vec(record).expect("texts, numbers and times");
             line.push(b'\n');
             waiting.lines.push_back(line);
         }
@@ -270,9 +269,11 @@ impl Files {
         let octets = lines.concat();
         let written = open.file.write_all(&octets).and_then(|()| open.file.sync_data());
         if let Err(error) = written {
-            // Whatever is there now is written anew.
-            open.file.set_len(open.size)?;
-            open.file.seek(SeekFrom::Start(open.size))?;
+            // Whatever is there now is written anew: here, or in another file where this one cannot be cut any more.
+            let cut = open.file.set_len(open.size);
+            if cut.and_then(|()| open.file.seek(SeekFrom::Start(open.size))).is_err() {
+                self.open = None;
+            }
             return Err(error);
         }
         open.size += octets.len() as u64;
