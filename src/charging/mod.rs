@@ -46,6 +46,10 @@ pub enum Outcome {
     /// Every octet was acknowledged.
     Delivered,
     Failed,
+    /// The page waits for the recipient; another record tells how that ended.
+    Deferred,
+    /// The page waited too long.
+    Expired,
     /// The page was refused: there is one record, without a recipient.
     Refused,
 }
@@ -134,6 +138,7 @@ struct Leg {
 #[derive(Debug)]
 struct End {
     at: SystemTime,
+    outcome: Outcome,
     cause: Option<Cause>,
     octets: u64,
 }
@@ -147,14 +152,19 @@ impl Collector {
     /// Takes an event in. Records come with the last event of a page, one a recipient in the order of inviting.
     pub fn event(&mut self, at: SystemTime, event: &Event, names: &impl Names) -> Vec<Record> {
         match event {
-            Event::PageArrived { page, originator, dialled, .. } => {
+            Event::PageArrived { page, originator, dialled, .. }
+            | Event::PageRestored { page, originator, dialled, .. } => {
+                let size = match event {
+                    Event::PageRestored { size, .. } => Some(*size),
+                    _ => None,
+                };
                 let begun = Page {
                     originator: Arc::clone(&originator.uri),
                     dialled: Arc::clone(&dialled.uri),
                     arrived: at,
                     answered: None,
                     content_type: None,
-                    size: None,
+                    size,
                     legs: BTreeMap::new(),
                 };
                 self.pages.insert(*page, begun);
@@ -162,7 +172,7 @@ impl Collector {
             Event::PageRefused { page, status, text } => {
                 let Some(refused) = self.pages.remove(page) else { return Vec::new() };
                 let cause = Some(Cause::new(CauseProtocol::Sip, *status, text.clone()));
-                let end = End { at, cause, octets: 0 };
+                let end = End { at, outcome: Outcome::Refused, cause, octets: 0 };
                 return vec![refused.record(&self.node, (*page, names.page(*page)), None, &end)];
             }
             Event::PageEnded { page, .. } => {
@@ -190,10 +200,20 @@ impl Collector {
                 page.legs.insert(leg.n, Leg { to, icid, invited: at, joined: None, end: None });
             }),
             Event::Joined { leg, .. } => self.change_leg(*leg, |leg| leg.joined = Some(at)),
-            Event::Delivered { leg, octets } => self.ends(*leg, at, None, *octets),
-            Event::Failed { leg, cause, octets } => {
-                self.ends(*leg, at, Some(cause.clone()), *octets)
+            Event::Delivered { leg, octets } => {
+                self.ends(*leg, at, (Outcome::Delivered, None), *octets)
             }
+            Event::Failed { leg, cause, octets } => {
+                self.ends(*leg, at, (Outcome::Failed, Some(cause.clone())), *octets)
+            }
+            Event::Deferred { leg, cause } => {
+                self.ends(*leg, at, (Outcome::Deferred, Some(cause.clone())), 0)
+            }
+            Event::Expired { leg, party } => self.change(leg.page, |page| {
+                let end = Some(End { at, outcome: Outcome::Expired, cause: None, octets: 0 });
+                let to = Arc::clone(&party.uri);
+                page.legs.insert(leg.n, Leg { to, icid: None, invited: at, joined: None, end });
+            }),
             Event::RecipientRemoved { .. }
             | Event::Early { .. }
             | Event::PageLost { .. }
@@ -202,8 +222,14 @@ impl Collector {
         Vec::new()
     }
 
-    fn ends(&mut self, leg: LegId, at: SystemTime, cause: Option<Cause>, octets: u64) {
-        self.change_leg(leg, |leg| leg.end = Some(End { at, cause, octets }));
+    fn ends(
+        &mut self,
+        leg: LegId,
+        at: SystemTime,
+        (outcome, cause): (Outcome, Option<Cause>),
+        octets: u64,
+    ) {
+        self.change_leg(leg, |leg| leg.end = Some(End { at, outcome, cause, octets }));
     }
 
     fn change(&mut self, page: PageId, by: impl FnOnce(&mut Page)) {
@@ -229,11 +255,6 @@ impl Page {
         leg: Option<(u16, &Leg)>,
         end: &End,
     ) -> Record {
-        let outcome = match (leg, &end.cause) {
-            (None, _) => Outcome::Refused,
-            (Some(_), None) => Outcome::Delivered,
-            (Some(_), Some(_)) => Outcome::Failed,
-        };
         let leg_of = leg.map(|(_, leg)| leg);
         Record {
             version: VERSION,
@@ -243,7 +264,7 @@ impl Page {
             originator: Arc::clone(&self.originator),
             dialled: Arc::clone(&self.dialled),
             to: leg_of.map(|leg| Arc::clone(&leg.to)),
-            outcome,
+            outcome: end.outcome,
             cause: end.cause.clone(),
             size: self.size,
             octets: end.octets,

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::files::{Records, Settings};
 use super::*;
+use crate::engine::input::Mode;
 use crate::engine::party::Party;
 
 struct Core;
@@ -40,7 +41,7 @@ fn leg(n: u16) -> LegId {
 
 fn arrived() -> Event {
     let (originator, dialled) = (party("sip:alice@h"), party("sip:team@g"));
-    Event::PageArrived { page: page(), originator, dialled, size: None }
+    Event::PageArrived { page: page(), mode: Mode::Large, originator, dialled, size: None }
 }
 
 fn records(events: &[(u64, Event)]) -> Vec<serde_json::Value> {
@@ -69,7 +70,7 @@ fn a_page_gives_a_record_for_each_recipient() {
         (40, Event::PageStarted { page: page(), content_type, total: Some(5) }),
         (41, Event::PageComplete { page: page(), size: 5 }),
         (50, Event::Delivered { leg: leg(1), octets: 5 }),
-        (60, Event::PageEnded { page: page(), delivered: 1, failed: 1 }),
+        (60, Event::PageEnded { page: page(), delivered: 1, failed: 1, deferred: 0 }),
     ]);
     let common = |n: u16, more: serde_json::Value| {
         let mut all = serde_json::json!({
@@ -117,7 +118,7 @@ fn what_is_taken_back_is_not_charged() {
         (20, Event::Failed { leg: leg(1), cause: away, octets: 0 }),
         (90, invited()),
         (95, Event::Delivered { leg: leg(1), octets: 5 }),
-        (99, Event::PageEnded { page: page(), delivered: 1, failed: 0 }),
+        (99, Event::PageEnded { page: page(), delivered: 1, failed: 0, deferred: 0 }),
     ]);
     let [record] = &records[..] else { panic!("{records:?}") };
     assert_eq!(record["outcome"], "delivered");

@@ -1,11 +1,13 @@
 //! What the engine wants done. The node performs effects in order.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::event::Event;
 use super::ids::{LegId, PageId};
 use super::input::Refusal;
 use super::party::{Audience, Recipient, Target};
+use super::record::Record;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,18 @@ pub enum Effect {
     /// first delivery. At most one a page. The switch knows what the SEND asked for, and leaves out a REPORT nobody
     /// asked for or one that would contradict a success it has reported.
     Report { page: PageId, status: u16, text: &'static str },
+    /// Have the page kept, with its body; comes back as `Input::Kept`. Nothing is acknowledged before.
+    Keep { page: PageId, record: Box<Record>, until: Instant },
+    /// The large page is safe: what the originator is owed for its last octets may leave.
+    Confirm { page: PageId },
+    /// 202 to the originator of a short page (UL-027).
+    Accept { page: PageId, warnings: Vec<String> },
+    /// Send a short page to one recipient.
+    Deliver { leg: LegId, recipient: Recipient, audience: Arc<Audience> },
+    /// A leg of a kept page has its final result: it must not be served again.
+    Settled { leg: LegId },
+    /// A leg of a kept page waits until its recipient is back, at most until then (IM-097).
+    Defer { leg: LegId, user: Arc<str>, until: Instant },
     /// The leg's MSRP session is over; its URI dies now (MS-005).
     ReleaseLeg { leg: LegId },
     /// The originator's MSRP session is over.
@@ -54,6 +68,9 @@ impl Effect {
             | Self::Refuse { page, .. }
             | Self::EndOriginator { page, .. }
             | Self::Report { page, .. }
+            | Self::Keep { page, .. }
+            | Self::Confirm { page }
+            | Self::Accept { page, .. }
             | Self::ReleaseOriginator { page }
             | Self::Forget { page } => Some(*page),
             Self::Invite { leg, .. }
@@ -61,6 +78,9 @@ impl Effect {
             | Self::Join { leg }
             | Self::Abort { leg }
             | Self::EndLeg { leg, .. }
+            | Self::Deliver { leg, .. }
+            | Self::Settled { leg }
+            | Self::Defer { leg, .. }
             | Self::ReleaseLeg { leg } => Some(leg.page),
             Self::Event(_) => None,
         }

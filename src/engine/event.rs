@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::effect::Cause;
 use super::ids::{LegId, PageId};
+use super::input::Mode;
 use super::party::{Party, Removal};
 
 /// One thing that happened to a page, in the order it happened.
@@ -11,9 +12,18 @@ use super::party::{Party, Removal};
 pub enum Event {
     PageArrived {
         page: PageId,
+        mode: Mode,
         originator: Party,
         dialled: Party,
         size: Option<u64>,
+    },
+    /// A kept page goes on: whoever waited is served, or a restart lies between.
+    PageRestored {
+        page: PageId,
+        mode: Mode,
+        originator: Party,
+        dialled: Party,
+        size: u64,
     },
     /// Refused before or after the recipients were known; final.
     PageRefused {
@@ -74,10 +84,21 @@ pub enum Event {
         cause: Cause,
         octets: u64,
     },
-    /// Final for the page: every recipient has its result and nothing is left open.
+    /// The recipient was not there; the page waits for them (IM-097). Not final.
+    Deferred {
+        leg: LegId,
+        cause: Cause,
+    },
+    /// Final for this recipient: the page waited too long.
+    Expired {
+        leg: LegId,
+        party: Party,
+    },
+    /// Final for the page: every recipient has its result or waits, and nothing is left open.
     PageEnded {
         page: PageId,
         delivered: u16,
         failed: u16,
+        deferred: u16,
     },
 }

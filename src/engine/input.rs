@@ -1,9 +1,11 @@
 //! What happens to a page: everything the engine is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ids::{LegId, PageId};
 use super::party::{Audience, Party, Target};
+use super::record::Restored;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub enum Input {
     /// A user can be reached now: whoever of the running pages failed to find them invites them again, once
     /// for each time this is heard.
     Reachable { user: Arc<str> },
+    /// The answer to `Effect::Keep`: the page is safe, or cannot be kept now.
+    Kept { page: PageId, kept: bool },
+    /// A kept page goes on: after a restart, on another node, or because a recipient it waited for is back.
+    Restored(Box<Restored>),
 }
 
 impl Input {
@@ -33,19 +39,32 @@ impl Input {
         Some(match self {
             Self::Reachable { .. } => return None,
             Self::Arrived(arrival) => arrival.page,
+            Self::Restored(restored) => restored.record.arrival.page,
             Self::Resolved { page, .. }
             | Self::Originator { page, .. }
             | Self::OriginatorMedia { page, .. }
+            | Self::Kept { page, .. }
             | Self::End { page } => *page,
             Self::Leg { leg, .. } | Self::LegMedia { leg, .. } => leg.page,
         })
     }
 }
 
+/// How a page comes, and goes to its recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// INVITE and MSRP.
+    Large,
+    /// One SIP MESSAGE.
+    Short,
+}
+
 /// A page that wants to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Arrival {
     pub page: PageId,
+    pub mode: Mode,
     pub originator: Party,
     /// All asserted identities of the originator, the first included.
     pub identities: Vec<Party>,
@@ -61,6 +80,8 @@ pub struct Arrival {
     pub urgent: bool,
     /// Keys of all names the originator goes by, as far as they are known; limits count by each of them (IM-036).
     pub aliases: Vec<Arc<str>>,
+    /// How long the originator wants the page to be tried, where it says so.
+    pub lifetime: Option<Duration>,
 }
 
 /// What the originator's dialog did.

@@ -23,6 +23,7 @@ pub mod party;
 pub mod policy;
 #[cfg(test)]
 mod random;
+pub mod record;
 mod report;
 #[cfg(test)]
 mod testing;
@@ -38,6 +39,7 @@ use ids::PageId;
 use input::{Arrival, Input, Refusal};
 use page::{Around, Happens, Page};
 use policy::Policy;
+use record::Restored;
 use timers::Timers;
 
 /// Seconds after which a sender may try again when it was sent away for reasons of ours.
@@ -107,8 +109,13 @@ impl Engine {
             }
             Input::End { page } => self.on_page(now, page, Happens::Ended, out),
             Input::Reachable { user } => self.on_reachable(now, &user, out),
+            Input::Kept { page, kept } => self.on_page(now, page, Happens::Kept(kept), out),
+            Input::Restored(restored) => self.on_restored(now, *restored, out),
         }
     }
+
+    /// A kept page goes on where it was left.
+    fn on_restored(&mut self, _now: Instant, _restored: Restored, _out: &mut Vec<Effect>) {}
 
     /// A failure to find somebody counts until they can be found.
     fn on_reachable(&mut self, now: Instant, user: &Arc<str>, out: &mut Vec<Effect>) {
@@ -205,6 +212,7 @@ impl Engine {
         }
         out.push(Effect::Event(Event::PageArrived {
             page: id,
+            mode: arrival.mode,
             originator: arrival.originator.clone(),
             dialled: arrival.dialled.clone(),
             size: arrival.size,

@@ -101,6 +101,7 @@ pub(super) enum Happens {
     OriginatorMedia(OriginatorMedia),
     LegMedia(u16, LegMedia),
     Ended,
+    Kept(bool),
     /// The user with this key can be reached now.
     Reachable(Arc<str>),
     Due(Kind),
@@ -152,7 +153,7 @@ impl Page {
         let (page, delivered) = (self.id, self.legs.delivered());
         let failed = self.legs.failed().saturating_add(events.len().try_into().unwrap_or(u16::MAX));
         events.push(if self.answered {
-            Event::PageEnded { page, delivered, failed }
+            Event::PageEnded { page, delivered, failed, deferred: 0 }
         } else {
             Event::PageRefused { page, status: 480, text: cause.text }
         });
@@ -186,6 +187,7 @@ impl Page {
                     self.with_legs(cx, |legs, turn, out| legs.invite_again(&user, turn, out));
                 }
             }
+            Happens::Kept(_kept) => {}
             Happens::Due(kind) => self.on_due(kind, cx),
         }
         self.settle(cx);
@@ -642,7 +644,8 @@ impl Page {
     fn finish(&self, cx: &mut Around) {
         let (page, delivered, failed) = (self.id, self.legs.delivered(), self.legs.failed());
         if self.answered {
-            cx.out.push(Effect::Event(Event::PageEnded { page, delivered, failed }));
+            let deferred = 0;
+            cx.out.push(Effect::Event(Event::PageEnded { page, delivered, failed, deferred }));
         }
         cx.out.push(Effect::Forget { page });
         cx.timers.clear(page);

@@ -222,6 +222,12 @@ impl Model {
                 assert!(page.answered && !page.released && !page.reported);
                 page.reported = true;
             }
+            Effect::Keep { .. }
+            | Effect::Confirm { .. }
+            | Effect::Accept { .. }
+            | Effect::Deliver { .. }
+            | Effect::Settled { .. }
+            | Effect::Defer { .. } => panic!("nothing is kept here"),
             Effect::ReleaseOriginator { page } => {
                 let page = self.page(*page);
                 assert!(!page.released);
@@ -249,9 +255,12 @@ impl Model {
                 assert!(!page.refused && !page.answered);
                 page.refused = true;
             }
+            Event::PageRestored { .. } | Event::Deferred { .. } | Event::Expired { .. } => {
+                panic!("nothing is deferred here")
+            }
             Event::Delivered { leg, .. } => self.result(*leg, true),
             Event::Failed { leg, .. } => self.result(*leg, false),
-            Event::PageEnded { page, delivered, failed } => {
+            Event::PageEnded { page, delivered, failed, .. } => {
                 let page = self.page(*page);
                 assert!(!page.ended);
                 assert_eq!((*delivered, *failed), (page.delivered, page.failed));

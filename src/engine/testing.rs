@@ -7,7 +7,7 @@ use super::Engine;
 use super::effect::{Cause, Effect};
 use super::event::Event;
 use super::ids::{LegId, PageId};
-use super::input::{Arrival, Input, LegEvent, LegMedia, OriginatorEvent, OriginatorMedia};
+use super::input::{Arrival, Input, LegEvent, LegMedia, Mode, OriginatorEvent, OriginatorMedia};
 use super::party::{Audience, Copy, Party, Recipient, Target};
 use super::policy::Policy;
 
@@ -49,6 +49,12 @@ pub(super) fn brief(effect: &Effect) -> String {
         Effect::EndLeg { leg, cause } => format!("bye {}{}", leg.n, reason(cause.as_ref())),
         Effect::EndOriginator { cause, .. } => format!("bye{}", reason(cause.as_ref())),
         Effect::Report { status, .. } => format!("report {status}"),
+        Effect::Keep { .. } => "keep".into(),
+        Effect::Confirm { .. } => "confirm".into(),
+        Effect::Accept { .. } => "202".into(),
+        Effect::Deliver { leg, .. } => format!("deliver {}", leg.n),
+        Effect::Settled { leg } => format!("settled {}", leg.n),
+        Effect::Defer { leg, .. } => format!("defer {}", leg.n),
         Effect::ReleaseLeg { leg } => format!("release {}", leg.n),
         Effect::ReleaseOriginator { .. } => "release".into(),
         Effect::Forget { .. } => "forget".into(),
@@ -77,7 +83,17 @@ fn brief_event(event: &Event) -> String {
         Event::Failed { leg, cause, .. } => {
             format!("*failed {} {:?} {}", leg.n, cause.protocol, cause.code)
         }
-        Event::PageEnded { delivered, failed, .. } => format!("*ended {delivered}+{failed}"),
+        Event::PageEnded { delivered, failed, deferred: 0, .. } => {
+            format!("*ended {delivered}+{failed}")
+        }
+        Event::PageEnded { delivered, failed, deferred, .. } => {
+            format!("*ended {delivered}+{failed}+{deferred}")
+        }
+        Event::PageRestored { .. } => "*restored".into(),
+        Event::Deferred { leg, cause } => {
+            format!("*deferred {} {:?} {}", leg.n, cause.protocol, cause.code)
+        }
+        Event::Expired { leg, .. } => format!("*expired {}", leg.n),
     }
 }
 
@@ -115,6 +131,7 @@ impl Scene {
     pub(super) fn arrival(&self, who: &str) -> Arrival {
         Arrival {
             page: self.page,
+            mode: Mode::Large,
             originator: party(who),
             identities: vec![party(who)],
             target: Target::List(Vec::new()),
@@ -124,6 +141,7 @@ impl Scene {
             reliable: true,
             urgent: false,
             aliases: Vec::new(),
+            lifetime: None,
         }
     }
 

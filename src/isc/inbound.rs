@@ -46,7 +46,7 @@ pub struct Desk<'a> {
 }
 
 /// What every answer to a request needs, refusals included.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Facts {
     /// The peer is one of the core, so its requests are served (ISC-001).
     pub admitted: bool,
@@ -59,6 +59,7 @@ pub struct Facts {
     /// The originator's From hides who it is.
     pub hidden: bool,
     /// Who it is has not been proven: the challenge, or the end of it.
+    #[serde(skip)]
     pub denied: Option<Refusal>,
 }
 

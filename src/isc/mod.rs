@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -48,7 +48,7 @@ use crate::content::fingerprint::Terms;
 use crate::content::sdp::{Chosen, End, Peer};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
-use crate::engine::input::{Arrival, Input, LegEvent, OriginatorEvent, Refusal};
+use crate::engine::input::{Arrival, Input, LegEvent, Mode, OriginatorEvent, Refusal};
 use crate::engine::party::{self, Audience, Party, Recipient};
 use crate::sip::message::{Limits, Malformed, Message, Method, Name};
 use crate::sip::ua::{
@@ -737,6 +737,7 @@ impl Isc {
                 self.inform(now, &mut origin);
                 out.push(Happening::Input(Input::Arrived(Arrival {
                     page: id,
+                    mode: Mode::Large,
                     originator,
                     identities: facts.parties.clone(),
                     target: origin.target.clone(),
@@ -746,6 +747,7 @@ impl Isc {
                     reliable: origin.reliable,
                     urgent: overload::is_urgent(message),
                     aliases: self.aliases(now, &facts),
+                    lifetime: origin.expires.map(|seconds| Duration::from_secs(seconds.into())),
                 })));
                 self.trails.insert(call, (id, None));
                 let page = Page {

@@ -552,6 +552,14 @@ impl Shard {
                 Effect::Report { page, status, text } => self.switch.report(page, status, text),
                 Effect::ReleaseLeg { leg } => self.switch.release(Side::Leg(leg)),
                 Effect::ReleaseOriginator { page } => self.switch.release(Side::Originator(page)),
+                Effect::Keep { page, .. } => {
+                    self.due.inputs.push_back(Input::Kept { page, kept: true });
+                }
+                Effect::Confirm { .. }
+                | Effect::Accept { .. }
+                | Effect::Deliver { .. }
+                | Effect::Settled { .. }
+                | Effect::Defer { .. } => {}
                 Effect::Forget { page } => self.forget(now, page),
                 Effect::Event(event) => self.shown(&event),
             }

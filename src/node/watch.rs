@@ -250,8 +250,8 @@ fn numeric(uri: &str) -> Option<SocketAddr> {
 
 fn log_event(event: &Event) {
     match event {
-        Event::PageArrived { page, originator, dialled, size } => {
-            tracing::info!(%page, originator = %originator.uri, dialled = %dialled.uri, size, "page arrived");
+        Event::PageArrived { page, mode, originator, dialled, size } => {
+            tracing::info!(%page, ?mode, originator = %originator.uri, dialled = %dialled.uri, size, "page arrived");
         }
         Event::PageRefused { page, status, text } => {
             tracing::debug!(%page, status, text, "page over before it began");
@@ -264,9 +264,16 @@ fn log_event(event: &Event) {
         Event::Failed { leg, cause, octets } => {
             tracing::info!(%leg, octets, ?cause.protocol, cause.code, cause.text, "not delivered");
         }
-        Event::PageEnded { page, delivered, failed } => {
-            tracing::info!(%page, delivered, failed, "page ended");
+        Event::PageEnded { page, delivered, failed, deferred } => {
+            tracing::info!(%page, delivered, failed, deferred, "page ended");
         }
+        Event::PageRestored { page, mode, originator, .. } => {
+            tracing::info!(%page, ?mode, originator = %originator.uri, "page goes on");
+        }
+        Event::Deferred { leg, cause } => {
+            tracing::info!(%leg, ?cause.protocol, cause.code, cause.text, "waits for the recipient");
+        }
+        Event::Expired { leg, .. } => tracing::info!(%leg, "not delivered in time"),
         Event::RecipientRemoved { page, why, .. } => {
             tracing::info!(%page, ?why, "recipient removed")
         }

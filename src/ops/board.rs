@@ -10,10 +10,11 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::metrics::{CauseLabel, LegState, Metrics, Mode, Result as Outcome};
+use super::metrics::{self, CauseLabel, LegState, Metrics, Result as Outcome};
 use crate::engine::effect::{Cause, CauseProtocol};
 use crate::engine::event::Event;
 use crate::engine::ids::{LegId, PageId};
+use crate::engine::input::Mode;
 use crate::engine::party::{Party, Removal};
 use crate::flow::rfc3339;
 
@@ -63,8 +64,9 @@ impl PageState {
             .find(|state| state.as_str() == word)
     }
 
+    /// Nothing is done for it at present.
     fn is_over(self) -> bool {
-        matches!(self, Self::Done | Self::Refused)
+        matches!(self, Self::Done | Self::Refused | Self::Deferred)
     }
 }
 
@@ -77,6 +79,8 @@ enum State {
     Sending,
     Delivered,
     Failed,
+    Deferred,
+    Expired,
     Removed,
 }
 
@@ -89,6 +93,8 @@ impl State {
             Self::Sending => "sending",
             Self::Delivered => "delivered",
             Self::Failed => "failed",
+            Self::Deferred => "deferred",
+            Self::Expired => "expired",
             Self::Removed => "removed",
         }
     }
@@ -99,7 +105,7 @@ impl State {
             Self::Early => Some(LegState::Early),
             Self::Joined => Some(LegState::Joined),
             Self::Sending => Some(LegState::Sending),
-            Self::Delivered | Self::Failed | Self::Removed => None,
+            Self::Delivered | Self::Failed | Self::Deferred | Self::Expired | Self::Removed => None,
         }
     }
 }
@@ -120,6 +126,7 @@ struct Recipient {
 #[derive(Debug)]
 struct Page {
     id: PageId,
+    mode: Mode,
     time: SystemTime,
     originator: Party,
     target: Party,
@@ -159,16 +166,24 @@ impl Board {
     pub fn on_event(&self, time: SystemTime, event: &Event) {
         let mut inner = self.lock();
         match event {
-            Event::PageArrived { page, originator, dialled, size } => {
+            Event::PageRestored { page, .. } if inner.goes_on(*page) => {}
+            Event::PageArrived { mode, page, originator, dialled, .. }
+            | Event::PageRestored { mode, page, originator, dialled, .. } => {
+                let size = match event {
+                    Event::PageArrived { size, .. } => *size,
+                    Event::PageRestored { size, .. } => Some(*size),
+                    _ => None,
+                };
                 inner.arrived(
                     self.most,
                     &self.metrics,
                     Page {
                         id: *page,
+                        mode: *mode,
                         time,
                         originator: originator.clone(),
                         target: dialled.clone(),
-                        size: *size,
+                        size,
                         state: PageState::Resolving,
                         legs: BTreeMap::new(),
                         removed: Vec::new(),
@@ -177,26 +192,18 @@ impl Board {
                 );
             }
             Event::PageRefused { page, .. } => {
-                self.metrics.page(Mode::Large, Outcome::Refused);
+                let mode = inner.page(*page).map_or(Mode::Large, |page| page.mode);
+                self.metrics.page(label(mode), Outcome::Refused);
                 self.over(&mut inner, *page, PageState::Refused);
             }
             Event::RecipientRemoved { page, party, why } => {
                 self.metrics.recipient(Outcome::Refused, CauseLabel::Policy);
                 if let Some(page) = inner.page(*page) {
+                    let text = removal_text(*why);
                     page.removed.push(Recipient {
-                        party: party.clone(),
-                        state: State::Removed,
-                        cause: Some(Cause {
-                            protocol: CauseProtocol::Policy,
-                            code: 0,
-                            text: removal_text(*why).to_owned(),
-                        }),
-                        attempts: 0,
-                        bytes: 0,
-                        started: time,
+                        cause: Some(Cause::new(CauseProtocol::Policy, 0, text)),
                         ended: Some(time),
-                        allow: None,
-                        contact: None,
+                        ..Recipient::new(party, State::Removed, time)
                     });
                 }
             }
@@ -205,17 +212,8 @@ impl Board {
                     if page.state == PageState::Resolving {
                         page.state = PageState::Inviting;
                     }
-                    let recipient = page.legs.entry(leg.n).or_insert_with(|| Recipient {
-                        party: party.clone(),
-                        state: State::Invited,
-                        cause: None,
-                        attempts: 0,
-                        bytes: 0,
-                        started: time,
-                        ended: None,
-                        allow: None,
-                        contact: None,
-                    });
+                    let new = || Recipient::new(party, State::Invited, time);
+                    let recipient = page.legs.entry(leg.n).or_insert_with(new);
                     recipient.attempts += 1;
                     if recipient.ended.take().is_some() {
                         // Once more: whatever was told before is taken back.
@@ -276,8 +274,25 @@ impl Board {
                     recipient.cause = Some(cause.clone());
                 });
             }
-            Event::PageEnded { page, delivered, failed } => {
-                self.page_ended(&mut inner, *page, *delivered, *failed);
+            Event::Deferred { leg, cause } => {
+                self.metrics.recipient(Outcome::Deferred, CauseLabel::of(cause));
+                self.move_leg(&mut inner, *leg, State::Deferred, |recipient| {
+                    recipient.cause = Some(cause.clone());
+                    recipient.ended = Some(time);
+                });
+            }
+            Event::Expired { leg, party } => {
+                self.metrics.recipient(Outcome::Expired, CauseLabel::Timer);
+                if let Some(page) = inner.page(leg.page) {
+                    let new = || Recipient::new(party, State::Expired, time);
+                    page.legs.entry(leg.n).or_insert_with(new);
+                }
+                self.move_leg(&mut inner, *leg, State::Expired, |recipient| {
+                    recipient.ended = Some(time);
+                });
+            }
+            Event::PageEnded { page, delivered, failed, deferred } => {
+                self.page_ended(&mut inner, *page, (*delivered, *failed, *deferred));
             }
         }
     }
@@ -324,16 +339,26 @@ impl Board {
         inner.pages.len() - inner.over.len()
     }
 
-    fn page_ended(&self, inner: &mut Inner, id: PageId, delivered: u16, failed: u16) {
-        let outcome =
-            if delivered > 0 && failed == 0 { Outcome::Delivered } else { Outcome::Failed };
-        self.metrics.page(Mode::Large, outcome);
+    fn page_ended(
+        &self,
+        inner: &mut Inner,
+        id: PageId,
+        (delivered, failed, deferred): (u16, u16, u16),
+    ) {
+        let outcome = match (delivered, failed, deferred) {
+            (_, 0, 1..) => Outcome::Deferred,
+            (1.., 0, 0) => Outcome::Delivered,
+            _ => Outcome::Failed,
+        };
+        let mode = inner.page(id).map_or(Mode::Large, |page| page.mode);
+        self.metrics.page(label(mode), outcome);
         let Some(page) = inner.page(id) else { return };
         if let Some(last) = page.last_delivery {
             let took = last.duration_since(page.time).unwrap_or_default();
             self.metrics.page_delivery_seconds(took.as_secs_f64());
         }
-        self.over(inner, id, PageState::Done);
+        let waits = page.count(State::Deferred) > 0;
+        self.over(inner, id, if waits { PageState::Deferred } else { PageState::Done });
     }
 
     /// The page has its final event.
@@ -400,6 +425,17 @@ impl Inner {
         }
     }
 
+    /// A page that is known goes on; whether it is.
+    fn goes_on(&mut self, id: PageId) -> bool {
+        let Some(number) = self.numbers.get(&id).copied() else { return false };
+        let Some(page) = self.pages.get_mut(&number) else { return false };
+        if page.state.is_over() {
+            self.over.retain(|over| *over != number);
+        }
+        page.state = PageState::Inviting;
+        true
+    }
+
     fn over(&mut self, id: PageId, state: PageState) {
         let Some(number) = self.numbers.get(&id).copied() else { return };
         let Some(page) = self.pages.get_mut(&number) else { return };
@@ -420,6 +456,10 @@ impl Page {
         }
     }
 
+    fn count(&self, wanted: State) -> usize {
+        self.legs.values().filter(|leg| leg.state == wanted).count()
+    }
+
     fn is_of(&self, user: &str) -> bool {
         let is = |party: &Party| {
             party.uri.eq_ignore_ascii_case(user) || party.key.eq_ignore_ascii_case(user)
@@ -434,23 +474,23 @@ impl Page {
             "time": rfc3339(self.time),
             "originator": self.originator.uri,
             "target": self.target.uri,
-            "mode": "large",
+            "mode": self.mode,
             "size": self.size,
             "state": self.state.as_str(),
         })
     }
 
     fn summary(&self) -> Value {
-        let count = |wanted: State| self.legs.values().filter(|leg| leg.state == wanted).count();
-        let (delivered, failed) = (count(State::Delivered), count(State::Failed));
+        let (delivered, failed) = (self.count(State::Delivered), self.count(State::Failed));
+        let (deferred, expired) = (self.count(State::Deferred), self.count(State::Expired));
         let mut page = self.head();
         page["recipients"] = json!({
             "total": self.legs.len(),
             "delivered": delivered,
             "failed": failed,
-            "pending": self.legs.len() - delivered - failed,
-            "deferred": 0,
-            "expired": 0,
+            "pending": self.legs.len() - delivered - failed - deferred - expired,
+            "deferred": deferred,
+            "expired": expired,
         });
         page
     }
@@ -463,7 +503,29 @@ impl Page {
     }
 }
 
+/// How pages are counted.
+fn label(mode: Mode) -> metrics::Mode {
+    match mode {
+        Mode::Large => metrics::Mode::Large,
+        Mode::Short => metrics::Mode::Short,
+    }
+}
+
 impl Recipient {
+    fn new(party: &Party, state: State, started: SystemTime) -> Self {
+        Self {
+            party: party.clone(),
+            state,
+            cause: None,
+            attempts: 0,
+            bytes: 0,
+            started,
+            ended: None,
+            allow: None,
+            contact: None,
+        }
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "uri": self.party.uri,
@@ -523,6 +585,7 @@ mod tests {
         board.on_event(
             at(n * 1000),
             &Event::PageArrived {
+                mode: Mode::Large,
                 page: page(n),
                 originator: party("sip:alice@ims.test"),
                 dialled: party("sip:pages@ims.test"),
@@ -611,7 +674,10 @@ mod tests {
         );
         let cause = sip_cause(408, "timeout");
         board.on_event(at(6000), &Event::Failed { leg: leg(5, 3), cause, octets: 17 });
-        board.on_event(at(6001), &Event::PageEnded { page: page(5), delivered: 1, failed: 2 });
+        board.on_event(
+            at(6001),
+            &Event::PageEnded { page: page(5), delivered: 1, failed: 2, deferred: 0 },
+        );
         assert_eq!(board.state(page(5)), Some(PageState::Done));
         assert_eq!(board.running(), 0);
     }
@@ -726,7 +792,10 @@ mod tests {
         );
         // Events about pages that left change nothing.
         board.on_event(at(2), &Event::Delivered { leg: leg(1, 3), octets: 1 });
-        board.on_event(at(2), &Event::PageEnded { page: page(1), delivered: 1, failed: 0 });
+        board.on_event(
+            at(2),
+            &Event::PageEnded { page: page(1), delivered: 1, failed: 0, deferred: 0 },
+        );
     }
 
     /// Somebody who was not there and is invited again has one result: the last.
@@ -742,7 +811,10 @@ mod tests {
         assert_eq!((&carol["state"], &carol["attempts"]), (&json!("invited"), &json!(2)));
         assert_eq!((&carol["cause"], &carol["ended"]), (&Value::Null, &Value::Null));
         board.on_event(at(6000), &Event::Delivered { leg: leg(1, 2), octets: 8192 });
-        board.on_event(at(9000), &Event::PageEnded { page: page(1), delivered: 2, failed: 0 });
+        board.on_event(
+            at(9000),
+            &Event::PageEnded { page: page(1), delivered: 2, failed: 0, deferred: 0 },
+        );
         let text = metrics.text();
         assert!(text.contains("pagecast_recipients_total{result=\"delivered\",cause=\"\"} 2\n"));
         assert!(!text.contains("cause=\"486\""), "{text}");
@@ -762,7 +834,10 @@ mod tests {
         has("pagecast_recipients_total{result=\"delivered\",cause=\"\"} 1");
         has("pagecast_recipients_total{result=\"refused\",cause=\"policy\"} 1");
         has("pagecast_leg_setup_seconds_count 2");
-        board.on_event(at(9000), &Event::PageEnded { page: page(1), delivered: 1, failed: 2 });
+        board.on_event(
+            at(9000),
+            &Event::PageEnded { page: page(1), delivered: 1, failed: 2, deferred: 0 },
+        );
         has("pagecast_pages_total{mode=\"large\",result=\"failed\"} 1");
         has("pagecast_recipients_total{result=\"failed\",cause=\"486\"} 1");
         has("pagecast_page_delivery_seconds_count 1");

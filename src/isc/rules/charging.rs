@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::syntax::{params, quote, split, unquote};
 
 /// One P-Charging-Vector as received.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct ChargingVector {
     /// Parameters in order, values as written.
     params: Vec<(String, Option<String>)>,

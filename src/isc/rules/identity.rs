@@ -13,7 +13,7 @@ pub const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
 pub const ANONYMOUS_URI: &str = "sip:anonymous@anonymous.invalid";
 
 /// One identity the core vouches for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// The element as received.
     pub value: String,

@@ -8,7 +8,7 @@ use crate::isc::settings::{Core, CoreProfile, FanoutRoute, PsiRoute};
 use crate::sip::uri::{Scheme, Uri};
 
 /// The Route of an incoming request.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Arrived {
     /// The topmost entry named us and is taken off.
     pub ours: bool,

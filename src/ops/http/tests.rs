@@ -9,6 +9,7 @@ use super::*;
 use crate::engine::effect::{Cause, CauseProtocol};
 use crate::engine::event::Event;
 use crate::engine::ids::LegId;
+use crate::engine::input::Mode;
 use crate::engine::party::Party;
 use crate::flow::{self, Crossing, Transport};
 use crate::ops::{Done, Neighbour, NeighbourState, Status, client};
@@ -108,6 +109,7 @@ async fn bench(token: Option<&str>) -> Bench {
         board.on_event(
             time,
             &Event::PageArrived {
+                mode: Mode::Large,
                 page,
                 originator: party("sip:alice@ims.test"),
                 dialled: party("sip:pages@ims.test"),
@@ -120,7 +122,7 @@ async fn bench(token: Option<&str>) -> Bench {
     let leg = LegId { page: over(), n: 1 };
     let cause = Cause { protocol: CauseProtocol::Sip, code: 486, text: "Busy Here".into() };
     board.on_event(time, &Event::Failed { leg, cause, octets: 0 });
-    board.on_event(time, &Event::PageEnded { page: over(), delivered: 0, failed: 1 });
+    board.on_event(time, &Event::PageEnded { page: over(), delivered: 0, failed: 1, deferred: 0 });
     let crossing = Crossing {
         page: running().as_u64(),
         leg: Some(1),
