@@ -249,6 +249,8 @@ pub struct Config {
     /// `None`: Sh is off.
     pub sh: Option<sh::Sh>,
     pub store: Store,
+    /// `store.queue`: octets that may wait to be written.
+    pub store_queue: Size,
     pub ops: Ops,
     /// `[charging]`, where it is on.
     pub charging: Option<crate::charging::Settings>,
@@ -424,6 +426,8 @@ impl Config {
                 ));
             }
         };
+        let store_queue =
+            r.take_within("store.queue", Size::mib(64), Size::mib(1), Size::mib(65_536))?;
         let ops = read_ops(r)?;
         let log = log::Settings {
             level: r.take("log.level", Level::Info)?,
@@ -440,6 +444,7 @@ impl Config {
             xdms,
             sh,
             store,
+            store_queue,
             charging,
             ops,
             log,

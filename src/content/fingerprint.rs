@@ -12,7 +12,9 @@ use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 const MOST: usize = 32;
 
 /// Hash functions that are believed, the weakest first. MD5 and MD2 are not among them (RFC 8122 §5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Hash {
     /// Only where the configuration takes it.
     Sha1,
@@ -57,7 +59,9 @@ impl Hash {
 }
 
 /// The hash of a certificate. Prints as the value of `a=fingerprint`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Fingerprint {
     hash: Hash,
     octets: Vec<u8>,
@@ -87,7 +91,7 @@ impl fmt::Display for Fingerprint {
 }
 
 /// What a peer has to show over TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Proof {
     /// A certificate with one of these, whatever else it says. Sorted, never empty, of one hash function.
     Fingerprint(Vec<Fingerprint>),

@@ -18,7 +18,8 @@ pub const MAX_PATH: usize = 16;
 /// One MSRP URI as received or as written by us.
 ///
 /// MS-001 (RFC 4975 §6, §9). Two of them are equal by the rules of MS-003, not by their letters.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct MsrpUri {
     raw: Arc<str>,
     secure: bool,
@@ -26,6 +27,20 @@ pub struct MsrpUri {
     port: Option<u16>,
     session: Option<Range<u16>>,
     transport: Range<u16>,
+}
+
+impl From<MsrpUri> for String {
+    fn from(uri: MsrpUri) -> Self {
+        uri.raw.to_string()
+    }
+}
+
+impl TryFrom<String> for MsrpUri {
+    type Error = BadMsrpUri;
+
+    fn try_from(text: String) -> Result<Self, BadMsrpUri> {
+        Self::parse(&text)
+    }
 }
 
 /// The text is no MSRP URI; `what` names the first thing wrong with it, never the text itself.

@@ -36,10 +36,11 @@ pub enum Effect {
     /// first delivery. At most one a page. The switch knows what the SEND asked for, and leaves out a REPORT nobody
     /// asked for or one that would contradict a success it has reported.
     Report { page: PageId, status: u16, text: &'static str },
-    /// Have the page kept, with its body; comes back as `Input::Kept`. Nothing is acknowledged before.
-    Keep { page: PageId, record: Box<Record>, until: Instant },
-    /// The large page is safe: what the originator is owed for its last octets may leave.
-    Confirm { page: PageId },
+    /// Have the page kept, with its body and the legs that are not done; comes back as `Input::Kept`. Nothing is
+    /// acknowledged before.
+    Keep { page: PageId, record: Box<Record>, open: Vec<u16>, until: Instant },
+    /// The large page is safe, or cannot be kept: what the originator is owed for its last octets may leave.
+    Confirm { page: PageId, kept: bool },
     /// 202 to the originator of a short page (UL-027).
     Accept { page: PageId, warnings: Vec<String> },
     /// Send a short page to one recipient.
@@ -69,7 +70,7 @@ impl Effect {
             | Self::EndOriginator { page, .. }
             | Self::Report { page, .. }
             | Self::Keep { page, .. }
-            | Self::Confirm { page }
+            | Self::Confirm { page, .. }
             | Self::Accept { page, .. }
             | Self::ReleaseOriginator { page }
             | Self::Forget { page } => Some(*page),

@@ -30,6 +30,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod timers;
+#[cfg(test)]
+mod waiting;
 
 pub use limits::SharedUsers;
 
@@ -54,9 +56,13 @@ const RETRY_AFTER: u32 = 10;
 /// What is promised in return, whatever comes in:
 /// * every [`Effect::Invite`] is followed by exactly one [`Effect::ReleaseLeg`], and nothing for that leg after it but
 ///   another `Invite` for a recipient who can be reached again ([`Input::Reachable`]);
-/// * every recipient has one final event, `Delivered` or `Failed`; an `Invited` after a `Failed` takes that back;
-/// * every page that arrived has exactly one [`Effect::ReleaseOriginator`], one final event (`PageEnded` if 200 was
-///   sent, else `PageRefused`) and one [`Effect::Forget`], which comes last, with no timer left.
+/// * every recipient has one final event, `Delivered`, `Failed` or `Expired`, or a last `Deferred`; an `Invited` after a
+///   `Failed` or `Deferred` takes that back;
+/// * what is acknowledged is kept first ([`Effect::Keep`]), where somebody is left to keep it for; then every leg of the
+///   page that was open has one [`Effect::Settled`] or [`Effect::Defer`] before it is forgotten;
+/// * every page that arrived has exactly one [`Effect::ReleaseOriginator`], and it and every page that was restored has
+///   one final event (`PageEnded` if 200 was sent, else `PageRefused`) and one [`Effect::Forget`], which comes last,
+///   with no timer left.
 ///
 /// Inputs for pages and legs the engine does not know are passed over: they crossed the end of the page.
 #[derive(Debug)]
@@ -68,6 +74,8 @@ pub struct Engine {
     /// Recipients who were not reached, with the running pages that tried.
     offline: BTreeSet<(Arc<str>, PageId)>,
     draining: bool,
+    /// What is accepted can be kept.
+    keeps: bool,
 }
 
 impl Engine {
@@ -85,6 +93,7 @@ impl Engine {
             users,
             offline: BTreeSet::new(),
             draining: false,
+            keeps: true,
         }
     }
 
@@ -115,7 +124,18 @@ impl Engine {
     }
 
     /// A kept page goes on where it was left.
-    fn on_restored(&mut self, _now: Instant, _restored: Restored, _out: &mut Vec<Effect>) {}
+    fn on_restored(&mut self, now: Instant, restored: Restored, out: &mut Vec<Effect>) {
+        let id = restored.record.arrival.page;
+        let mut around = Around { now, timers: &mut self.timers, out };
+        match self.pages.get_mut(&id) {
+            Some(page) => page.serve(&restored.open, &mut around),
+            None => {
+                let page = Page::restored(restored, self.policy.clone(), &mut around);
+                self.pages.insert(id, page);
+            }
+        }
+        self.look_after(id);
+    }
 
     /// A failure to find somebody counts until they can be found.
     fn on_reachable(&mut self, now: Instant, user: &Arc<str>, out: &mut Vec<Effect>) {
@@ -150,12 +170,29 @@ impl Engine {
         self.admits_to(self.policy.max_pages)
     }
 
+    /// Whether pages can be kept at present; new ones are sent away while they cannot.
+    pub fn keeps_pages(&mut self, can: bool) {
+        self.keeps = can;
+    }
+
+    /// Whether a page of this name is on its way.
+    pub fn has(&self, page: PageId) -> bool {
+        self.pages.contains_key(&page)
+    }
+
     /// There is no room for another page.
     pub fn is_full(&self) -> bool {
         self.pages.len() >= self.policy.max_pages
     }
 
     fn admits_to(&self, most: usize) -> Result<(), Refusal> {
+        if !self.keeps {
+            // UL-036: not 503, which would have the S-CSCF go round us with a page nobody keeps.
+            let mut refusal =
+                Refusal::new(480, "UL-036").warn("the store is down").key("store.url");
+            refusal.retry_after = Some(RETRY_AFTER);
+            return Err(refusal);
+        }
         if !self.draining && self.pages.len() < most {
             return Ok(());
         }
@@ -245,6 +282,12 @@ impl Engine {
             return;
         };
         page.handle(what, &mut Around { now, timers: &mut self.timers, out });
+        self.look_after(id);
+    }
+
+    /// After every move of a page: who it looks for, and whether it is over.
+    fn look_after(&mut self, id: PageId) {
+        let Some(page) = self.pages.get_mut(&id) else { return };
         self.offline.extend(page.unreached().map(|user| (user, id)));
         if page.is_over() {
             let page = self.pages.remove(&id).expect("it was found above");

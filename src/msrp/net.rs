@@ -628,7 +628,7 @@ impl Connection {
         let guarded = &mut *guarded;
         let mut told = Told::default();
         let counters = &self.shared.counters;
-        let mut report = None;
+        let (mut report, mut of_page) = (None, false);
         let answer = match &mut guarded.session.part {
             Part::Reserved { .. } => may_answer(head.failure_report, 200).then_some(200),
             Part::Originator(page) => {
@@ -638,7 +638,7 @@ impl Connection {
                     .fetch_add(std::mem::take(&mut page.control_seen), Ordering::Relaxed);
                 let overlapped = std::mem::take(&mut page.overlapped);
                 counters.overlapped.fetch_add(overlapped, Ordering::Relaxed);
-                report = closing.report;
+                (report, of_page) = (closing.report, closing.of_whole);
                 closing.answer
             }
             Part::Leg { receive, .. } => {
@@ -648,11 +648,18 @@ impl Connection {
                 answer
             }
         };
+        let report =
+            report.map(|owed| report_frame(&owed, guarded.session.own(), 200, codec::comment(200)));
+        let holds = of_page && self.shared.settings.await_confirmation && !guarded.confirmed;
+        if holds {
+            guarded.held.add(&head, answer, report);
+            self.shared.tell(guarded, told);
+            return;
+        }
         if let Some(code) = answer {
             self.push_answer(&head, code);
         }
-        if let Some(owed) = report {
-            let frame = report_frame(&owed, guarded.session.own(), 200, codec::comment(200));
+        if let Some(frame) = report {
             self.control.push_back((frame, None));
         }
         self.shared.tell(guarded, told);

@@ -33,7 +33,7 @@ use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 use crate::flow::Flows;
 use crate::handshake::Gate;
-use crate::spool::{self, Spool, Spools};
+use crate::spool::{self, About, Spool, Spools};
 
 /// All MSRP of a node; cheap to clone.
 ///
@@ -127,6 +127,10 @@ pub(super) struct Guarded {
     pub released: bool,
     /// The engine knows that nothing is owed to the originator.
     pub settled: bool,
+    /// What is owed to the originator once its page is kept.
+    pub held: Held,
+    /// It was said whether the page is kept.
+    pub confirmed: bool,
     /// The session this one replaces, until this one is bound (MS-016).
     pub before: Option<Arc<Cell>>,
     /// Takes what still arrives here since it has replaced this one: the originator's new session.
@@ -142,8 +146,74 @@ impl Guarded {
     }
 }
 
+/// Frames that wait for the word that a page is kept.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// What is written if it is.
+    kept: BytesMut,
+    /// And if it cannot be.
+    lost: BytesMut,
+}
+
+impl Held {
+    /// The end of a chunk of the whole page: the response to `head` with `answer`, if there is one, then the REPORT.
+    pub fn add(&mut self, head: &codec::Head, answer: Option<u16>, report: Option<Bytes>) {
+        if let Some(code) = answer {
+            codec::response(&mut self.kept, head, code);
+        }
+        self.kept.extend_from_slice(&report.unwrap_or_default());
+        // Who wants to hear of no failure hears of none.
+        if super::session::may_answer(head.failure_report, 413) {
+            codec::response(&mut self.lost, head, 413);
+        }
+    }
+}
+
 /// Connections that may wait for one session's peer to be known; one is honest.
 const MOST_EARLY: usize = 2;
+
+/// The octets of a whole page.
+#[derive(Debug)]
+pub struct Body {
+    pub about: About,
+    spool: Arc<Spool>,
+}
+
+impl Body {
+    /// All of them, in pieces of at most `piece` octets. Blocks where they are on disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn read(&self, piece: usize) -> io::Result<Vec<Bytes>> {
+        let mut pieces = Vec::new();
+        let mut open = BytesMut::new();
+        let mut at = 0;
+        loop {
+            let octets = match self.spool.read(at, piece, u32::MAX, None) {
+                spool::Read::Data(octets) | spool::Read::Plain(octets) => octets,
+                spool::Read::Disk(disk) => disk.run()?,
+                spool::Read::End => break,
+                spool::Read::Wait | spool::Read::Lost => {
+                    return Err(io::Error::other("the page is not whole"));
+                }
+            };
+            at += octets.len() as u64;
+            if open.len() + octets.len() > piece {
+                pieces.push(open.split().freeze());
+            }
+            open.extend_from_slice(&octets);
+        }
+        if !open.is_empty() {
+            pieces.push(open.freeze());
+        }
+        Ok(pieces)
+    }
+
+    /// How many they are.
+    pub fn size(&self) -> u64 {
+        self.spool.stored()
+    }
+}
 
 /// What a certificate is to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -454,7 +524,7 @@ impl Switch {
         let family = peer.path.first().and_then(|hop| Family::of(hop.bare_host()));
         let (cell, end) = self.make(side, family, peer.proof.is_some())?;
         let own = cell.lock().session.own().clone();
-        let (part, settled, earlier) = {
+        let (part, told, earlier) = {
             let mut guarded = old.lock();
             let guarded = &mut *guarded;
             let part = match &mut guarded.session.part {
@@ -470,14 +540,15 @@ impl Switch {
             if let Some(handle) = &guarded.handle {
                 handle.ready(&old);
             }
-            (part, guarded.settled, guarded.before.take())
+            let held = std::mem::take(&mut guarded.held);
+            (part, (guarded.settled, guarded.confirmed, held), guarded.before.take())
         };
         if let Some(earlier) = earlier {
             shared.release(&earlier);
         }
         {
             let mut guarded = cell.lock();
-            guarded.settled = settled;
+            (guarded.settled, guarded.confirmed, guarded.held) = told;
             guarded.before = Some(old);
         }
         let by = now() + shared.settings.bind_timeout;
@@ -535,6 +606,8 @@ impl Switch {
                 early: Vec::new(),
                 released: false,
                 settled: false,
+                held: Held::default(),
+                confirmed: false,
                 before: None,
                 heir: None,
             }),
@@ -580,6 +653,79 @@ impl Switch {
             guarded.session.bind_by = Some(by);
             drop(tokio::spawn(bind_watch(Arc::downgrade(shared), Arc::downgrade(&cell), by)));
         }
+    }
+
+    /// The originator's whole page is kept, or cannot be: what waited for it is written.
+    ///
+    /// IM-072: the response to the last chunk and the success REPORT say that the page will be delivered.
+    pub fn confirm(&self, page: PageId, kept: bool) {
+        let Some(cell) = self.0.side(Side::Originator(page)) else { return };
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        guarded.confirmed = true;
+        let held = std::mem::take(&mut guarded.held);
+        if !kept && let Part::Originator(incoming) = &mut guarded.session.part {
+            incoming.not_kept();
+        }
+        if let Some(handle) = &guarded.handle {
+            let frame = if kept { held.kept } else { held.lost };
+            handle.nudge(Nudge::Frame(frame.freeze(), Arc::clone(&cell)));
+        }
+    }
+
+    /// The octets of a page that is whole, to be kept.
+    pub fn body(&self, page: PageId) -> Option<Body> {
+        let spool = Arc::clone(&lock(&self.0.pages).get(&page)?.spool);
+        spool.whole()?;
+        let about = spool.about()?.clone();
+        Some(Body { about, spool })
+    }
+
+    /// Takes a page back that was kept. Waits for room in the spools, at most `msrp.full_timeout`.
+    ///
+    /// # Errors
+    /// There is no room, or a page of this name is here.
+    pub async fn restore(
+        &self,
+        page: PageId,
+        about: About,
+        octets: Vec<Bytes>,
+    ) -> Result<(), Full> {
+        let shared = &self.0;
+        let spool = {
+            let mut pages = lock(&shared.pages);
+            if pages.contains_key(&page) {
+                return Err(Full);
+            }
+            let spool = shared.spools.open(page.to_string());
+            let kept = Page { spool: Arc::clone(&spool), originator: None, legs: HashMap::new() };
+            pages.insert(page, kept);
+            spool
+        };
+        let filled = tokio::time::timeout(shared.settings.full_timeout, async {
+            let mut at = 0;
+            for piece in octets {
+                loop {
+                    let room = shared.spools.room().notified();
+                    if spool.write(at, &piece).is_ok() {
+                        break;
+                    }
+                    room.await;
+                }
+                at += piece.len() as u64;
+            }
+            at
+        });
+        let done = filled.await.is_ok_and(|size| {
+            let whole = spool.finish(size).is_ok();
+            spool.publish(about, size);
+            whole
+        });
+        if !done {
+            lock(&shared.pages).remove(&page);
+            return Err(Full);
+        }
+        Ok(())
     }
 
     /// A recipient's SDP is agreed: connect or wait, then send the page from octet 1.

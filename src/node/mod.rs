@@ -8,6 +8,7 @@ pub mod control;
 mod documents;
 mod doorless;
 mod hss;
+mod keeping;
 mod load;
 mod media;
 mod names;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 
 use hss::{Directory, Ear, Ends, Sh};
+use keeping::Keeping;
 use slots::Slots;
 
 pub use control::Controls;
@@ -58,7 +60,7 @@ use crate::sip::resolve::Dns;
 use crate::sip::transport::{Bound, Transport};
 use crate::sip::ua::{RandomSource, SendKey, Ua};
 use crate::sip::{Protocol, transport};
-use crate::store::{self, OpenError, Row, Store, Table};
+use crate::store::{self, Limits, OpenError, Row, Store, Table};
 use crate::xdms::resolver::Source as Documents;
 use crate::xdms::ut::{Embedded, Remote};
 use crate::xdms::{self, Resolver};
@@ -431,7 +433,11 @@ impl Parts {
         isc.share(self.registry, self.store.keeps());
         isc.look_after(self.restored);
         isc.ask_at_the_door();
+        let (own, all) = (self.own.clone(), self.all.clone());
+        let (store, name) = (Arc::clone(&self.store), Arc::clone(&self.watch.name));
+        let most = self.settings.policy.deferral.max_per_user;
         Ok(Shard {
+            keeping: Keeping::new(store, name, own, all, most),
             thread: self.thread,
             transport,
             limits: self.settings.transport.limits,
@@ -509,7 +515,7 @@ fn sink(shards: Vec<mpsc::UnboundedSender<ToShard>>) -> Sink {
             MediaEvent::Originator { page, .. } => *page,
             MediaEvent::Leg { leg, .. } => leg.page,
         };
-        if let Some(shard) = shards.get(usize::from(page.thread())) {
+        if let Some(shard) = keeping::shard_of(&shards, page) {
             // Without a receiver the thread is gone and so is the page.
             let _ = shard.send(ToShard::Media(event));
         }
@@ -603,10 +609,11 @@ fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), Sta
     }
     let folder = &settings.config.node.data_dir;
     let clock = Clock { now: shard::now(), time: watch::wall_clock() };
-    // Every identity may change while the store is down, and go as well; every subscription, too.
-    let most =
-        2 * (settings.config.node.max_registrations as usize) + 2 * settings.hss.max_subscriptions;
-    Store::open(folder, clock.millis(clock.now), most)
+    // Every identity may change while the store is down, and go as well; every subscription, and every page, too.
+    let of_users = settings.config.node.max_registrations as usize + settings.hss.max_subscriptions;
+    let batches = 2 * (of_users + settings.config.node.max_pages as usize);
+    let octets = usize::try_from(settings.config.store_queue.0).unwrap_or(usize::MAX);
+    Store::open(folder, clock.millis(clock.now), Limits { batches, octets })
         .map_err(|cause| StartError::Store { path: folder.join(store::FILE), cause })
 }
 

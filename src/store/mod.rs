@@ -1,24 +1,26 @@
 //! What survives a restart: rows by table and key, written by one thread, many at a time.
 //!
-//! Start at [`Store::open`] and [`Store::put`]. Whoever puts a row does not wait for the disk: the writer takes everything
-//! that has come meanwhile into one transaction and then tells those who asked. A store that cannot be written is tried
-//! again every second; what is to be written waits in memory, the last change of each key only, and is bounded. What rows
-//! mean is the business of those who put them. `embedded` is one SQLite file; [`Store::memory`] keeps nothing.
+//! Start at [`Store::open`], [`Store::write`] and [`Store::range`]. Whoever writes does not wait for the disk: the writer takes
+//! every [`Batch`] that has come meanwhile into one transaction, which is on the disk before anybody is told. A batch is
+//! written whole or not at all, in the order it came; its [`Condition`]s are looked at then. What rows mean is the business
+//! of those who put them. `writer` is the thread, `embedded` one SQLite file, `memory` keeps rows as long as the process
+//! lives.
 
 mod embedded;
+mod memory;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 pub use embedded::{FILE, FORMAT};
-
-/// How often a store that failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+use memory::Rows;
+use writer::Writer;
 
 /// Where a row belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,17 +29,56 @@ pub enum Table {
     Reg,
     /// What the HSS tells us changes of.
     ShSub,
+    /// Pages that were accepted.
+    Page,
+    /// Their larger bodies, in pieces.
+    Chunk,
+    /// Who serves which of their legs.
+    Run,
+    /// Legs that wait, by user.
+    Wait,
+    /// The same, by page.
+    Held,
+    /// Notifications that are owed.
+    Imdn,
+    /// The nodes of a cluster.
+    Node,
 }
 
 impl Table {
     /// Every table there is.
-    pub const ALL: [Self; 2] = [Self::Reg, Self::ShSub];
+    pub const ALL: [Self; 9] = [
+        Self::Reg,
+        Self::ShSub,
+        Self::Page,
+        Self::Chunk,
+        Self::Run,
+        Self::Wait,
+        Self::Held,
+        Self::Imdn,
+        Self::Node,
+    ];
+
+    /// Those that are read as a whole at the start.
+    const AT_START: [Self; 2] = [Self::Reg, Self::ShSub];
 
     fn name(self) -> &'static str {
         match self {
             Self::Reg => "reg",
             Self::ShSub => "shsub",
+            Self::Page => "page",
+            Self::Chunk => "chunk",
+            Self::Run => "run",
+            Self::Wait => "wait",
+            Self::Held => "held",
+            Self::Imdn => "imdn",
+            Self::Node => "node",
         }
+    }
+
+    /// Its values are large.
+    fn is_large(self) -> bool {
+        matches!(self, Self::Page | Self::Chunk)
     }
 }
 
@@ -49,6 +90,104 @@ pub struct Row {
     /// Nobody needs it from then on.
     pub until: u64,
     pub value: Bytes,
+}
+
+/// One row that becomes another, or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub table: Table,
+    pub key: Arc<str>,
+    /// `None` takes the row away.
+    pub row: Option<Row>,
+}
+
+/// Holds at the moment of the commit, or nothing of the batch is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// This row is there.
+    Present(Table, Arc<str>),
+    /// This row is there, with this value.
+    Same(Table, Arc<str>, Bytes),
+    /// Fewer rows than that have keys that begin so.
+    Fewer(Table, Arc<str>, u32),
+}
+
+/// Rows that go once nothing refers to them any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// As long as a row of these begins so, nothing goes.
+    pub unless: Vec<(Table, Arc<str>)>,
+    /// What goes: all rows whose keys begin so.
+    pub rows: Vec<(Table, Arc<str>)>,
+}
+
+/// What is written together or not at all: first the conditions are looked at, then changes are made, then swept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+    pub conditions: Vec<Condition>,
+    pub sweeps: Vec<Sweep>,
+    pub unwritten: Unwritten,
+}
+
+impl Batch {
+    /// An empty one.
+    pub fn new(unwritten: Unwritten) -> Self {
+        Self { changes: Vec::new(), conditions: Vec::new(), sweeps: Vec::new(), unwritten }
+    }
+
+    /// About what it takes while it waits.
+    fn octets(&self) -> usize {
+        let change = |change: &Change| {
+            let value = change.row.as_ref().map_or(0, |row| row.value.len());
+            64 + change.key.len() + value
+        };
+        self.changes.iter().map(change).sum()
+    }
+
+    /// The one row it is about, where it is about nothing else.
+    fn sole_key(&self) -> Option<(Table, Arc<str>)> {
+        match self.changes.as_slice() {
+            [one] if self.conditions.is_empty() && self.sweeps.is_empty() => {
+                Some((one.table, Arc::clone(&one.key)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What becomes of a batch while the store cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwritten {
+    /// It waits in memory: what it says has happened. Of batches about one row the last one waits.
+    Retry,
+    /// It is dropped: nothing was promised.
+    Drop,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It outlives the process.
+    Yes,
+    /// The store cannot be written, or too much waits for it.
+    Down,
+    /// A condition did not hold.
+    Unmet,
+}
+
+/// The store cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the store cannot be read: {0}")]
+pub struct Down(pub String);
+
+/// How much may wait to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Batches.
+    pub batches: usize,
+    /// Octets of them.
+    pub octets: usize,
 }
 
 /// Why a store is not opened.
@@ -65,6 +204,9 @@ pub enum OpenError {
 /// Hears what became of a change: whether it is kept now.
 pub type Told = Box<dyn FnOnce(bool) + Send>;
 
+/// Hears what became of a batch.
+type Hear = Box<dyn FnOnce(Kept) + Send>;
+
 /// What is known of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -72,131 +214,160 @@ pub struct Health {
     pub up: bool,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
-    /// Changes that wait to be written.
+    /// Batches that wait to be written.
     pub pending: usize,
 }
 
-/// The rows a commit changes; `None` takes a row away.
-type Batch = HashMap<(Table, Arc<str>), Option<Row>>;
-
 /// Where rows go.
 trait Backend: Send {
-    /// All of it or nothing.
-    fn commit(&mut self, batch: &Batch) -> Result<(), String>;
+    /// Writes the batches in their order; of each, whether its conditions held. All of it is safe on return, or nothing
+    /// is written.
+    fn commit(&mut self, batches: &[&Batch]) -> Result<Vec<bool>, String>;
+
+    /// Nothing was to be written for a while.
+    fn idle(&mut self) {}
+}
+
+/// Where rows come from.
+trait Source: Send {
+    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, Down>;
+    fn range(
+        &mut self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Row>, Down>;
+    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, Down>;
+    fn count(&mut self, table: Table) -> Result<u64, Down>;
 }
 
 /// A store that is open.
-pub struct Store {
-    /// `None`: nothing is kept.
-    writer: Option<Writer>,
-}
+pub struct Store(Inside);
 
-struct Writer {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Most changes that wait.
-    most: usize,
-    commits: OnceLock<Box<dyn Fn(Duration) + Send + Sync>>,
-}
-
-#[derive(Default)]
-struct State {
-    pending: Batch,
-    told: Vec<Told>,
-    down: bool,
-    last_error: Option<String>,
-    /// Changes were left out because too many waited.
-    overran: bool,
-    stop: bool,
+enum Inside {
+    Memory(Mutex<Rows>),
+    Durable(Writer),
 }
 
 impl Store {
-    /// Opens the store in `folder` and reads every row that is still of use at `now` (milliseconds since 1970). At most
-    /// `most` changes wait to be written; what comes beyond it is not kept.
+    /// Opens the store in `folder` and reads what is needed at the start and still of use at `now` (milliseconds since
+    /// 1970).
     ///
     /// # Errors
     /// [`OpenError`]; what was there is left as it is.
     pub fn open(
         folder: &Path,
         now: u64,
-        most: usize,
+        limits: Limits,
     ) -> Result<(Self, Vec<(Table, Row)>), OpenError> {
-        let (backend, rows) = embedded::open(folder, now)?;
-        Ok((Self::with(Box::new(backend), most)?, rows))
+        let (backend, source, rows) = embedded::open(folder, now)?;
+        let writer = Writer::start(Box::new(backend), Box::new(source), limits)
+            .map_err(|error| OpenError::Unreadable(error.to_string()))?;
+        Ok((Self(Inside::Durable(writer)), rows))
     }
 
     /// A store that forgets everything with the process.
     pub fn memory() -> Self {
-        Self { writer: None }
+        Self(Inside::Memory(Mutex::default()))
     }
 
-    fn with(mut backend: Box<dyn Backend>, most: usize) -> Result<Self, OpenError> {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            most: most.max(1),
-            commits: OnceLock::new(),
-        });
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("pagecast-store".to_owned())
-            .spawn(move || for_thread.write(backend.as_mut()))
-            .map_err(|error| OpenError::Unreadable(error.to_string()))?;
-        Ok(Self { writer: Some(Writer { shared, thread: Mutex::new(Some(thread)) }) })
-    }
-
-    /// Whether anything is kept at all.
+    /// Whether anything outlives the process.
     pub fn keeps(&self) -> bool {
-        self.writer.is_some()
+        matches!(self.0, Inside::Durable(_))
     }
 
     /// Tells how long each commit takes. The first one to ask is told.
     pub fn on_commit(&self, hear: impl Fn(Duration) + Send + Sync + 'static) {
-        if let Some(writer) = &self.writer {
-            // A second listener is one too many.
-            let _ = writer.shared.commits.set(Box::new(hear));
+        if let Inside::Durable(writer) = &self.0 {
+            writer.on_commit(Box::new(hear));
+        }
+    }
+
+    /// Has a batch written. `told` hears what became of it, on another thread or at once; it must not block. A batch
+    /// that waits for a store that is down has been told [`Kept::Down`], and is written later.
+    pub fn write(&self, batch: Batch, told: impl FnOnce(Kept) + Send + 'static) {
+        match &self.0 {
+            Inside::Memory(rows) => {
+                let met = rows.lock().unwrap_or_else(PoisonError::into_inner).apply(&batch);
+                told(if met { Kept::Yes } else { Kept::Unmet });
+            }
+            Inside::Durable(writer) => writer.write(batch, Box::new(told)),
         }
     }
 
     /// Has a row kept, or taken away. `told` hears of it: at once where the store is known to be down, for then the row
     /// waits until it is back.
     pub fn put(&self, table: Table, key: Arc<str>, row: Option<Row>, told: Option<Told>) {
-        let Some(writer) = &self.writer else {
-            told.into_iter().for_each(|told| told(true));
-            return;
-        };
-        let unheard = writer.shared.put((table, key), row, told);
-        unheard.into_iter().for_each(|told| told(false));
+        let changes = vec![Change { table, key, row }];
+        let batch = Batch { changes, ..Batch::new(Unwritten::Retry) };
+        self.write(batch, move |kept| {
+            told.into_iter().for_each(|told| told(kept == Kept::Yes));
+        });
+    }
+
+    /// Reads one row.
+    pub fn get(
+        &self,
+        table: Table,
+        key: &str,
+        then: impl FnOnce(Result<Option<Row>, Down>) + Send + 'static,
+    ) {
+        let key: Arc<str> = key.into();
+        self.read(move |source| then(source.get(table, &key)));
+    }
+
+    /// Reads rows whose keys begin with `prefix` and come after `after`, in the order of their keys, at most `most`.
+    pub fn range(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+        then: impl FnOnce(Result<Vec<Row>, Down>) + Send + 'static,
+    ) {
+        let (prefix, after): (Arc<str>, Option<Arc<str>>) = (prefix.into(), after.map(Arc::from));
+        self.read(move |source| then(source.range(table, &prefix, after.as_deref(), most)));
+    }
+
+    /// Reads rows nobody needs any more at `now` (milliseconds since 1970), the oldest first, at most `most`.
+    pub fn lapsed(
+        &self,
+        table: Table,
+        now: u64,
+        most: usize,
+        then: impl FnOnce(Result<Vec<Row>, Down>) + Send + 'static,
+    ) {
+        self.read(move |source| then(source.lapsed(table, now, most)));
+    }
+
+    /// Counts the rows of a table.
+    pub fn count(&self, table: Table, then: impl FnOnce(Result<u64, Down>) + Send + 'static) {
+        self.read(move |source| then(source.count(table)));
+    }
+
+    /// Reads see everything that was told as kept before they were asked for, and do not wait for writes.
+    fn read(&self, read: impl FnOnce(&mut dyn Source) + Send + 'static) {
+        match &self.0 {
+            Inside::Memory(rows) => {
+                read(&mut *rows.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            Inside::Durable(writer) => writer.read(Box::new(read)),
+        }
     }
 
     /// How the store is.
     pub fn health(&self) -> Health {
-        match &self.writer {
-            None => Health { up: true, last_error: None, pending: 0 },
-            Some(writer) => {
-                let state = writer.shared.lock();
-                Health {
-                    up: !state.down,
-                    last_error: state.last_error.clone(),
-                    pending: state.pending.len(),
-                }
-            }
+        match &self.0 {
+            Inside::Memory(_) => Health { up: true, last_error: None, pending: 0 },
+            Inside::Durable(writer) => writer.health(),
         }
     }
 
     /// Writes what waits, once, and ends.
     pub fn close(&self) {
-        let Some(writer) = &self.writer else { return };
-        writer.shared.lock().stop = true;
-        writer.shared.changed.notify_all();
-        let thread = writer.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the store's writer had panicked");
+        if let Inside::Durable(writer) = &self.0 {
+            writer.close();
         }
     }
 }
@@ -207,214 +378,7 @@ impl Drop for Store {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change leaves the state whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns whom nobody will tell.
-    fn put(&self, at: (Table, Arc<str>), row: Option<Row>, told: Option<Told>) -> Option<Told> {
-        let mut state = self.lock();
-        if state.pending.len() >= self.most && !state.pending.contains_key(&at) {
-            if !std::mem::replace(&mut state.overran, true) {
-                tracing::warn!(
-                    waiting = self.most,
-                    "too many changes wait for the store; more are not kept"
-                );
-            }
-            return told;
-        }
-        state.pending.insert(at, row);
-        if state.down || state.stop {
-            return told;
-        }
-        state.told.extend(told);
-        drop(state);
-        self.changed.notify_all();
-        None
-    }
-
-    /// The writer's life.
-    fn write(&self, backend: &mut dyn Backend) {
-        loop {
-            let (batch, told) = {
-                let mut state = self.lock();
-                while state.pending.is_empty() && !state.stop {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                if state.pending.is_empty() {
-                    return;
-                }
-                (std::mem::take(&mut state.pending), std::mem::take(&mut state.told))
-            };
-            let begun = now();
-            let done = backend.commit(&batch);
-            let took = now().saturating_duration_since(begun);
-            let kept = done.is_ok();
-            let again = match done {
-                Ok(()) => {
-                    self.succeeded();
-                    if let Some(hear) = self.commits.get() {
-                        hear(took);
-                    }
-                    true
-                }
-                Err(error) => self.failed(batch, error),
-            };
-            told.into_iter().for_each(|told| told(kept));
-            if !again {
-                return;
-            }
-        }
-    }
-
-    fn succeeded(&self) {
-        let mut state = self.lock();
-        state.overran = false;
-        if std::mem::replace(&mut state.down, false) {
-            tracing::info!("the store is back");
-        }
-    }
-
-    /// Keeps what was to be written and waits a moment. Whether to go on.
-    fn failed(&self, batch: Batch, error: String) -> bool {
-        let mut state = self.lock();
-        if !std::mem::replace(&mut state.down, true) {
-            tracing::error!(error, "the store cannot be written; changes wait in memory");
-        }
-        state.last_error = Some(error);
-        for (at, row) in batch {
-            // What came meanwhile is newer.
-            state.pending.entry(at).or_insert(row);
-        }
-        // Nobody is to wait for a store that is down.
-        let told = std::mem::take(&mut state.told);
-        if state.stop {
-            tracing::error!(lost = state.pending.len(), "changes are lost with the process");
-            state.pending.clear();
-        } else {
-            let stopped = |state: &mut State| !state.stop;
-            let waited = self.changed.wait_timeout_while(state, RETRY, stopped);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let go_on = !state.pending.is_empty();
-        drop(state);
-        told.into_iter().for_each(|told| told(false));
-        go_on
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the writer has a thread of its own and times its work"
-)]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    /// A backend in the hands of a test.
-    #[derive(Clone, Default)]
-    struct Fake(Arc<Mutex<Inside>>);
-
-    #[derive(Default)]
-    struct Inside {
-        broken: bool,
-        commits: usize,
-        rows: HashMap<Arc<str>, Row>,
-    }
-
-    impl Backend for Fake {
-        fn commit(&mut self, batch: &Batch) -> Result<(), String> {
-            let mut inside = self.0.lock().expect("no panic");
-            if inside.broken {
-                return Err("disk full".to_owned());
-            }
-            inside.commits += 1;
-            for ((_, key), row) in batch {
-                match row {
-                    Some(row) => inside.rows.insert(key.clone(), row.clone()),
-                    None => inside.rows.remove(key),
-                };
-            }
-            Ok(())
-        }
-    }
-
-    fn row(key: &str, value: &str) -> Row {
-        Row { key: key.into(), since: 1, until: 2, value: Bytes::copy_from_slice(value.as_bytes()) }
-    }
-
-    fn put(store: &Store, key: &str, value: &str) -> mpsc::Receiver<bool> {
-        let (tell, told) = mpsc::channel();
-        let told_by: Told = Box::new(move |kept| tell.send(kept).expect("the test waits"));
-        store.put(Table::Reg, key.into(), Some(row(key, value)), Some(told_by));
-        told
-    }
-
-    fn hears(told: &mpsc::Receiver<bool>) -> bool {
-        told.recv_timeout(Duration::from_secs(10)).expect("told in time")
-    }
-
-    #[test]
-    fn what_is_put_is_kept_and_told() {
-        let fake = Fake::default();
-        let store = Store::with(Box::new(fake.clone()), 10).expect("a thread");
-        assert!(hears(&put(&store, "a", "1")) && hears(&put(&store, "a", "2")));
-        let (tell, told) = mpsc::channel();
-        store.put(
-            Table::Reg,
-            "b".into(),
-            None,
-            Some(Box::new(move |kept| tell.send(kept).expect("the test waits"))),
-        );
-        assert!(hears(&told));
-        assert_eq!(fake.0.lock().expect("no panic").rows.get("a"), Some(&row("a", "2")));
-        assert_eq!(store.health(), Health { up: true, last_error: None, pending: 0 });
-    }
-
-    /// Proves ISC-046.
-    #[test]
-    fn a_store_that_is_down_holds_nobody_up_and_gets_everything_when_it_is_back() {
-        let fake = Fake::default();
-        let store = Store::with(Box::new(fake.clone()), 3).expect("a thread");
-        fake.0.lock().expect("no panic").broken = true;
-        assert!(!hears(&put(&store, "a", "1")), "told that it is not kept yet");
-        let health = store.health();
-        assert_eq!((health.up, health.pending), (false, 1));
-        assert_eq!(health.last_error.as_deref(), Some("disk full"));
-        for (key, value) in [("b", "1"), ("c", "1"), ("a", "2"), ("d", "beyond the bound")] {
-            assert!(!hears(&put(&store, key, value)));
-        }
-        assert_eq!(store.health().pending, 3);
-        fake.0.lock().expect("no panic").broken = false;
-        // The next try is at most a second away; closing is one, too.
-        store.close();
-        let inside = fake.0.lock().expect("no panic");
-        let mut kept: Vec<_> =
-            inside.rows.values().map(|row| (&*row.key, &row.value[..])).collect();
-        kept.sort_unstable();
-        assert_eq!(kept, [("a", &b"2"[..]), ("b", b"1"), ("c", b"1")]);
-        drop(inside);
-        assert_eq!((store.health().up, store.health().pending), (true, 0));
-    }
-
-    #[test]
-    fn many_changes_share_a_commit() {
-        let fake = Fake::default();
-        let store = Store::with(Box::new(fake.clone()), 1000).expect("a thread");
-        let holds = fake.0.lock().expect("no panic");
-        let told: Vec<_> = (0..500).map(|n| put(&store, &format!("k{n}"), "x")).collect();
-        drop(holds);
-        assert!(told.iter().all(hears));
-        let inside = fake.0.lock().expect("no panic");
-        assert_eq!(inside.rows.len(), 500);
-        assert!(inside.commits <= 2, "{} commits", inside.commits);
-    }
+/// Behind every key that begins with `prefix`, and before every other that does not.
+fn behind(prefix: &str) -> String {
+    format!("{prefix}\u{10ffff}")
 }

@@ -110,6 +110,8 @@ pub struct Closing {
     pub answer: Option<u16>,
     /// Success REPORT to send behind it.
     pub report: Option<Owed>,
+    /// The chunk is of a page that is whole: what is owed for it says that the page was taken.
+    pub of_whole: bool,
 }
 
 impl Incoming {
@@ -425,7 +427,10 @@ impl Incoming {
             self.reported = true;
             report = self.owed();
         }
-        Closing { answer: may_answer(chunk.failure_report, answer).then_some(answer), report }
+        let of_page = matches!(chunk.what, What::Page | What::Duplicate);
+        let of_whole = of_page && matches!(self.state, State::Whole(_));
+        let answer = may_answer(chunk.failure_report, answer).then_some(answer);
+        Closing { answer, report, of_whole }
     }
 
     fn end_page(
@@ -492,6 +497,13 @@ impl Incoming {
         self.gap = None;
         self.spool.lose();
         told.push(OriginatorMedia::Aborted(loss));
+    }
+
+    /// The page is whole and cannot be kept: it was not taken.
+    pub fn not_kept(&mut self) {
+        if matches!(self.state, State::Whole(_)) {
+            (self.state, self.reported) = (State::Lost(PageLoss::Storage), true);
+        }
     }
 
     /// The page is whole or will never be.
