@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pagecast::lab::core::{Core, Settings as CoreSettings};
-use pagecast::lab::phone::{Behaviour, PageRequest, Phone, Recipients};
+use pagecast::lab::phone::{Behaviour, PageRequest, Phone, Recipients, Settings};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::support::{Folder, LIMIT, Server, phone, until, user};
+use super::support::{Folder, LIMIT, Server, until, user};
 
 const SETTINGS: [&str; 8] = [
     "profile.msrp.drain_after_end=50ms",
@@ -40,6 +40,14 @@ fn random(below: u64) -> u64 {
 fn body_of(name: &str, octets: usize) -> Vec<u8> {
     let filler = name.bytes().cycle().skip(name.len() / 2);
     name.bytes().chain(*b"\n").chain(filler).take(octets.max(name.len() + 1)).collect()
+}
+
+/// A phone that hangs up as soon as it has a page, and does not wait long for a server that has died.
+async fn phone(core: &Core, name: &str) -> Phone {
+    let behaviour = Behaviour { hangs_up_after_page: true, ..Behaviour::default() };
+    let farewell = Duration::from_millis(500);
+    let settings = Settings { behaviour, farewell, ..Settings::new(&core.uri(), &user(name)) };
+    Phone::start(settings).await.expect("registered")
 }
 
 /// Takes whatever arrives at a phone.
@@ -97,13 +105,14 @@ async fn nothing_acknowledged_is_lost_in_crashes() {
         THERE.iter().chain([&AWAY]).map(|name| (*name, Inbox::default())).collect();
     let mut taking = Vec::new();
     for name in THERE {
-        let phone = phone(&core, name, Behaviour::default()).await;
+        let phone = phone(&core, name).await;
         taking.push(takes(phone, Arc::clone(&inboxes[name])));
     }
     let mut senders = Vec::new();
     for n in 0..SENDERS {
-        senders.push(Arc::new(phone(&core, &format!("alice{n}"), Behaviour::default()).await));
+        senders.push(Arc::new(phone(&core, &format!("alice{n}")).await));
     }
+    let mut logs = Vec::new();
     let mut acknowledged = Vec::new();
     for crash in 0..crashes {
         let running = Arc::new(Mutex::new(true));
@@ -119,6 +128,7 @@ async fn nothing_acknowledged_is_lost_in_crashes() {
         server.program.signal("KILL");
         *running.lock().expect("no panic") = false;
         server.program.ended().await;
+        logs.push(server.program.err());
         server = Server::start(&folder, &core.uri(), &SETTINGS).await;
         core.serve(&format!("sip:{}", server.udp)).expect("an address");
         for sender in sending {
@@ -126,7 +136,7 @@ async fn nothing_acknowledged_is_lost_in_crashes() {
         }
     }
     // Whoever was away comes, and gets everything.
-    let phone = phone(&core, AWAY, Behaviour::default()).await;
+    let phone = phone(&core, AWAY).await;
     taking.push(takes(phone, Arc::clone(&inboxes[AWAY])));
     let missing = || -> Vec<String> {
         let here =
@@ -139,20 +149,16 @@ async fn nothing_acknowledged_is_lost_in_crashes() {
         };
         THERE.into_iter().chain([AWAY]).flat_map(of).collect()
     };
-    let patience = LIMIT + Duration::from_millis(200) * acknowledged.len() as u32;
+    let patience = LIMIT + Duration::from_millis(100) * acknowledged.len() as u32;
     let arrived = timeout(patience, async {
         while !missing().is_empty() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     if arrived.await.is_err() {
-        panic!(
-            "{} of {} pages: {:?}\n{}",
-            missing().len(),
-            acknowledged.len(),
-            missing(),
-            server.program.err()
-        );
+        logs.push(server.program.err());
+        let missing = missing();
+        panic!("{} of {}: {missing:?}\n{}", missing.len(), acknowledged.len(), logs.join("\n--\n"));
     }
     let doubled: u32 = inboxes
         .values()
