@@ -8,6 +8,7 @@
 //! A recipient who is back is served by [`serve`], one page after the other in the order they were accepted; each leg is
 //! claimed from the store first, so that no two nodes serve it. Follows IM-092, IM-097.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io;
@@ -18,10 +19,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
 use super::shard::ToShard;
-use super::watch::{Clock, wall_clock};
+use super::watch::{Clock, Watch, wall_clock};
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::record::Record;
 use crate::msrp::Body;
+use crate::ops::metrics::Metrics;
 use crate::store::{Batch, Change, Condition, Kept, Row, Store, Sweep, Table, Unwritten};
 
 /// Octets of a body that stand in the page's own row.
@@ -41,6 +43,7 @@ pub struct Keeping {
     /// What the time of day was when we began: it runs on from there, whatever is done to the system's clock.
     pub clock: Clock,
     node: Arc<str>,
+    metrics: Arc<Metrics>,
     own: mpsc::UnboundedSender<ToShard>,
     all: Vec<mpsc::UnboundedSender<ToShard>>,
     /// `deferred.max_per_user`
@@ -98,10 +101,10 @@ pub struct Loaded {
 }
 
 impl Keeping {
-    /// For one thread of the node `node`.
+    /// For one thread of the node that is watched.
     pub fn new(
         store: Arc<Store>,
-        node: Arc<str>,
+        watch: &Watch,
         own: mpsc::UnboundedSender<ToShard>,
         all: Vec<mpsc::UnboundedSender<ToShard>>,
         max_per_user: u32,
@@ -109,7 +112,8 @@ impl Keeping {
         Self {
             store,
             clock: Clock { now: super::shard::now(), time: wall_clock() },
-            node,
+            node: Arc::clone(&watch.name),
+            metrics: Arc::clone(&watch.metrics),
             own,
             all,
             max_per_user,
@@ -217,7 +221,18 @@ impl Keeping {
                 let _ = own.send(ToShard::NotDeferred(leg));
             }
         });
+        self.count();
         self.changed.insert(leg.page);
+    }
+
+    /// Tells operators how many legs wait, as of what is written now.
+    fn count(&self) {
+        let metrics = Arc::clone(&self.metrics);
+        self.store.count(Table::Wait, move |count| {
+            if let Ok(count) = count {
+                metrics.deferred_messages.set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        });
     }
 
     /// The engine knows the page no more.
@@ -342,6 +357,7 @@ impl Keeping {
         if kept == Kept::Yes {
             let (since, until) = (active.since, active.until);
             self.load(leg.page, vec![leg.n], (since, until), None);
+            self.count();
             return;
         }
         active.open.remove(&leg.n);
@@ -366,8 +382,8 @@ impl Keeping {
         if open.is_empty() {
             self.sweep(page);
             let _ = done.send(());
-        } else if !self.pages.contains_key(&page) {
-            self.pages.insert(page, active);
+        } else if let Entry::Vacant(place) = self.pages.entry(page) {
+            place.insert(active);
             self.load(page, open, (since, until), Some(done));
         }
     }
@@ -430,6 +446,7 @@ impl Keeping {
     pub fn look_after_all(&self) {
         let (store, all, node) = (Arc::clone(&self.store), self.all.clone(), self.node.clone());
         let (own, clock) = (self.own.clone(), self.clock);
+        self.count();
         tokio::spawn(async move {
             recover(&store, &all, &node).await;
             loop {

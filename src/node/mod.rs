@@ -434,10 +434,10 @@ impl Parts {
         isc.look_after(self.restored);
         isc.ask_at_the_door();
         let (own, all) = (self.own.clone(), self.all.clone());
-        let (store, name) = (Arc::clone(&self.store), Arc::clone(&self.watch.name));
+        let store = Arc::clone(&self.store);
         let most = self.settings.policy.deferral.max_per_user;
         Ok(Shard {
-            keeping: Keeping::new(store, name, own, all, most),
+            keeping: Keeping::new(store, &self.watch, own, all, most),
             thread: self.thread,
             transport,
             limits: self.settings.transport.limits,

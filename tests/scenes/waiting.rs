@@ -24,6 +24,7 @@ async fn who_comes_back_gets_what_waited() {
     net.after(seconds(3600)).await;
     assert_eq!(net.results(), ["bob deferred SIP 480", "carol delivered"]);
     assert_eq!(net.page()["state"], "deferred");
+    assert_eq!(net.counted("pagecast_deferred_messages"), 1);
     assert_eq!(net.page()["recipients"][0]["attempts"], 1);
 
     // Others come, and Bob says that he leaves: nothing follows.
@@ -39,6 +40,7 @@ async fn who_comes_back_gets_what_waited() {
     net.after(seconds(10)).await;
     assert_eq!(net.results(), ["bob delivered", "carol delivered"]);
     assert_eq!(net.page()["state"], "done");
+    assert_eq!(net.counted("pagecast_deferred_messages"), 0);
     registers(&net, "bob", 600).await;
     net.scscf().gets_no_invite().await;
     net.ends().await;
