@@ -156,7 +156,7 @@ async fn share<S: AsyncRead + AsyncWrite + Unpin>(
     key: &PeerKey,
     stream: Option<(Option<Ends>, Option<Shown>, S)>,
 ) {
-    let connection = stream.is_some().then(|| Connection::new(shared, None));
+    let connection = stream.is_some().then(|| Box::new(Connection::new(shared, None)));
     let waiting = {
         let mut peers = lock(&shared.peers);
         let before = match &connection {

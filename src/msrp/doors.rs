@@ -60,7 +60,7 @@ async fn serve_behind<S>(shared: &Arc<Shared>, stream: S, door: Door, ends: Opti
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let mut connection = Connection::new(shared, Some(door));
+    let mut connection = Box::new(Connection::new(shared, Some(door)));
     connection.ends = ends;
     drop(connection.run(stream).await);
 }
@@ -123,7 +123,7 @@ where
         failed(Failure::Certificate, &"no certificate was shown");
         return refuse(stream).await;
     };
-    let mut connection = Connection::new(shared, Some(door));
+    let mut connection = Box::new(Connection::new(shared, Some(door)));
     connection.ends = ends;
     connection.secured = Some(Secured::By(shown));
     if let Some(stream) = connection.run(stream).await {
