@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,11 +25,11 @@ pub const BLOCK: usize = 64 * 1024;
 /// that a page can hold up to eight times the memory it is counted with, if its sender wraps little into much.
 const SHARE: usize = 8 * 1024;
 /// Octets written to the file in one go, about.
-const BATCH: usize = 1 << 20;
+const BATCH: usize = 2 << 20;
 /// The file is not written for less than this, unless the page is whole or there is no more room.
-const PIECE: u64 = 512 << 10;
-/// Octets a page may have in memory while its file is written, even if it is to keep few.
-const WINDOW: u64 = 1 << 20;
+const PIECE: u64 = 1 << 20;
+/// Octets a page may have in memory while its file is written and its readers catch up, even if it is to keep few.
+const WINDOW: u64 = 8 << 20;
 /// Octets read back in one go.
 const BACK: usize = 4 * BLOCK;
 
@@ -38,7 +38,7 @@ const BACK: usize = 4 * BLOCK;
 pub struct Limits {
     /// Octets of all pages, memory and disk.
     pub total: u64,
-    /// Octets of one page kept in memory; while the rest is written as many again, or 1 MiB if that is more.
+    /// Octets of one page kept in memory; while the rest is written as many again, or 8 MiB if that is more.
     pub page_memory: u64,
     /// Octets of all pages in memory; above it a page keeps one block only.
     pub total_memory: u64,
@@ -289,7 +289,8 @@ impl Spool {
         let octets = &octets[..octets.len().min(room)];
         let hard = self.hard_bound();
         if inner.in_blocks() >= hard {
-            inner.shed(self.page_memory(), true);
+            inner.shed(self.page_memory(), false);
+            inner.shed(hard - hard / 4, true);
         }
         let crowded = self.node.dir.is_some() && inner.in_blocks() >= hard;
         let total = self.node.octets.load(Ordering::Relaxed) + octets.len() as u64;
@@ -502,7 +503,7 @@ impl Spool {
 
     fn spill_blocks(&self) {
         loop {
-            let (batch, end, file, cleared) = {
+            let (batch, start, end, file, cleared) = {
                 let mut inner = self.lock();
                 inner.spilling = false;
                 if !self.wants_spill(&inner) {
@@ -512,23 +513,20 @@ impl Spool {
                 let (mut batch, mut octets) = (Vec::new(), 0);
                 for block in inner.unwritten() {
                     let Octets::Sealed(sealed) = &block.octets else { break };
-                    batch.push((block.at, sealed.clone()));
+                    batch.push(sealed.clone());
                     octets += sealed.len();
                     if octets >= BATCH {
                         break;
                     }
                 }
-                let end = inner.written + octets as u64;
+                let (start, end) = (inner.written, inner.written + octets as u64);
                 // What is being written cannot be replaced any more.
                 inner.fixed = inner.fixed.max(end);
-                (batch, end, inner.file.clone(), inner.cleared)
+                (batch, start, end, inner.file.clone(), inner.cleared)
             };
-            let written = file.map_or_else(|| self.make_file(), Ok).and_then(|file| {
-                for (at, octets) in &batch {
-                    file.write_all_at(octets, *at)?;
-                }
-                Ok(file)
-            });
+            let written = file
+                .map_or_else(|| self.make_file(), Ok)
+                .and_then(|file| write_out(&file, start, &batch).map(|()| file));
             drop(batch);
             let mut inner = self.lock();
             match written {
@@ -540,8 +538,7 @@ impl Spool {
                     }
                     if inner.cleared == cleared {
                         inner.written = end;
-                        let crowded = inner.in_blocks() >= self.hard_bound();
-                        inner.shed(self.page_memory(), crowded);
+                        inner.shed(self.page_memory(), false);
                     }
                 }
                 Err(error) => {
@@ -568,6 +565,22 @@ impl Spool {
         self.node.files.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(file))
     }
+}
+
+/// Writes `octets` from position `at` on. The only one who moves the file's cursor.
+fn write_out(mut file: &File, at: u64, octets: &[Bytes]) -> io::Result<()> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut slices: Vec<_> = octets.iter().map(|octets| IoSlice::new(octets)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Spool {
@@ -827,7 +840,7 @@ mod tests {
         let limits = Limits { page_memory: 2 * BLOCK as u64, ..Limits::default() };
         let spools = Spools::new(Some(&dir), limits).expect("a directory");
         let spool = spools.open("p1".into());
-        let page = octets(50 * BLOCK + 17);
+        let page = octets(200 * BLOCK + 17);
         spool.write(0, &page[..2 * BLOCK]).expect("room");
         assert_eq!(spools.stats().files, 0, "small pages never touch the disk");
         for (n, part) in page[2 * BLOCK..].chunks(1000).enumerate() {
