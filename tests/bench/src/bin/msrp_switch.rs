@@ -87,9 +87,13 @@ async fn main() -> std::io::Result<()> {
         }
     }));
     println!("ready");
+    let mut heard = Vec::new();
     loop {
         tokio::select! {
-            Some(event) = events.recv() => state.on(event, &synced),
+            // As many as there are: pages that are over are forgotten before more come.
+            _ = events.recv_many(&mut heard, 1024) => {
+                heard.drain(..).for_each(|event| state.on(event, &synced));
+            }
             Some(page) = syncs.recv() => state.done(page),
             Some((command, answer)) = commands.recv() => {
                 // The generator reads what it asked for.
