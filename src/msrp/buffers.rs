@@ -1,8 +1,8 @@
 //! Reading: buffers that are used again once nobody holds any octet of them, and none for those who wait.
 //!
 //! Start at [`Intake::poll_read`]. A page keeps what it was read into, so busy connections need a new buffer with nearly
-//! every read. Memory that comes back from pages that are over is warm and costs no system call; at most [`MOST`] buffers
-//! of either size are kept for it. Frames are gathered in the small ones, too.
+//! every read. Memory that comes back from pages that are over is warm and costs no system call; so many of
+//! either size are kept for it as two large pages need. Frames are gathered in the small ones, too.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,8 +17,6 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub const SIZE: usize = 64 * 1024;
 /// Octets of a large one, for connections that bring pages as fast as they are read.
 const LARGE: usize = 4 * SIZE;
-/// Buffers kept of either size, used and unused.
-const MOST: usize = 64;
 /// Reads that bring less are copied, and their buffer is free at once.
 const LITTLE: usize = SIZE / 8;
 /// How many are looked at to find one nobody uses; pages end about in the order they began.
@@ -36,6 +34,14 @@ impl Size {
         match self {
             Self::Small => SIZE,
             Self::Large => LARGE,
+        }
+    }
+
+    /// Buffers kept, used and unused.
+    fn most(self) -> usize {
+        match self {
+            Self::Small => 64,
+            Self::Large => 128,
         }
     }
 }
@@ -75,7 +81,7 @@ impl Buffers {
     /// Gives a buffer back that [`Buffers::take`] made; others may still hold octets of it.
     pub fn give(&self, buffer: BytesMut, size: Size) {
         let mut kept = self.lock(size);
-        if kept.len() < MOST {
+        if kept.len() < size.most() {
             kept.push_back(buffer);
         }
     }
@@ -83,7 +89,7 @@ impl Buffers {
     /// Gives a buffer back of which nobody holds anything.
     pub fn unused(&self, buffer: BytesMut, size: Size) {
         let mut kept = self.lock(size);
-        if kept.len() < MOST {
+        if kept.len() < size.most() {
             kept.push_front(buffer);
         }
     }
@@ -211,11 +217,11 @@ mod tests {
             drop(held);
             let again = buffers.take(size);
             assert_eq!((again.as_ptr(), again.len(), again.capacity()), (place, 0, size.octets()));
-            for _ in 0..2 * MOST {
-                buffers.give(BytesMut::with_capacity(size.octets()), size);
-                buffers.unused(BytesMut::with_capacity(size.octets()), size);
+            for _ in 0..size.most() {
+                buffers.give(BytesMut::new(), size);
+                buffers.unused(BytesMut::new(), size);
             }
-            assert_eq!(buffers.lock(size).len(), MOST);
+            assert_eq!(buffers.lock(size).len(), size.most());
         }
     }
 

@@ -156,7 +156,7 @@ async fn share<S: AsyncRead + AsyncWrite + Unpin>(
     key: &PeerKey,
     stream: Option<(Option<Ends>, Option<Shown>, S)>,
 ) {
-    let connection = stream.is_some().then(|| Box::new(Connection::new(shared, None)));
+    let connection = stream.is_some().then(|| Connection::new(shared, None));
     let waiting = {
         let mut peers = lock(&shared.peers);
         let before = match &connection {
@@ -170,7 +170,7 @@ async fn share<S: AsyncRead + AsyncWrite + Unpin>(
     };
     match (stream, connection) {
         (Some((ends, shown, stream)), Some(mut connection)) => {
-            connection.ends = ends;
+            connection.know(ends);
             connection.secured = shown.map(Secured::By);
             waiting.into_iter().for_each(|cell| connection.attach(cell));
             let handle = Arc::downgrade(&connection.handle);

@@ -159,9 +159,12 @@ struct Mark {
     settled: bool,
 }
 
-/// Answers and REPORTs that are to be written before anything else.
+/// Answers and REPORTs that are to be written before anything else; nothing while there are none.
 #[derive(Default)]
-struct Control {
+struct Control(Option<Box<Answers>>);
+
+#[derive(Default)]
+struct Answers {
     text: BytesMut,
     /// Octets of each in `text`, and the session that is settled with it.
     frames: VecDeque<(usize, Option<Arc<Cell>>)>,
@@ -169,17 +172,18 @@ struct Control {
 
 impl Control {
     fn len(&self) -> usize {
-        self.frames.len()
+        self.0.as_ref().map_or(0, |answers| answers.frames.len())
     }
 
     fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.len() == 0
     }
 
     fn write(&mut self, settles: Option<Arc<Cell>>, write: impl FnOnce(&mut BytesMut)) {
-        let before = self.text.len();
-        write(&mut self.text);
-        self.frames.push_back((self.text.len() - before, settles));
+        let Answers { text, frames } = &mut **self.0.get_or_insert_default();
+        let before = text.len();
+        write(text);
+        frames.push_back((text.len() - before, settles));
     }
 
     fn push(&mut self, frame: &[u8], settles: Option<Arc<Cell>>) {
@@ -194,10 +198,13 @@ struct Blocked {
     until: Instant,
 }
 
+/// What is being read from disk.
 struct Loading {
     cell: Arc<Cell>,
     at: u64,
     read: JoinHandle<io::Result<Bytes>>,
+    /// Sessions that need the disk meanwhile.
+    queue: Vec<Arc<Cell>>,
 }
 
 /// The chunk some session is writing.
@@ -230,11 +237,9 @@ pub(super) struct Connection {
     writing: Option<Writing>,
     transactions: HashMap<TxId, Arc<Cell>>,
     marks: VecDeque<Mark>,
-    loading: Option<Loading>,
-    /// Sessions that need the disk while it is busy.
-    queue: VecDeque<Arc<Cell>>,
+    loading: Option<Box<Loading>>,
     current: Option<Current>,
-    blocked: Option<Blocked>,
+    blocked: Option<Box<Blocked>>,
     failures: u8,
     /// Nothing more is read; closed when everything is written, at this time at the latest.
     closing: Option<Instant>,
@@ -260,11 +265,24 @@ pub(super) struct Connection {
     /// The head of a request whose session's peer is not known yet; nothing is read meanwhile (MS-112).
     held: Option<Box<Head>>,
     /// Both addresses, for call flows.
-    pub ends: Option<Ends>,
+    ends: Option<Box<Ends>>,
 }
 
 impl Connection {
-    pub fn new(shared: &Arc<Shared>, door: Option<Door>) -> Self {
+    /// One that came in between `ends`.
+    pub fn behind(shared: &Arc<Shared>, door: Door, ends: Option<Ends>) -> Box<Self> {
+        let mut connection = Self::new(shared, Some(door));
+        connection.know(ends);
+        connection
+    }
+
+    /// It runs between `ends`.
+    pub fn know(&mut self, ends: Option<Ends>) {
+        // Only call flows ask for them.
+        self.ends = ends.filter(|_| self.shared.tap.get().is_some()).map(Box::new);
+    }
+
+    pub fn new(shared: &Arc<Shared>, door: Option<Door>) -> Box<Self> {
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             id: shared.counters.next_connection.fetch_add(1, Ordering::Relaxed) + 1,
@@ -272,7 +290,7 @@ impl Connection {
             sessions: AtomicUsize::new(0),
             congested: AtomicBool::new(false),
         };
-        Self {
+        Box::new(Self {
             decoder: Decoder::new(shared.settings.decoder()),
             shared: Arc::clone(shared),
             handle: Arc::new(handle),
@@ -288,7 +306,6 @@ impl Connection {
             transactions: HashMap::new(),
             marks: VecDeque::new(),
             loading: None,
-            queue: VecDeque::new(),
             current: None,
             blocked: None,
             failures: 0,
@@ -307,7 +324,7 @@ impl Connection {
             secured: None,
             held: None,
             ends: None,
-        }
+        })
     }
 
     /// Serves until the end, and closes. The stream comes back open if the peer is to be told that its certificate is not
@@ -448,9 +465,7 @@ impl Connection {
             return;
         }
         self.out.rest();
-        if self.control.text.capacity() > 0 {
-            self.control = Control::default();
-        }
+        self.control = Control::default();
         if self.marks.is_empty() && self.marks.capacity() > 0 {
             self.marks = VecDeque::new();
         }
@@ -578,7 +593,9 @@ impl Connection {
         if cell.queued.load(Ordering::Acquire) {
             self.turn.retain(|c| !Arc::ptr_eq(c, cell));
         }
-        self.queue.retain(|c| !Arc::ptr_eq(c, cell));
+        if let Some(loading) = &mut self.loading {
+            loading.queue.retain(|c| !Arc::ptr_eq(c, cell));
+        }
         if cell.asked.load(Ordering::Relaxed) > 0 {
             self.transactions.retain(|_, c| !Arc::ptr_eq(c, cell));
         }
@@ -608,7 +625,8 @@ impl Connection {
     /// Takes what the decoder holds, as far as there is room for answers and octets.
     fn process(&mut self, time: Instant) {
         if let Some(blocked) = self.blocked.take() {
-            self.on_body(blocked.octets, blocked.plain, Some(blocked.until), time);
+            let Blocked { octets, plain, until } = *blocked;
+            self.on_body(octets, plain, Some(until), time);
         }
         if let Some(head) = self.held.take() {
             self.on_head(head, time);
@@ -769,7 +787,7 @@ impl Connection {
                     // MS-092: stop reading; a shortage that lasts ends the page.
                     let until = until.unwrap_or(time + self.shared.settings.full_timeout);
                     if until > time {
-                        self.blocked = Some(Blocked { octets, plain, until });
+                        self.blocked = Some(Box::new(Blocked { octets, plain, until }));
                         Verdict::Take
                     } else {
                         tracing::warn!(side = %cell.side, "MS-092: {spool} (msrp.spool_total), 413");
@@ -846,7 +864,14 @@ impl Connection {
             && let Some(cell) = head.to_path.first().and_then(|uri| self.shared.find(uri))
         {
             let text = tap::head_text(head);
-            tap.crossed(cell.side, false, self.ends, text.as_bytes(), octets, flag.octet());
+            tap.crossed(
+                cell.side,
+                false,
+                self.ends.as_deref().copied(),
+                text.as_bytes(),
+                octets,
+                flag.octet(),
+            );
         }
     }
 
@@ -857,7 +882,14 @@ impl Connection {
         for out in outlet.done.drain(..) {
             let own = out.own_uri().and_then(|uri| MsrpUri::parse(uri).ok());
             if let Some(cell) = own.and_then(|uri| self.shared.find(&uri)) {
-                tap.crossed(cell.side, true, self.ends, &out.head, out.octets, out.flag);
+                tap.crossed(
+                    cell.side,
+                    true,
+                    self.ends.as_deref().copied(),
+                    &out.head,
+                    out.octets,
+                    out.flag,
+                );
             }
         }
     }
@@ -980,7 +1012,8 @@ impl Connection {
                 if !self.pause(time) {
                     continue;
                 }
-                let Control { text, frames } = &mut self.control;
+                let Some(answers) = &mut self.control.0 else { continue };
+                let Answers { text, frames } = &mut **answers;
                 let mut rest = &text[..];
                 for (octets, settles) in frames.drain(..) {
                     let (frame, behind) = rest.split_at(octets);
@@ -1087,24 +1120,26 @@ impl Connection {
             None if open => Some(Writing { cell: Arc::clone(cell), used: made, idle }),
             _ => None,
         };
-        match step {
-            Step::Wrote if !open => self.again(cell),
-            Step::Wrote | Step::Idle => {}
-            Step::Disk(_) if self.loading.is_some() => self.queue.push_back(Arc::clone(cell)),
-            Step::Disk(read) => {
+        match (step, &mut self.loading) {
+            (Step::Wrote, _) if !open => self.again(cell),
+            (Step::Wrote | Step::Idle, _) => {}
+            (Step::Disk(_), Some(loading)) => loading.queue.push(Arc::clone(cell)),
+            (Step::Disk(read), none) => {
                 let read = tokio::task::spawn_blocking(move || read.run());
-                self.loading = Some(Loading { cell: Arc::clone(cell), at, read });
+                let cell = Arc::clone(cell);
+                *none = Some(Box::new(Loading { cell, at, read, queue: Vec::new() }));
             }
         }
     }
 
     fn on_loaded(&mut self, octets: io::Result<Bytes>) {
-        let Some(Loading { cell, at, .. }) = self.loading.take() else { return };
+        let Some(loading) = self.loading.take() else { return };
+        let Loading { cell, at, queue, .. } = *loading;
         if let Err(error) = &octets {
             tracing::error!(side = %cell.side, %error, "spool file cannot be read");
         }
         self.with_leg(&cell, |send, told| send.loaded(at, octets.ok(), told));
-        for cell in std::mem::take(&mut self.queue) {
+        for cell in queue {
             self.again(&cell);
         }
     }

@@ -27,7 +27,7 @@ pub struct Incoming {
     rules: PageRules,
     spool: Arc<Spool>,
     state: State,
-    message: Option<Message>,
+    message: Option<Box<Message>>,
     chunk: Option<Chunk>,
     /// Message-IDs that got 413.
     refused: Vec<Arc<str>>,
@@ -208,7 +208,7 @@ impl Incoming {
             return Err(403);
         }
         self.state = State::Receiving;
-        self.message = Some(Message {
+        self.message = Some(Box::new(Message {
             id: Arc::clone(id),
             content_type: Arc::clone(content_type),
             total: head.range.and_then(|range| range.total),
@@ -221,7 +221,7 @@ impl Incoming {
             judged: None,
             published: false,
             length: None,
-        });
+        }));
         self.next_chunk(now, head, told)
     }
 

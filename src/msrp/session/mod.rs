@@ -46,6 +46,9 @@ pub fn may_answer(report: FailureReport, code: u16) -> bool {
 ///
 /// MS-010 (RFC 4975 §8.6): parameters do not narrow, `*` takes all, `type/*` takes any subtype.
 pub fn accepts<S: AsRef<str>>(list: &[S], content_type: &str) -> bool {
+    if list.iter().any(|entry| entry.as_ref() == "*") {
+        return true;
+    }
     let essence = essence(content_type);
     let top = essence.split('/').next().unwrap_or("");
     list.iter().any(|entry| {
