@@ -290,7 +290,7 @@ impl Spool {
         let hard = self.hard_bound();
         if inner.in_blocks() >= hard {
             inner.shed(self.page_memory(), false);
-            inner.shed(hard - hard / 4, true);
+            inner.shed(hard.saturating_sub(octets.len() as u64 + BLOCK as u64), true);
         }
         let crowded = self.node.dir.is_some() && inner.in_blocks() >= hard;
         let total = self.node.octets.load(Ordering::Relaxed) + octets.len() as u64;
@@ -850,7 +850,7 @@ mod tests {
         spool.finish(page.len() as u64).expect("nothing is behind it");
         let stats = spools.stats();
         assert_eq!((stats.octets, stats.files), (page.len() as u64, 1));
-        assert!(stats.memory <= WINDOW, "{stats:?}");
+        assert!(stats.memory <= WINDOW + BLOCK as u64, "{stats:?}");
         let unwritten = spool.stored() - spool.lock().written;
         assert!(unwritten <= limits.page_memory, "{unwritten}");
         assert_eq!(read_all(&spool), page);

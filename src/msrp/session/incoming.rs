@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Verdict, accepts, check_range, is_control, is_cpim, may_answer};
+use super::{Types, Verdict, accepts, check_range, is_control, is_cpim, may_answer};
 use crate::content::cpim;
 use crate::engine::input::{OriginatorMedia, PageLoss};
 use crate::engine::policy::SrPolicy;
@@ -23,7 +23,8 @@ const REFUSED: usize = 16;
 #[derive(Debug)]
 pub struct Incoming {
     settings: Arc<Settings>,
-    accept: AcceptTypes,
+    accept: Types,
+    wrapped: Vec<String>,
     rules: PageRules,
     spool: Arc<Spool>,
     state: State,
@@ -122,7 +123,8 @@ impl Incoming {
     ) -> Self {
         Self {
             settings,
-            accept,
+            accept: Types::of(&accept.types),
+            wrapped: accept.wrapped,
             rules,
             spool,
             state: State::Waiting,
@@ -197,7 +199,7 @@ impl Incoming {
             return Ok(What::Control);
         }
         let required = !self.rules.cpim_required || is_cpim(content_type);
-        if !required || !accepts(&self.accept.types, content_type) {
+        if !required || !self.accept.take(content_type) {
             if self.state == State::Waiting {
                 self.lose(PageLoss::Refused(415), told);
             }
@@ -372,8 +374,8 @@ impl Incoming {
                 return Err(404);
             }
         }
-        let wrapped = &self.accept.wrapped;
-        if wrapped.is_empty() || accepts(wrapped, inner) || accepts(&self.accept.types, inner) {
+        let wrapped = &self.wrapped;
+        if wrapped.is_empty() || accepts(wrapped, inner) || self.accept.take(inner) {
             Ok(())
         } else {
             Err(415)

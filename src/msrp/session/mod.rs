@@ -46,9 +46,6 @@ pub fn may_answer(report: FailureReport, code: u16) -> bool {
 ///
 /// MS-010 (RFC 4975 §8.6): parameters do not narrow, `*` takes all, `type/*` takes any subtype.
 pub fn accepts<S: AsRef<str>>(list: &[S], content_type: &str) -> bool {
-    if list.iter().any(|entry| entry.as_ref() == "*") {
-        return true;
-    }
     let essence = essence(content_type);
     let top = essence.split('/').next().unwrap_or("");
     list.iter().any(|entry| {
@@ -57,6 +54,24 @@ pub fn accepts<S: AsRef<str>>(list: &[S], content_type: &str) -> bool {
             || entry.eq_ignore_ascii_case(essence)
             || entry.strip_suffix("/*").is_some_and(|t| t == "*" || t.eq_ignore_ascii_case(top))
     })
+}
+
+/// The types a list names, as [`accepts`] reads it.
+#[derive(Debug, Clone)]
+struct Types(
+    /// `None`: all.
+    Option<Box<[String]>>,
+);
+
+impl Types {
+    fn of(list: &[String]) -> Self {
+        let all = list.iter().any(|entry| essence(entry) == "*");
+        Self((!all).then(|| list.into()))
+    }
+
+    fn take(&self, content_type: &str) -> bool {
+        self.0.as_ref().is_none_or(|list| accepts(list, content_type))
+    }
 }
 
 /// Type and subtype.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use memchr::memmem;
 use smallvec::SmallVec;
 
-use super::{CPIM, Envelope, accepts, is_cpim};
+use super::{CPIM, Envelope, Types, accepts, is_cpim};
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::input::{LegMedia, MediaFailure};
 use crate::msrp::codec::{self, ByteRange, Flag, Head, SendHead, path_text};
@@ -45,7 +45,7 @@ pub struct Outgoing {
     own: String,
     to_path: String,
     message_id: String,
-    accept: Vec<String>,
+    accept: Types,
     wrapped: Vec<String>,
     max_size: Option<u64>,
     /// How bare content may be wrapped; none once that is decided.
@@ -152,7 +152,7 @@ impl Outgoing {
             own: own.as_str().to_owned(),
             to_path: path_text(&peer.path),
             message_id,
-            accept: peer.accept_types.clone(),
+            accept: Types::of(&peer.accept_types),
             wrapped: peer.accept_wrapped.clone(),
             max_size: peer.max_size,
             envelope: None,
@@ -342,22 +342,16 @@ impl Outgoing {
         let Some(about) = self.spool.about() else { return };
         let Some(envelope) = self.envelope.take() else { return };
         let inside = self.wrapped.is_empty() || accepts(&self.wrapped, &about.content_type);
-        if !is_cpim(&about.content_type)
-            && !self.takes(about)
-            && accepts(&self.accept, CPIM)
-            && inside
-        {
+        if !is_cpim(&about.content_type) && !self.takes(about) && self.accept.take(CPIM) && inside {
             self.head = envelope.head(about.since, &about.content_type);
         }
     }
 
     fn takes(&self, about: &About) -> bool {
-        accepts(&self.accept, &about.content_type)
+        self.accept.take(&about.content_type)
             && about.inner.as_ref().is_none_or(|inner| {
                 // A peer that names no wrapped types says nothing about them.
-                self.wrapped.is_empty()
-                    || accepts(&self.wrapped, inner)
-                    || accepts(&self.accept, inner)
+                self.wrapped.is_empty() || accepts(&self.wrapped, inner) || self.accept.take(inner)
             })
     }
 
