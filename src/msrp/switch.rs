@@ -4,9 +4,10 @@
 //! own that nobody holds while waiting. What a connection has to do for a session reaches it as a [`Nudge`].
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -47,9 +48,11 @@ pub(super) struct Shared {
     pub settings: Arc<Settings>,
     pub spools: Spools,
     pub counters: Counters,
-    pub buffers: Buffers,
+    pub buffers: Arc<Buffers>,
     sink: Sink,
-    sessions: Mutex<HashMap<String, Arc<Cell>>>,
+    sessions: Mutex<HashMap<SessionId, Arc<Cell>>>,
+    /// Who has to be bound by when, the earliest first.
+    binds: Mutex<Binds>,
     pages: Mutex<HashMap<PageId, Page>>,
     pub peers: Mutex<HashMap<dial::PeerKey, dial::PeerConnection>>,
     pub per_ip: Mutex<HashMap<IpAddr, usize>>,
@@ -97,6 +100,17 @@ impl Counters {
     }
 }
 
+/// A session-id of ours (MS-004).
+type SessionId = [u8; 24];
+
+/// Sessions that wait to be bound (MS-035): all wait equally long.
+#[derive(Default)]
+struct Binds {
+    due: VecDeque<(Instant, SessionId)>,
+    /// Somebody looks at them.
+    watched: bool,
+}
+
 struct Page {
     spool: Arc<Spool>,
     originator: Option<Arc<Cell>>,
@@ -108,7 +122,11 @@ pub(super) struct Cell {
     pub side: Side,
     pub spool: Arc<Spool>,
     /// Waits in a connection's turn already.
-    pub queued: std::sync::atomic::AtomicBool,
+    pub queued: AtomicBool,
+    /// Where it stands among its connection's sessions.
+    pub place: AtomicUsize,
+    /// Requests of ours its connection knows and has no response to.
+    pub asked: AtomicU32,
     inner: Mutex<Guarded>,
 }
 
@@ -128,7 +146,7 @@ pub(super) struct Guarded {
     /// The engine knows that nothing is owed to the originator.
     pub settled: bool,
     /// What is owed to the originator once its page is kept.
-    pub held: Held,
+    pub held: Option<Box<Held>>,
     /// It was said whether the page is kept.
     pub confirmed: bool,
     /// The session this one replaces, until this one is bound (MS-016).
@@ -335,7 +353,52 @@ impl Shared {
 
     /// The live session with this URI.
     pub fn find(&self, uri: &MsrpUri) -> Option<Arc<Cell>> {
-        lock(&self.sessions).get(uri.session_id()?).cloned()
+        let id = SessionId::try_from(uri.session_id()?.as_bytes()).ok()?;
+        lock(&self.sessions).get(&id).cloned()
+    }
+
+    /// MS-035: fails the session if it is not bound by then.
+    fn watch_bind(self: &Arc<Self>, cell: &Cell, by: Instant) {
+        let guarded = cell.lock();
+        let Some(Ok(id)) = guarded.session.own().session_id().map(|id| id.as_bytes().try_into())
+        else {
+            return;
+        };
+        drop(guarded);
+        let mut binds = lock(&self.binds);
+        binds.due.push_back((by, id));
+        if !std::mem::replace(&mut binds.watched, true) {
+            drop(tokio::spawn(bind_watch(Arc::downgrade(self), by)));
+        }
+    }
+
+    /// Fails sessions whose time is up; when the next one's is.
+    fn check_binds(&self) -> Option<Instant> {
+        let time = now();
+        loop {
+            let id = {
+                let mut binds = lock(&self.binds);
+                match binds.due.front() {
+                    Some((by, _)) if *by > time => return Some(*by),
+                    Some((_, id)) => {
+                        let id = *id;
+                        binds.due.pop_front();
+                        id
+                    }
+                    None => {
+                        *binds = Binds::default();
+                        return None;
+                    }
+                }
+            };
+            let cell = lock(&self.sessions).get(&id).cloned();
+            if let Some(cell) = cell
+                && cell.lock().session.is_bind_overdue(time)
+            {
+                tracing::info!(side = %cell.side, "MS-035: no connection was bound in time (msrp.bind_timeout)");
+                self.lost(&cell, PageLoss::Bind, MediaFailure::Bind);
+            }
+        }
     }
 
     /// A session's connection broke, was never made, or nobody came (MS-036, MS-035).
@@ -376,8 +439,9 @@ impl Shared {
             guarded.released = true;
             guarded.waker = None;
             guarded.promise = None;
-            if let Some(id) = guarded.session.own().session_id() {
-                lock(&self.sessions).remove(id);
+            let id = guarded.session.own().session_id().map(|id| id.as_bytes().try_into());
+            if let Some(Ok(id)) = id {
+                lock(&self.sessions).remove::<SessionId>(&id);
             }
             guarded.look_again();
             if let Side::Leg(leg) = cell.side {
@@ -420,9 +484,10 @@ impl Switch {
             tls: OnceLock::new(),
             settings: Arc::new(settings),
             counters: Counters::default(),
-            buffers: Buffers::default(),
+            buffers: Arc::default(),
             sink,
             sessions: Mutex::default(),
+            binds: Mutex::default(),
             pages: Mutex::default(),
             peers: Mutex::default(),
             per_ip: Mutex::default(),
@@ -563,7 +628,7 @@ impl Switch {
         secure: bool,
     ) -> Result<(Arc<Cell>, End), Full> {
         let shared = &self.0;
-        let id = random_text::<24>();
+        let id: SessionId = random();
         let announced = match shared.tls.get().filter(|_| secure) {
             Some(tls) => Some(tls.announce()),
             None if secure => {
@@ -576,7 +641,7 @@ impl Switch {
             true => shared.settings.told_secure(family),
             false => shared.settings.told(family),
         };
-        let own = MsrpUri::own(secure, host, port, &id)
+        let own = MsrpUri::own(secure, host, port, &String::from_utf8_lossy(&id))
             .expect("host and port come from a checked configuration, the id from our alphabet");
         let (fingerprints, promise) = match announced {
             Some(announced) => (announced.fingerprints, Some(announced.promise)),
@@ -597,6 +662,8 @@ impl Switch {
             side,
             spool: Arc::clone(&page.spool),
             queued: false.into(),
+            place: 0.into(),
+            asked: 0.into(),
             inner: Mutex::new(Guarded {
                 session: Session::reserved(side, own),
                 handle: None,
@@ -606,7 +673,7 @@ impl Switch {
                 early: Vec::new(),
                 released: false,
                 settled: false,
-                held: Held::default(),
+                held: None,
                 confirmed: false,
                 before: None,
                 heir: None,
@@ -651,7 +718,8 @@ impl Switch {
         let mut guarded = cell.lock();
         if guarded.session.bind_by.is_none() {
             guarded.session.bind_by = Some(by);
-            drop(tokio::spawn(bind_watch(Arc::downgrade(shared), Arc::downgrade(&cell), by)));
+            drop(guarded);
+            shared.watch_bind(&cell, by);
         }
     }
 
@@ -668,7 +736,8 @@ impl Switch {
             incoming.not_kept();
         }
         if let Some(handle) = &guarded.handle {
-            let frame = if kept { held.kept } else { held.lost };
+            let Held { kept: taken, lost } = held.map(|held| *held).unwrap_or_default();
+            let frame = if kept { taken } else { lost };
             handle.nudge(Nudge::Frame(frame.freeze(), Arc::clone(&cell)));
         }
     }
@@ -782,8 +851,7 @@ impl Switch {
         if peer.role == Role::Active {
             dial::connect(shared, Arc::clone(cell), &peer);
         } else if let Some(by) = by {
-            let (shared, cell) = (Arc::downgrade(shared), Arc::downgrade(cell));
-            drop(tokio::spawn(bind_watch(shared, cell, by)));
+            shared.watch_bind(cell, by);
         }
     }
 
@@ -912,12 +980,14 @@ pub(super) fn report_frame(owed: &Owed, own: &MsrpUri, code: u16, text: &str) ->
     out.freeze()
 }
 
-/// MS-035: nobody came.
-async fn bind_watch(shared: Weak<Shared>, cell: Weak<Cell>, by: Instant) {
-    tokio::time::sleep_until(by.into()).await;
-    let (Some(shared), Some(cell)) = (shared.upgrade(), cell.upgrade()) else { return };
-    if cell.lock().session.is_bind_overdue(now()) {
-        tracing::info!(side = %cell.side, "MS-035: no connection was bound in time (msrp.bind_timeout)");
-        shared.lost(&cell, PageLoss::Bind, MediaFailure::Bind);
+/// MS-035: looks after those to whom nobody came.
+async fn bind_watch(shared: Weak<Shared>, mut by: Instant) {
+    loop {
+        tokio::time::sleep_until(by.into()).await;
+        let Some(shared) = shared.upgrade() else { return };
+        match shared.check_binds() {
+            Some(next) => by = next,
+            None => return,
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Verdict, accepts, check_range, is_control, is_cpim, may_answer};
+use super::{Types, Verdict, accepts, check_range, is_control, is_cpim, may_answer};
 use crate::content::cpim;
 use crate::engine::input::{OriginatorMedia, PageLoss};
 use crate::engine::policy::SrPolicy;
@@ -23,11 +23,12 @@ const REFUSED: usize = 16;
 #[derive(Debug)]
 pub struct Incoming {
     settings: Arc<Settings>,
-    accept: AcceptTypes,
+    accept: Types,
+    wrapped: Vec<String>,
     rules: PageRules,
     spool: Arc<Spool>,
     state: State,
-    message: Option<Message>,
+    message: Option<Box<Message>>,
     chunk: Option<Chunk>,
     /// Message-IDs that got 413.
     refused: Vec<Arc<str>>,
@@ -124,7 +125,8 @@ impl Incoming {
     ) -> Self {
         Self {
             settings,
-            accept,
+            accept: Types::of(&accept.types),
+            wrapped: accept.wrapped,
             rules,
             spool,
             state: State::Waiting,
@@ -199,7 +201,7 @@ impl Incoming {
             return Ok(What::Control);
         }
         let required = !self.rules.cpim_required || is_cpim(content_type);
-        if !required || !accepts(&self.accept.types, content_type) {
+        if !required || !self.accept.take(content_type) {
             if self.state == State::Waiting {
                 self.lose(PageLoss::Refused(415), told);
             }
@@ -210,7 +212,7 @@ impl Incoming {
             return Err(403);
         }
         self.state = State::Receiving;
-        self.message = Some(Message {
+        self.message = Some(Box::new(Message {
             id: Arc::clone(id),
             content_type: Arc::clone(content_type),
             total: head.range.and_then(|range| range.total),
@@ -223,7 +225,7 @@ impl Incoming {
             judged: None,
             published: false,
             length: None,
-        });
+        }));
         self.next_chunk(now, head, told)
     }
 
@@ -374,8 +376,8 @@ impl Incoming {
                 return Err(404);
             }
         }
-        let wrapped = &self.accept.wrapped;
-        if wrapped.is_empty() || accepts(wrapped, inner) || accepts(&self.accept.types, inner) {
+        let wrapped = &self.wrapped;
+        if wrapped.is_empty() || accepts(wrapped, inner) || self.accept.take(inner) {
             Ok(())
         } else {
             Err(415)
