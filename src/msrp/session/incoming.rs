@@ -454,7 +454,13 @@ impl Incoming {
                 return Ok(());
             }
             Flag::More => {}
-            // MS-061: this is the length, whatever was said before.
+            // MS-061: a message ends once. Octets behind the first end were dropped already, those before a nearer one
+            // would be.
+            Flag::Last if message.length.is_some_and(|length| length != at) => {
+                self.lose(PageLoss::Refused(400), told);
+                return Err(400);
+            }
+            // MS-061: this is the length, whatever total was said before.
             Flag::Last => message.length = Some(at),
         }
         // Not before the end of a chunk: one that ends in `#`, or not at all, completes nothing.
