@@ -58,7 +58,7 @@ use crate::sip::resolve::Dns;
 use crate::sip::transport::{Bound, Transport};
 use crate::sip::ua::{RandomSource, SendKey, Ua};
 use crate::sip::{Protocol, transport};
-use crate::store::{self, OpenError, Row, Store, Table};
+use crate::store::{self, Bounds, OpenError, Row, Store, Table};
 use crate::xdms::resolver::Source as Documents;
 use crate::xdms::ut::{Embedded, Remote};
 use crate::xdms::{self, Resolver};
@@ -606,7 +606,8 @@ fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), Sta
     // Every identity may change while the store is down, and go as well; every subscription, too.
     let most =
         2 * (settings.config.node.max_registrations as usize) + 2 * settings.hss.max_subscriptions;
-    Store::open(folder, clock.millis(clock.now), most)
+    let bounds = Bounds { batches: most.max(10_000), ..Bounds::default() };
+    Store::open(folder, clock.millis(clock.now), bounds)
         .map_err(|cause| StartError::Store { path: folder.join(store::FILE), cause })
 }
 

@@ -1,24 +1,35 @@
-//! What survives a restart: rows by table and key, written by one thread, many at a time.
+//! What survives a restart: rows by table and ordered key, written by one thread, many batches at a time.
 //!
-//! Start at [`Store::open`] and [`Store::put`]. Whoever puts a row does not wait for the disk: the writer takes everything
-//! that has come meanwhile into one transaction and then tells those who asked. A store that cannot be written is tried
-//! again every second; what is to be written waits in memory, the last change of each key only, and is bounded. What rows
-//! mean is the business of those who put them. `embedded` is one SQLite file; [`Store::memory`] keeps nothing.
+//! Start at [`Store::open`], [`Store::write`] and [`Store::range`]. Whoever writes does not wait for the disk: the writer
+//! takes every [`Batch`] that has come meanwhile into one transaction and then tells those who asked (`queue`). Whoever
+//! reads does not wait for the writer: readers have a connection and a thread of their own (`reads`). A store that cannot
+//! be written is tried again every second. What rows mean is the business of those who write them.
+//!
+//! `embedded` is one SQLite file; `memory` forgets with the process.
 
+mod batch;
 mod embedded;
+mod memory;
+mod queue;
+mod reads;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use batch::{Batch, Change, Condition, Kept, Sweep, Unwritten};
 pub use embedded::{FILE, FORMAT};
+use memory::Memory;
+use queue::{Entry, Queue};
+use reads::Reads;
 
-/// How often a store that failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// Largest value of a row, in octets. Larger ones are not kept.
+pub const MAX_VALUE: usize = 16 << 20;
 
 /// Where a row belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,21 +38,60 @@ pub enum Table {
     Reg,
     /// What the HSS tells us changes of.
     ShSub,
+    /// Pages that were accepted, with a short body.
+    Page,
+    /// Pieces of longer bodies.
+    Chunk,
+    /// What became of a page's recipients so far.
+    Run,
+    /// Recipients that are waited for.
+    Wait,
+    /// What is held for a user until it is fetched.
+    Held,
+    /// Dispositions that are still awaited.
+    Imdn,
+    /// Nodes and their leases.
+    Node,
 }
 
 impl Table {
-    /// Every table there is.
-    pub const ALL: [Self; 2] = [Self::Reg, Self::ShSub];
+    /// Every table there is, in the order of their discriminants.
+    pub const ALL: [Self; 9] = [
+        Self::Reg,
+        Self::ShSub,
+        Self::Page,
+        Self::Chunk,
+        Self::Run,
+        Self::Wait,
+        Self::Held,
+        Self::Imdn,
+        Self::Node,
+    ];
+
+    /// Those that are read into memory at start.
+    const LOADED: [Self; 2] = [Self::Reg, Self::ShSub];
 
     fn name(self) -> &'static str {
         match self {
             Self::Reg => "reg",
             Self::ShSub => "shsub",
+            Self::Page => "page",
+            Self::Chunk => "chunk",
+            Self::Run => "run",
+            Self::Wait => "wait",
+            Self::Held => "held",
+            Self::Imdn => "imdn",
+            Self::Node => "node",
         }
+    }
+
+    /// Its place in an array over [`Table::ALL`].
+    fn index(self) -> usize {
+        self as usize
     }
 }
 
-/// One row. Times are milliseconds since 1970.
+/// One row. Times are milliseconds since 1970, at most [`i64::MAX`]; later ones are kept as that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub key: Arc<str>,
@@ -50,6 +100,19 @@ pub struct Row {
     pub until: u64,
     pub value: Bytes,
 }
+
+/// What is read at start.
+pub type Loaded = Vec<(Table, Row)>;
+
+/// A time as stores keep it: their integers have a sign.
+fn kept_time(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}
+
+/// The store cannot be read, or too many wait to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store cannot be read")]
+pub struct Down;
 
 /// Why a store is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +125,23 @@ pub enum OpenError {
     Unreadable(String),
 }
 
+/// Most of what may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Batches that wait for the disk, and rows that wait for the store to be back.
+    pub batches: usize,
+    /// Octets of these; as many again of those that are being written.
+    pub octets: usize,
+    /// Questions that wait for the reader.
+    pub reads: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { batches: 10_000, octets: 64 << 20, reads: 10_000 }
+    }
+}
+
 /// Hears what became of a change: whether it is kept now.
 pub type Told = Box<dyn FnOnce(bool) + Send>;
 
@@ -72,349 +152,215 @@ pub struct Health {
     pub up: bool,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
+    /// It works, but something about it ought to be seen to.
+    pub warning: Option<String>,
     /// Changes that wait to be written.
     pub pending: usize,
 }
 
-/// The rows a commit changes; `None` takes a row away.
-type Batch = HashMap<(Table, Arc<str>), Option<Row>>;
+/// Why a commit failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failed {
+    /// In an operator's words.
+    words: String,
+    /// Nobody knows whether it was written: the connection was lost on the way.
+    in_doubt: bool,
+}
 
-/// Where rows go.
+/// Where rows go. Used by one thread.
 trait Backend: Send {
-    /// All of it or nothing.
-    fn commit(&mut self, batch: &Batch) -> Result<(), String>;
+    /// Applies batches in their order as one transaction that is on the disk when it returns; says of each whether its
+    /// conditions held. A failure leaves nothing of any, unless it is in doubt.
+    fn commit(&mut self, batches: &[Batch]) -> Result<Vec<bool>, Failed>;
+
+    /// Tries whether a commit would succeed now.
+    fn probe(&mut self) -> Result<(), Failed>;
+
+    /// What ought to be seen to, as of the last commit.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Where rows come from. Used by one thread, and sees whatever was committed. Errors are in an operator's words.
+trait Reader: Send {
+    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, String>;
+    fn range(
+        &mut self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Row>, String>;
+    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, String>;
+    fn count(&mut self, table: Table) -> Result<u64, String>;
 }
 
 /// A store that is open.
 pub struct Store {
-    /// `None`: nothing is kept.
-    writer: Option<Writer>,
+    inside: Inside,
 }
 
-struct Writer {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Most changes that wait.
-    most: usize,
-    commits: OnceLock<Box<dyn Fn(Duration) + Send + Sync>>,
-}
-
-#[derive(Default)]
-struct State {
-    pending: Batch,
-    told: Vec<Told>,
-    down: bool,
-    last_error: Option<String>,
-    /// Changes were left out because too many waited.
-    overran: bool,
-    stop: bool,
+enum Inside {
+    /// Answers at once, on the thread that asks.
+    Memory(Box<Mutex<Memory>>),
+    Kept {
+        queue: Arc<Queue>,
+        writer: Mutex<Option<JoinHandle<()>>>,
+        reads: Reads,
+    },
 }
 
 impl Store {
-    /// Opens the store in `folder` and reads every row that is still of use at `now` (milliseconds since 1970). At most
-    /// `most` changes wait to be written; what comes beyond it is not kept.
+    /// Opens the store in `folder` and reads registrations and subscriptions that are still of use at `now`
+    /// (milliseconds since 1970); the rest is read when it is asked for.
     ///
     /// # Errors
     /// [`OpenError`]; what was there is left as it is.
-    pub fn open(
-        folder: &Path,
-        now: u64,
-        most: usize,
-    ) -> Result<(Self, Vec<(Table, Row)>), OpenError> {
-        let (backend, rows) = embedded::open(folder, now)?;
-        Ok((Self::with(Box::new(backend), most)?, rows))
+    pub fn open(folder: &Path, now: u64, bounds: Bounds) -> Result<(Self, Loaded), OpenError> {
+        let (backend, reader, rows) = embedded::open(folder, now)?;
+        Ok((Self::with(Box::new(backend), Box::new(reader), bounds)?, rows))
     }
 
-    /// A store that forgets everything with the process.
+    /// A store that forgets everything with the process. It answers before its functions return.
     pub fn memory() -> Self {
-        Self { writer: None }
+        Self { inside: Inside::Memory(Box::default()) }
     }
 
-    fn with(mut backend: Box<dyn Backend>, most: usize) -> Result<Self, OpenError> {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            most: most.max(1),
-            commits: OnceLock::new(),
-        });
-        let for_thread = Arc::clone(&shared);
+    fn with(
+        mut backend: Box<dyn Backend>,
+        reader: Box<dyn Reader>,
+        bounds: Bounds,
+    ) -> Result<Self, OpenError> {
+        let queue = Arc::new(Queue::new(bounds));
+        let for_thread = Arc::clone(&queue);
+        let reads = Reads::start(reader, bounds.reads)
+            .map_err(|error| OpenError::Unreadable(error.to_string()))?;
         let thread = std::thread::Builder::new()
             .name("pagecast-store".to_owned())
-            .spawn(move || for_thread.write(backend.as_mut()))
+            .spawn(move || for_thread.run(backend.as_mut()))
             .map_err(|error| OpenError::Unreadable(error.to_string()))?;
-        Ok(Self { writer: Some(Writer { shared, thread: Mutex::new(Some(thread)) }) })
+        Ok(Self { inside: Inside::Kept { queue, writer: Mutex::new(Some(thread)), reads } })
     }
 
-    /// Whether anything is kept at all.
+    /// Whether anything outlives the process.
     pub fn keeps(&self) -> bool {
-        self.writer.is_some()
+        matches!(self.inside, Inside::Kept { .. })
     }
 
     /// Tells how long each commit takes. The first one to ask is told.
     pub fn on_commit(&self, hear: impl Fn(Duration) + Send + Sync + 'static) {
-        if let Some(writer) = &self.writer {
-            // A second listener is one too many.
-            let _ = writer.shared.commits.set(Box::new(hear));
+        if let Inside::Kept { queue, .. } = &self.inside {
+            queue.on_commit(Box::new(hear));
+        }
+    }
+
+    /// Writes a batch after all that were given before it. `told` hears once what became of it, on the writer's thread or
+    /// before this returns.
+    pub fn write(&self, batch: Batch, told: impl FnOnce(Kept) + Send + 'static) {
+        match &self.inside {
+            Inside::Memory(memory) => {
+                let kept =
+                    memory.lock().unwrap_or_else(PoisonError::into_inner).write_checked(&batch);
+                told(kept);
+            }
+            Inside::Kept { queue, .. } => queue.write(Entry { batch, told: Box::new(told) }),
         }
     }
 
     /// Has a row kept, or taken away. `told` hears of it: at once where the store is known to be down, for then the row
     /// waits until it is back.
     pub fn put(&self, table: Table, key: Arc<str>, row: Option<Row>, told: Option<Told>) {
-        let Some(writer) = &self.writer else {
-            told.into_iter().for_each(|told| told(true));
-            return;
+        let batch = Batch {
+            changes: vec![Change { table, key, row }],
+            unwritten: Unwritten::Retry,
+            ..Batch::default()
         };
-        let unheard = writer.shared.put((table, key), row, told);
-        unheard.into_iter().for_each(|told| told(false));
+        self.write(batch, move |kept| {
+            if let Some(told) = told {
+                told(kept == Kept::Yes);
+            }
+        });
+    }
+
+    /// Reads one row.
+    pub fn get(
+        &self,
+        table: Table,
+        key: &str,
+        then: impl FnOnce(Result<Option<Row>, Down>) + Send + 'static,
+    ) {
+        let key = key.to_owned();
+        self.ask(move |reader| reader.get(table, &key), then);
+    }
+
+    /// Reads rows whose key begins with `prefix` and is greater than `after`, in the order of their keys' octets, at most
+    /// `most`.
+    pub fn range(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+        then: impl FnOnce(Result<Vec<Row>, Down>) + Send + 'static,
+    ) {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.ask(move |reader| reader.range(table, &prefix, after.as_deref(), most), then);
+    }
+
+    /// Reads rows that nobody needs any more at `now` (milliseconds since 1970), the oldest first, at most `most`. They
+    /// stay until they are taken away.
+    pub fn lapsed(
+        &self,
+        table: Table,
+        now: u64,
+        most: usize,
+        then: impl FnOnce(Result<Vec<Row>, Down>) + Send + 'static,
+    ) {
+        self.ask(move |reader| reader.lapsed(table, now, most), then);
+    }
+
+    /// How many rows there are. Counted at start and kept along, so that it costs nothing.
+    pub fn count(&self, table: Table, then: impl FnOnce(Result<u64, Down>) + Send + 'static) {
+        self.ask(move |reader| reader.count(table), then);
+    }
+
+    fn ask<T: 'static>(
+        &self,
+        question: impl FnOnce(&mut dyn Reader) -> Result<T, String> + Send + 'static,
+        then: impl FnOnce(Result<T, Down>) + Send + 'static,
+    ) {
+        match &self.inside {
+            Inside::Memory(memory) => {
+                let answer = question(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
+                then(answer.map_err(|_| Down));
+            }
+            Inside::Kept { reads, .. } => reads.ask(question, then),
+        }
     }
 
     /// How the store is.
     pub fn health(&self) -> Health {
-        match &self.writer {
-            None => Health { up: true, last_error: None, pending: 0 },
-            Some(writer) => {
-                let state = writer.shared.lock();
-                Health {
-                    up: !state.down,
-                    last_error: state.last_error.clone(),
-                    pending: state.pending.len(),
-                }
-            }
+        match &self.inside {
+            Inside::Memory(_) => Health { up: true, last_error: None, warning: None, pending: 0 },
+            Inside::Kept { queue, .. } => queue.health(),
         }
     }
 
-    /// Writes what waits, once, and ends.
+    /// Writes what waits, once, and ends. What comes later is not kept.
     pub fn close(&self) {
-        let Some(writer) = &self.writer else { return };
-        writer.shared.lock().stop = true;
-        writer.shared.changed.notify_all();
-        let thread = writer.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Inside::Kept { queue, writer, reads } = &self.inside else { return };
+        queue.stop();
+        let thread = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the store's writer had panicked");
         }
+        reads.close();
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change leaves the state whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns whom nobody will tell.
-    fn put(&self, at: (Table, Arc<str>), row: Option<Row>, told: Option<Told>) -> Option<Told> {
-        let mut state = self.lock();
-        if state.pending.len() >= self.most && !state.pending.contains_key(&at) {
-            if !std::mem::replace(&mut state.overran, true) {
-                tracing::warn!(
-                    waiting = self.most,
-                    "too many changes wait for the store; more are not kept"
-                );
-            }
-            return told;
-        }
-        state.pending.insert(at, row);
-        if state.down || state.stop {
-            return told;
-        }
-        state.told.extend(told);
-        drop(state);
-        self.changed.notify_all();
-        None
-    }
-
-    /// The writer's life.
-    fn write(&self, backend: &mut dyn Backend) {
-        loop {
-            let (batch, told) = {
-                let mut state = self.lock();
-                while state.pending.is_empty() && !state.stop {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                if state.pending.is_empty() {
-                    return;
-                }
-                (std::mem::take(&mut state.pending), std::mem::take(&mut state.told))
-            };
-            let begun = now();
-            let done = backend.commit(&batch);
-            let took = now().saturating_duration_since(begun);
-            let kept = done.is_ok();
-            let again = match done {
-                Ok(()) => {
-                    self.succeeded();
-                    if let Some(hear) = self.commits.get() {
-                        hear(took);
-                    }
-                    true
-                }
-                Err(error) => self.failed(batch, error),
-            };
-            told.into_iter().for_each(|told| told(kept));
-            if !again {
-                return;
-            }
-        }
-    }
-
-    fn succeeded(&self) {
-        let mut state = self.lock();
-        state.overran = false;
-        if std::mem::replace(&mut state.down, false) {
-            tracing::info!("the store is back");
-        }
-    }
-
-    /// Keeps what was to be written and waits a moment. Whether to go on.
-    fn failed(&self, batch: Batch, error: String) -> bool {
-        let mut state = self.lock();
-        if !std::mem::replace(&mut state.down, true) {
-            tracing::error!(error, "the store cannot be written; changes wait in memory");
-        }
-        state.last_error = Some(error);
-        for (at, row) in batch {
-            // What came meanwhile is newer.
-            state.pending.entry(at).or_insert(row);
-        }
-        // Nobody is to wait for a store that is down.
-        let told = std::mem::take(&mut state.told);
-        if state.stop {
-            tracing::error!(lost = state.pending.len(), "changes are lost with the process");
-            state.pending.clear();
-        } else {
-            let stopped = |state: &mut State| !state.stop;
-            let waited = self.changed.wait_timeout_while(state, RETRY, stopped);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let go_on = !state.pending.is_empty();
-        drop(state);
-        told.into_iter().for_each(|told| told(false));
-        go_on
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the writer has a thread of its own and times its work"
-)]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    /// A backend in the hands of a test.
-    #[derive(Clone, Default)]
-    struct Fake(Arc<Mutex<Inside>>);
-
-    #[derive(Default)]
-    struct Inside {
-        broken: bool,
-        commits: usize,
-        rows: HashMap<Arc<str>, Row>,
-    }
-
-    impl Backend for Fake {
-        fn commit(&mut self, batch: &Batch) -> Result<(), String> {
-            let mut inside = self.0.lock().expect("no panic");
-            if inside.broken {
-                return Err("disk full".to_owned());
-            }
-            inside.commits += 1;
-            for ((_, key), row) in batch {
-                match row {
-                    Some(row) => inside.rows.insert(key.clone(), row.clone()),
-                    None => inside.rows.remove(key),
-                };
-            }
-            Ok(())
-        }
-    }
-
-    fn row(key: &str, value: &str) -> Row {
-        Row { key: key.into(), since: 1, until: 2, value: Bytes::copy_from_slice(value.as_bytes()) }
-    }
-
-    fn put(store: &Store, key: &str, value: &str) -> mpsc::Receiver<bool> {
-        let (tell, told) = mpsc::channel();
-        let told_by: Told = Box::new(move |kept| tell.send(kept).expect("the test waits"));
-        store.put(Table::Reg, key.into(), Some(row(key, value)), Some(told_by));
-        told
-    }
-
-    fn hears(told: &mpsc::Receiver<bool>) -> bool {
-        told.recv_timeout(Duration::from_secs(10)).expect("told in time")
-    }
-
-    #[test]
-    fn what_is_put_is_kept_and_told() {
-        let fake = Fake::default();
-        let store = Store::with(Box::new(fake.clone()), 10).expect("a thread");
-        assert!(hears(&put(&store, "a", "1")) && hears(&put(&store, "a", "2")));
-        let (tell, told) = mpsc::channel();
-        store.put(
-            Table::Reg,
-            "b".into(),
-            None,
-            Some(Box::new(move |kept| tell.send(kept).expect("the test waits"))),
-        );
-        assert!(hears(&told));
-        assert_eq!(fake.0.lock().expect("no panic").rows.get("a"), Some(&row("a", "2")));
-        assert_eq!(store.health(), Health { up: true, last_error: None, pending: 0 });
-    }
-
-    /// Proves ISC-046.
-    #[test]
-    fn a_store_that_is_down_holds_nobody_up_and_gets_everything_when_it_is_back() {
-        let fake = Fake::default();
-        let store = Store::with(Box::new(fake.clone()), 3).expect("a thread");
-        fake.0.lock().expect("no panic").broken = true;
-        assert!(!hears(&put(&store, "a", "1")), "told that it is not kept yet");
-        let health = store.health();
-        assert_eq!((health.up, health.pending), (false, 1));
-        assert_eq!(health.last_error.as_deref(), Some("disk full"));
-        for (key, value) in [("b", "1"), ("c", "1"), ("a", "2"), ("d", "beyond the bound")] {
-            assert!(!hears(&put(&store, key, value)));
-        }
-        assert_eq!(store.health().pending, 3);
-        fake.0.lock().expect("no panic").broken = false;
-        // The next try is at most a second away; closing is one, too.
-        store.close();
-        let inside = fake.0.lock().expect("no panic");
-        let mut kept: Vec<_> =
-            inside.rows.values().map(|row| (&*row.key, &row.value[..])).collect();
-        kept.sort_unstable();
-        assert_eq!(kept, [("a", &b"2"[..]), ("b", b"1"), ("c", b"1")]);
-        drop(inside);
-        assert_eq!((store.health().up, store.health().pending), (true, 0));
-    }
-
-    #[test]
-    fn many_changes_share_a_commit() {
-        let fake = Fake::default();
-        let store = Store::with(Box::new(fake.clone()), 1000).expect("a thread");
-        let holds = fake.0.lock().expect("no panic");
-        let told: Vec<_> = (0..500).map(|n| put(&store, &format!("k{n}"), "x")).collect();
-        drop(holds);
-        assert!(told.iter().all(hears));
-        let inside = fake.0.lock().expect("no panic");
-        assert_eq!(inside.rows.len(), 500);
-        assert!(inside.commits <= 2, "{} commits", inside.commits);
     }
 }
