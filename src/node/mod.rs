@@ -70,8 +70,8 @@ pub enum StartError {
     Listen { door: &'static str, address: String, cause: io::Error },
     #[error("cannot use {path}: {cause}", path = path.display())]
     Data { path: PathBuf, cause: io::Error },
-    #[error("cannot use the store {path}: {cause}", path = path.display())]
-    Store { path: PathBuf, cause: OpenError },
+    #[error("cannot use the store {place}: {cause}")]
+    Store { place: String, cause: OpenError },
     #[error("no certificate for MSRP: {0}")]
     Certificate(io::Error),
     #[error("no random octets: {0}")]
@@ -598,17 +598,22 @@ fn unix() -> u64 {
 
 /// Opens what survives restarts.
 fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), StartError> {
-    if settings.config.store == config::Store::Memory {
-        return Ok((Store::memory(), Vec::new()));
-    }
     let folder = &settings.config.node.data_dir;
     let clock = Clock { now: shard::now(), time: watch::wall_clock() };
     // Every identity may change while the store is down, and go as well; every subscription, too.
     let most =
         2 * (settings.config.node.max_registrations as usize) + 2 * settings.hss.max_subscriptions;
-    let bounds = Bounds { batches: most.max(10_000), ..Bounds::default() };
-    Store::open(folder, clock.millis(clock.now), bounds)
-        .map_err(|cause| StartError::Store { path: folder.join(store::FILE), cause })
+    let bounds = settings.config.store_bounds;
+    let bounds = Bounds { batches: bounds.batches.max(most), ..bounds };
+    let now = clock.millis(clock.now);
+    match &settings.config.store {
+        config::Store::Memory => Ok((Store::memory(), Vec::new())),
+        config::Store::Embedded => Store::open(folder, now, bounds).map_err(|cause| {
+            StartError::Store { place: folder.join(store::FILE).display().to_string(), cause }
+        }),
+        config::Store::Postgres(address) => Store::connect(address, now, bounds)
+            .map_err(|cause| StartError::Store { place: address.to_string(), cause }),
+    }
 }
 
 /// Takes back who was registered; each with the time to look at it again.
@@ -666,7 +671,9 @@ fn open_documents(settings: &NodeSettings) -> Result<Arc<xdms::store::Store>, St
     let failed = |cause| StartError::Data { path: path.clone(), cause };
     let quotas = settings.xdms_quotas;
     let store = match settings.config.store {
-        config::Store::Embedded => xdms::store::Store::open(&path, quotas).map_err(failed)?,
+        config::Store::Embedded | config::Store::Postgres(_) => {
+            xdms::store::Store::open(&path, quotas).map_err(failed)?
+        }
         config::Store::Memory => xdms::store::Store::in_memory(quotas),
     };
     if let Some(from) = &settings.config.xdms.documents {

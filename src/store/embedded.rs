@@ -174,6 +174,15 @@ pub struct Writer {
     care: Care,
 }
 
+#[cfg(test)]
+impl Writer {
+    /// Has the file grow no more than to so many pages.
+    pub fn limit(&self, pages: u32) {
+        let sql = format!("PRAGMA max_page_count={pages}");
+        self.connection.query_row(&sql, [], |_| Ok(())).expect("set");
+    }
+}
+
 impl Backend for Writer {
     fn commit(&mut self, batches: &[Batch]) -> Result<Vec<bool>, Failed> {
         let turn = self.care.turn();
@@ -404,5 +413,27 @@ fn sql(table: Table) -> &'static Sql {
         Table::Held => &const { statements!("held") },
         Table::Imdn => &const { statements!("imdn") },
         Table::Node => &const { statements!("node") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_who_has_to_act() {
+        let cases = [
+            (rusqlite::ffi::SQLITE_FULL, "the disk is full"),
+            (rusqlite::ffi::SQLITE_READONLY, "the file or its disk can only be read"),
+            (rusqlite::ffi::SQLITE_CORRUPT, "the file is damaged"),
+            (rusqlite::ffi::SQLITE_IOERR, "the disk fails"),
+            (rusqlite::ffi::SQLITE_CANTOPEN, "the file cannot be opened"),
+            (rusqlite::ffi::SQLITE_BUSY, "another process holds the file"),
+        ];
+        for (code, what) in cases {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let words = words(&error);
+            assert!(words.starts_with(what), "{words}");
+        }
     }
 }

@@ -5,11 +5,12 @@
 //! reads does not wait for the writer: readers have a connection and a thread of their own (`reads`). A store that cannot
 //! be written is tried again every second. What rows mean is the business of those who write them.
 //!
-//! `embedded` is one SQLite file; `memory` forgets with the process.
+//! `embedded` is one SQLite file, `postgres` a database several nodes share; `memory` forgets with the process.
 
 mod batch;
 mod embedded;
 mod memory;
+mod postgres;
 mod queue;
 mod reads;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use bytes::Bytes;
 pub use batch::{Batch, Change, Condition, Kept, Sweep, Unwritten};
 pub use embedded::{FILE, FORMAT};
 use memory::Memory;
+pub use postgres::{Address, BadAddress};
 use queue::{Entry, Queue};
 use reads::Reads;
 
@@ -222,6 +224,30 @@ impl Store {
         Ok((Self::with(Box::new(backend), Box::new(reader), bounds)?, rows))
     }
 
+    /// Opens the store in a database and reads of it as [`Store::open`] does. Waits for the database.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn connect(
+        address: &Address,
+        now: u64,
+        bounds: Bounds,
+    ) -> Result<(Self, Loaded), OpenError> {
+        let (backend, reader, rows) = postgres::open(address, now)?;
+        Ok((Self::with(Box::new(backend), Box::new(reader), bounds)?, rows))
+    }
+
+    /// Connects to a database, makes what is missing in it and writes; says how good it is.
+    ///
+    /// # Errors
+    /// In an operator's words.
+    pub fn probe(address: &Address) -> Result<String, String> {
+        let (mut backend, _, _) = postgres::open(address, 0).map_err(|error| error.to_string())?;
+        backend.probe().map_err(|failed| failed.words)?;
+        let warning = backend.warning().map_or_else(String::new, |warning| format!("; {warning}"));
+        Ok(format!("written{warning}"))
+    }
+
     /// A store that forgets everything with the process. It answers before its functions return.
     pub fn memory() -> Self {
         Self { inside: Inside::Memory(Box::default()) }
@@ -232,7 +258,7 @@ impl Store {
         reader: Box<dyn Reader>,
         bounds: Bounds,
     ) -> Result<Self, OpenError> {
-        let queue = Arc::new(Queue::new(bounds));
+        let queue = Arc::new(Queue::new(bounds, backend.warning()));
         let for_thread = Arc::clone(&queue);
         let reads = Reads::start(reader, bounds.reads)
             .map_err(|error| OpenError::Unreadable(error.to_string()))?;

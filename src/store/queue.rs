@@ -51,13 +51,17 @@ struct State {
 }
 
 impl Queue {
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: Bounds, warning: Option<String>) -> Self {
         let bounds = Bounds {
             batches: bounds.batches.max(1),
             octets: bounds.octets.max(1),
             reads: bounds.reads,
         };
-        Self { state: Mutex::default(), changed: Condvar::new(), bounds, commits: OnceLock::new() }
+        if let Some(warning) = &warning {
+            tracing::warn!(warning, "the store ought to be seen to");
+        }
+        let state = Mutex::new(State { warning, ..State::default() });
+        Self { state, changed: Condvar::new(), bounds, commits: OnceLock::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -155,3 +155,36 @@ impl Shared {
 fn checkpoint(connection: &Connection, how: &str) -> Result<i64, rusqlite::Error> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| row.get(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_free_is_given_back_and_the_log_ends() {
+        let random = getrandom::u64().expect("random octets");
+        let path = std::env::temp_dir().join(format!("pagecast-care-{random:016x}"));
+        let file = Connection::open(&path).expect("a file");
+        let sql =
+            "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;
+            CREATE TABLE page (value BLOB)";
+        file.execute_batch(sql).expect("made");
+        for _ in 0..1000 {
+            file.execute("INSERT INTO page VALUES (zeroblob(3000))", []).expect("inserted");
+        }
+        let log = path
+            .with_extension("")
+            .with_file_name(format!("{}-wal", path.file_name().expect("a name").to_string_lossy()));
+        let size = |path: &std::path::Path| std::fs::metadata(path).expect("there").len();
+        let shared = Shared::default();
+        assert!(size(&log) > 4_000_000 && size(&path) < 100_000, "commits leave the log alone");
+        shared.work_in(&file).expect("worked in");
+        assert!(size(&path) > 4_000_000);
+        file.execute("DELETE FROM page", []).expect("deleted");
+        assert!(shared.tidy(&file, 1).is_ok_and(|whole| !whole), "a commit came meanwhile");
+        assert_eq!(shared.tidy(&file, 0), Ok(true));
+        assert!(size(&path) < 100_000 && size(&log) == 0, "{} {}", size(&path), size(&log));
+        drop(file);
+        std::fs::remove_file(&path).expect("removed");
+    }
+}

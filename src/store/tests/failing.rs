@@ -13,6 +13,7 @@ struct Inside {
     broken: bool,
     in_doubt: bool,
     commits: usize,
+    succeeded: Option<mpsc::Sender<()>>,
     memory: Memory,
 }
 
@@ -27,6 +28,13 @@ impl Fake {
     }
 }
 
+impl Inside {
+    fn succeed(&mut self) {
+        // A test listens once.
+        let _ = self.succeeded.take().map(|tell| tell.send(()));
+    }
+}
+
 impl Backend for Fake {
     fn commit(&mut self, batches: &[Batch]) -> Result<Vec<bool>, Failed> {
         let mut inside = self.lock();
@@ -36,14 +44,20 @@ impl Backend for Fake {
         }
         inside.commits += 1;
         let held = batches.iter().map(|batch| inside.memory.write(batch)).collect();
-        if inside.broken { Err(failed) } else { Ok(held) }
+        if inside.broken {
+            return Err(failed);
+        }
+        inside.succeed();
+        Ok(held)
     }
 
     fn probe(&mut self) -> Result<(), Failed> {
-        match self.lock().broken {
-            true => Err(Failed { words: "still full".to_owned(), in_doubt: false }),
-            false => Ok(()),
+        let mut inside = self.lock();
+        if inside.broken {
+            return Err(Failed { words: "still full".to_owned(), in_doubt: false });
         }
+        inside.succeed();
+        Ok(())
     }
 
     fn warning(&self) -> Option<String> {
@@ -95,15 +109,14 @@ fn value(store: &Store, key: &str) -> Option<Bytes> {
     get(store, Table::Run, key).map(|row| row.value)
 }
 
-/// Waits until the store says it is up again.
-fn is_back(store: &Store) {
-    for _ in 0..600 {
-        if store.health().up {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
+/// Waits until the store says it is up again, which a commit or a try tells in a moment.
+fn is_back(fake: &Fake, store: &Store) {
+    let (tell, told) = mpsc::channel();
+    fake.lock().succeeded = Some(tell);
+    heard(&told);
+    while !store.health().up {
+        std::thread::yield_now();
     }
-    panic!("the store is still down");
 }
 
 #[test]
@@ -177,7 +190,7 @@ fn acceptances_are_withdrawn_and_outcomes_wait_while_the_store_is_down() {
     assert_eq!(store.health().pending, 5);
     assert_eq!(answer(|then| store.get(Table::Run, "a", then)), Err(Down));
     fake.lock().broken = false;
-    is_back(&store);
+    is_back(&fake, &store);
     assert_eq!(value(&store, "a").as_deref(), Some(&b"ours"[..]), "the last one");
     assert_eq!(value(&store, "b").as_deref(), Some(&b"ours"[..]));
     assert_eq!((value(&store, "c"), value(&store, "d")), (None, None));
@@ -194,7 +207,7 @@ fn a_store_that_is_down_is_tried_though_nothing_waits() {
     assert_eq!(write(&store, acceptance([keep(Table::Page, "p", "")])), Kept::Down);
     assert!(!store.health().up);
     fake.lock().broken = false;
-    is_back(&store);
+    is_back(&fake, &store);
     assert_eq!(write(&store, acceptance([keep(Table::Page, "p", "")])), Kept::Yes);
 }
 
@@ -242,7 +255,7 @@ fn what_is_in_doubt_is_taken_back_unless_somebody_has_written_since() {
         inside.memory.write(&batch([keep(Table::Wait, "w", "of another")]));
         inside.broken = false;
     }
-    is_back(&store);
+    is_back(&fake, &store);
     assert_eq!((count(&store, Table::Page), count(&store, Table::Wait)), (0, 1));
 }
 

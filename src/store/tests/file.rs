@@ -77,3 +77,114 @@ fn a_file_of_a_newer_version_or_of_somebody_else_is_not_touched() {
     let error = refused().to_string();
     assert!(error.starts_with("the file is no database"), "{error}");
 }
+
+/// A file whose disk has so many pages, and is let go by the test.
+struct Limited {
+    writer: embedded::Writer,
+    pages: Arc<std::sync::atomic::AtomicU32>,
+}
+
+impl Limited {
+    fn set(&self) {
+        self.writer.limit(self.pages.load(std::sync::atomic::Ordering::Relaxed));
+    }
+}
+
+impl Backend for Limited {
+    fn commit(&mut self, batches: &[Batch]) -> Result<Vec<bool>, Failed> {
+        self.set();
+        self.writer.commit(batches)
+    }
+
+    fn probe(&mut self) -> Result<(), Failed> {
+        self.set();
+        self.writer.probe()
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_pages_keeps_outcomes_and_loses_nothing() {
+    let folder = Folder::new();
+    let (writer, reader, _) = embedded::open(&folder.0, 0).expect("a store");
+    let pages = Arc::new(std::sync::atomic::AtomicU32::new(100));
+    let limited = Limited { writer, pages: Arc::clone(&pages) };
+    let store =
+        Store::with(Box::new(limited), Box::new(reader), Bounds::default()).expect("threads");
+    let page = |n: usize| {
+        let key = format!("{n:04}");
+        let row = Some(row(&key, 100, &[7; 3000]));
+        acceptance([Change { table: Table::Page, key: key.into(), row }])
+    };
+    let kept = (0..200).take_while(|n| write(&store, page(*n)) == Kept::Yes).count();
+    assert!((10..200).contains(&kept), "{kept}");
+    let health = store.health();
+    assert!(!health.up);
+    let error = health.last_error.expect("an error");
+    assert!(error.starts_with("the disk is full"), "{error}");
+    assert_eq!(write(&store, batch([keep(Table::Run, "outcome", "1")])), Kept::Down);
+    assert_eq!(count(&store, Table::Page), kept as u64, "what is there can be read");
+    pages.store(1 << 20, std::sync::atomic::Ordering::Relaxed);
+    store.close();
+    drop(store);
+    let store = folder.open();
+    assert_eq!(count(&store, Table::Page), kept as u64);
+    assert_eq!(get(&store, Table::Run, "outcome"), Some(row("outcome", 100, b"1")));
+}
+
+#[test]
+fn reads_do_not_wait_for_a_slow_disk() {
+    struct Held {
+        writer: embedded::Writer,
+        begun: mpsc::Sender<()>,
+        goes_on: mpsc::Receiver<()>,
+    }
+    impl Backend for Held {
+        fn commit(&mut self, batches: &[Batch]) -> Result<Vec<bool>, Failed> {
+            self.begun.send(()).expect("the test waits");
+            heard(&self.goes_on);
+            self.writer.commit(batches)
+        }
+
+        fn probe(&mut self) -> Result<(), Failed> {
+            self.writer.probe()
+        }
+    }
+    let folder = Folder::new();
+    let (writer, reader, _) = embedded::open(&folder.0, 0).expect("a store");
+    let ((begun, begins), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let held = Held { writer, begun, goes_on };
+    let store = Store::with(Box::new(held), Box::new(reader), Bounds::default()).expect("threads");
+    let first = give(&store, acceptance([keep(Table::Page, "0", "x")]));
+    heard(&begins);
+    let others: Vec<_> = (1..500)
+        .map(|n| give(&store, acceptance([keep(Table::Page, &n.to_string(), "x")])))
+        .collect();
+    assert_eq!(get(&store, Table::Page, "0"), None, "read while the disk is busy");
+    assert_eq!(store.health().pending, 499);
+    go_on.send(()).expect("the writer waits");
+    assert_eq!(heard(&first), Kept::Yes);
+    heard(&begins);
+    go_on.send(()).expect("the writer waits");
+    assert!(others.iter().all(|told| heard(told) == Kept::Yes), "all in the second commit");
+    assert_eq!(count(&store, Table::Page), 500);
+}
+
+#[test]
+fn a_damaged_file_is_said_to_be_damaged() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 0..200 {
+        let change = Change {
+            table: Table::Reg,
+            key: n.to_string().into(),
+            row: Some(row("", 900, &[7; 900])),
+        };
+        give(&store, batch([change]));
+    }
+    drop(store);
+    let mut octets = std::fs::read(folder.file()).expect("the file");
+    octets[4096..].fill(0x5a);
+    std::fs::write(folder.file(), octets).expect("written");
+    let refused = Store::open(&folder.0, 0, Bounds::default()).err().expect("refused").to_string();
+    assert!(refused.starts_with("the file is damaged"), "{refused}");
+}

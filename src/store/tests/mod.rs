@@ -1,6 +1,8 @@
 //! What every store does (`suite`), how the queue behaves when the disk does not (`failing`), and what is the file's own
-//! (`file`).
+//! (`file`), the database's own (`database`), and left by a process that was killed (`crash`).
 
+mod crash;
+mod database;
 mod failing;
 mod file;
 mod suite;
