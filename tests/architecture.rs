@@ -24,7 +24,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("msrp", &["content", "spool", "flow", "engine", "handshake", "pem"]),
     ("xdms", &["content", "engine", "flow", "pem", "sip::uri", "sip::digest"]),
     ("sh", &["content", "engine", "flow", "sip::uri"]),
-    ("store", &["engine"]),
+    ("store", &["engine", "handshake", "pem"]),
     ("charging", &["engine", "flow"]),
     ("ops", &["engine", "flow", "content"]),
     // Settings live with the module that obeys them; these two gather them.
@@ -64,6 +64,7 @@ const RULES: &[(&str, &[&str])] = &[
             "profile",
             "sh",
             "sip",
+            "store",
             "xdms",
         ],
     ),

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use crate::config::XdmsMode;
 use crate::config::node::NodeSettings;
+use crate::config::{self, XdmsMode};
 use crate::handshake::server_name;
 use crate::sh;
 use crate::sh::router::{Inbound, Router};
@@ -21,6 +21,7 @@ use crate::sip::message::{Limits, Message, Method, Writer};
 use crate::sip::resolve::Dns;
 use crate::sip::transport::tls::Tls;
 use crate::sip::uri::Uri;
+use crate::store::Store;
 use crate::xdms::client::Client;
 use crate::xdms::server::OPERATOR;
 use crate::xdms::ut::Remote;
@@ -40,15 +41,16 @@ pub async fn probe(settings: &NodeSettings) -> bool {
         none if none.is_empty() => "-".to_owned(),
         some => some.join(","),
     };
+    let folder = &settings.config.node.data_dir;
+    let (place, stored) = match &settings.config.store {
+        config::Store::Postgres(address) => (address.to_string(), Store::probe(address)),
+        _ => (folder.display().to_string(), write(folder)),
+    };
     let answers = [
         ("S-CSCF", scscf.as_str(), options(scscf, settings.transport.security.as_ref()).await),
         ("XDMS", settings.resolver.root.as_str(), xdms(settings).await),
         ("HSS", &*hss, exchange(settings.sh.clone()).await),
-        (
-            "store",
-            &*settings.config.node.data_dir.to_string_lossy(),
-            write(&settings.config.node.data_dir),
-        ),
+        ("store", &*place, stored),
     ];
     for (who, at, answer) in &answers {
         match answer {

@@ -140,7 +140,8 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("sh.tls.certificate", "Our certificates for Sh, in PEM."),
     ("sh.tls.key", "The key of our certificate for Sh, in PEM."),
     ("store.url", "Where state is kept."),
-    ("store.queue", "Octets that may wait to be written; beyond it new pages are refused."),
+    ("store.max_waiting", "Writes that wait for the store; beyond it new pages are refused."),
+    ("store.max_waiting_size", "Octets of writes that wait for the store."),
     (
         "charging.enabled",
         "Charging records are written: what became of each page, for each recipient.",

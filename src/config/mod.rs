@@ -12,6 +12,7 @@ mod msrp_tls;
 pub mod node;
 mod reload;
 pub mod sh;
+mod store;
 mod users;
 pub mod value;
 
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 pub use layer::{ConfigError, Environment, Setting};
 use layer::{Layer, Reader};
 pub use msrp_tls::MsrpTls;
+pub use store::Store;
 use value::{Door, FilePath, HostPort, Listen, Peers, Size, TrustedPeer, Value, choice};
 
 use crate::content::sdp::Family;
@@ -189,15 +191,6 @@ pub struct Xdms {
     pub cache_size: usize,
 }
 
-/// `[store]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Store {
-    /// In `node.data_dir`.
-    Embedded,
-    /// Nothing survives; for tests.
-    Memory,
-}
-
 /// `[ops]`
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ops {
@@ -249,8 +242,7 @@ pub struct Config {
     /// `None`: Sh is off.
     pub sh: Option<sh::Sh>,
     pub store: Store,
-    /// `store.queue`: octets that may wait to be written.
-    pub store_queue: Size,
+    pub store_bounds: crate::store::Bounds,
     pub ops: Ops,
     /// `[charging]`, where it is on.
     pub charging: Option<crate::charging::Settings>,
@@ -413,21 +405,7 @@ impl Config {
         let xdms = read_xdms(r)?;
         let sh = sh::read(r)?;
         let charging = charging::read(r, &node.data_dir)?;
-        let store = match r.take("store.url", "embedded:".to_owned())?.as_str() {
-            "embedded:" => Store::Embedded,
-            "memory:" => Store::Memory,
-            other => {
-                // The address may hold a password: only its scheme is repeated.
-                let scheme = other.split(':').next().unwrap_or_default();
-                return Err(r.wrong(
-                    "store.url",
-                    format!("a store {scheme:?} is not supported by this version"),
-                    "write \"embedded:\" or \"memory:\"",
-                ));
-            }
-        };
-        let store_queue =
-            r.take_within("store.queue", Size::mib(64), Size::mib(1), Size::mib(65_536))?;
+        let (store, store_bounds) = store::read(r)?;
         let ops = read_ops(r)?;
         let log = log::Settings {
             level: r.take("log.level", Level::Info)?,
@@ -444,7 +422,7 @@ impl Config {
             xdms,
             sh,
             store,
-            store_queue,
+            store_bounds,
             charging,
             ops,
             log,

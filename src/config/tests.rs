@@ -329,10 +329,18 @@ fn a_mistake_is_one_line_with_file_line_key_and_what_would_be_right() {
             &[":2: sh.tls.ca: /nowhere/ca.pem", "name a file in PEM"],
         ),
         (
-            "[store]\nurl = \"postgres://me:sesame@db/p\"",
+            "[store]\nurl = \"mysql://me:sesame@db/p\"",
             &[
-                ":2: store.url: a store \"postgres\" is not supported by this version; write \"embedded:\"",
+                ":2: store.url: a store \"mysql\" is not supported by this version; write \"embedded:\"",
             ],
+        ),
+        (
+            "[store]\nurl = \"postgres://me:sesame@db/p?sslmode=verify-full\"",
+            &[":2: store.url: its sslmode needs sslrootcert; write \"embedded:\""],
+        ),
+        (
+            "[store]\nmax_waiting = 0",
+            &[":2: store.max_waiting: 0 is out of bounds; write 1 to 10000000"],
         ),
         ("[ops]\nlisten = \"0.0.0.0:9464\"", &[":2: ops.listen: ", "ops.token"]),
         ("[ops]\nlisten = \"192.0.2.1:9464\"", &[":2: ops.listen: ", "ops.token"]),

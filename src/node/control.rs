@@ -299,11 +299,12 @@ impl Control for Controls {
                 Neighbour {
                     name: "store".to_owned(),
                     state: if health.up { NeighbourState::Up } else { NeighbourState::Down },
-                    address: match self.settings.config.store {
+                    address: match &self.settings.config.store {
                         Store::Embedded => path(self.settings.config.node.data_dir.clone()),
                         Store::Memory => "memory:".to_owned(),
+                        Store::Postgres(address) => address.to_string(),
                     },
-                    last_error: health.last_error,
+                    last_error: health.last_error.or(health.warning),
                 },
             ],
             registrations: self.registry.registered(),

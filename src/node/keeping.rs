@@ -154,7 +154,7 @@ impl Keeping {
             match page_rows(page, &record, &keepsake, body.as_ref(), since, until) {
                 Ok(mut changes) => {
                     changes.push(run);
-                    let batch = Batch { changes, ..Batch::new(Unwritten::Drop) };
+                    let batch = Batch { changes, unwritten: Unwritten::Drop, ..Batch::default() };
                     store.write(batch, move |kept| {
                         // Without a receiver the thread is gone and nobody waits.
                         let _ = told.send(ToShard::Stored { page, kept: kept == Kept::Yes });
@@ -214,7 +214,7 @@ impl Keeping {
         ];
         let conditions =
             vec![Condition::Fewer(Table::Wait, format!("{user} ").into(), self.max_per_user)];
-        let batch = Batch { changes, conditions, ..Batch::new(Unwritten::Retry) };
+        let batch = Batch { changes, conditions, unwritten: Unwritten::Retry, ..Batch::default() };
         let own = self.own.clone();
         self.store.write(batch, move |kept| {
             if kept == Kept::Unmet {
@@ -260,8 +260,12 @@ impl Keeping {
         let rows = [Table::Page, Table::Chunk].map(|table| (table, Arc::clone(&text)));
         let unless = [Table::Run, Table::Held].map(|table| (table, Arc::clone(&text)));
         let sweep = Sweep { unless: unless.to_vec(), rows: rows.to_vec() };
-        let batch =
-            Batch { changes: vec![run], sweeps: vec![sweep], ..Batch::new(Unwritten::Retry) };
+        let batch = Batch {
+            changes: vec![run],
+            sweeps: vec![sweep],
+            unwritten: Unwritten::Retry,
+            ..Batch::default()
+        };
         self.store.write(batch, |_| {});
     }
 
@@ -269,8 +273,11 @@ impl Keeping {
     pub fn flush(&mut self) {
         for page in std::mem::take(&mut self.changed) {
             let Some(active) = self.pages.get(&page) else { continue };
-            let batch =
-                Batch { changes: vec![self.run_row(page, active)], ..Batch::new(Unwritten::Retry) };
+            let batch = Batch {
+                changes: vec![self.run_row(page, active)],
+                unwritten: Unwritten::Retry,
+                ..Batch::default()
+            };
             self.store.write(batch, |_| {});
         }
     }
@@ -344,7 +351,7 @@ impl Keeping {
             run,
         ];
         let conditions = vec![Condition::Present(Table::Wait, key)];
-        let batch = Batch { changes, conditions, ..Batch::new(Unwritten::Drop) };
+        let batch = Batch { changes, conditions, unwritten: Unwritten::Drop, ..Batch::default() };
         let (own, leg) = (self.own.clone(), claim.leg);
         self.store.write(batch, move |kept| {
             let _ = own.send(ToShard::Claimed { leg, kept });

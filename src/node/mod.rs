@@ -60,7 +60,7 @@ use crate::sip::resolve::Dns;
 use crate::sip::transport::{Bound, Transport};
 use crate::sip::ua::{RandomSource, SendKey, Ua};
 use crate::sip::{Protocol, transport};
-use crate::store::{self, Limits, OpenError, Row, Store, Table};
+use crate::store::{self, Bounds, OpenError, Row, Store, Table};
 use crate::xdms::resolver::Source as Documents;
 use crate::xdms::ut::{Embedded, Remote};
 use crate::xdms::{self, Resolver};
@@ -72,8 +72,8 @@ pub enum StartError {
     Listen { door: &'static str, address: String, cause: io::Error },
     #[error("cannot use {path}: {cause}", path = path.display())]
     Data { path: PathBuf, cause: io::Error },
-    #[error("cannot use the store {path}: {cause}", path = path.display())]
-    Store { path: PathBuf, cause: OpenError },
+    #[error("cannot use the store {place}: {cause}")]
+    Store { place: String, cause: OpenError },
     #[error("no certificate for MSRP: {0}")]
     Certificate(io::Error),
     #[error("no random octets: {0}")]
@@ -604,17 +604,22 @@ fn unix() -> u64 {
 
 /// Opens what survives restarts.
 fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), StartError> {
-    if settings.config.store == config::Store::Memory {
-        return Ok((Store::memory(), Vec::new()));
-    }
     let folder = &settings.config.node.data_dir;
     let clock = Clock { now: shard::now(), time: watch::wall_clock() };
     // Every identity may change while the store is down, and go as well; every subscription, and every page, too.
     let of_users = settings.config.node.max_registrations as usize + settings.hss.max_subscriptions;
-    let batches = 2 * (of_users + settings.config.node.max_pages as usize);
-    let octets = usize::try_from(settings.config.store_queue.0).unwrap_or(usize::MAX);
-    Store::open(folder, clock.millis(clock.now), Limits { batches, octets })
-        .map_err(|cause| StartError::Store { path: folder.join(store::FILE), cause })
+    let most = 2 * (of_users + settings.config.node.max_pages as usize);
+    let bounds = settings.config.store_bounds;
+    let bounds = Bounds { batches: bounds.batches.max(most), ..bounds };
+    let now = clock.millis(clock.now);
+    match &settings.config.store {
+        config::Store::Memory => Ok((Store::memory(), Vec::new())),
+        config::Store::Embedded => Store::open(folder, now, bounds).map_err(|cause| {
+            StartError::Store { place: folder.join(store::FILE).display().to_string(), cause }
+        }),
+        config::Store::Postgres(address) => Store::connect(address, now, bounds)
+            .map_err(|cause| StartError::Store { place: address.to_string(), cause }),
+    }
 }
 
 /// Takes back who was registered; each with the time to look at it again.
@@ -672,7 +677,9 @@ fn open_documents(settings: &NodeSettings) -> Result<Arc<xdms::store::Store>, St
     let failed = |cause| StartError::Data { path: path.clone(), cause };
     let quotas = settings.xdms_quotas;
     let store = match settings.config.store {
-        config::Store::Embedded => xdms::store::Store::open(&path, quotas).map_err(failed)?,
+        config::Store::Embedded | config::Store::Postgres(_) => {
+            xdms::store::Store::open(&path, quotas).map_err(failed)?
+        }
         config::Store::Memory => xdms::store::Store::in_memory(quotas),
     };
     if let Some(from) = &settings.config.xdms.documents {

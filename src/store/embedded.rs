@@ -1,282 +1,325 @@
 //! The store in one SQLite file of the data directory.
 //!
-//! Every commit is one transaction that is on the disk when it returns (WAL, `synchronous=FULL`). What the log holds is
-//! carried into the file by a thread of its own, so that no commit waits for that. The file says which format it has; one
-//! of a newer version is refused and not touched, one of an older version is taken along.
+//! Every commit is one transaction that is on the disk when it returns (WAL, `synchronous=FULL`). The log is worked into
+//! the file by a thread of its own (`care`), never by a commit. The file says which format it has (`format`); one of a
+//! newer version is refused and not touched.
 
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+mod care;
+mod format;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{Backend, Batch, Condition, Down, OpenError, Row, Source, Sweep, Table, behind};
+use super::batch::after_all;
+use super::{
+    Backend, Batch, Bytes, Change, Condition, Failed, Loaded, OpenError, Reader, Row, Table,
+    kept_time,
+};
+use care::Care;
+pub use format::FORMAT;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "pagecast.db";
-/// The format this version writes. 1 had registrations and subscriptions only.
-pub const FORMAT: i64 = 2;
-/// How SQLite knows our files: "page".
-const APPLICATION: i64 = 0x7061_6765;
 /// How long another process may hold the file; a commit of ours fails after it.
 const BUSY: Duration = Duration::from_millis(200);
-/// The log is carried into the file once it has grown by so many commits, or nothing is written.
-const CARRY_AFTER: u32 = 500;
-/// Pages of the file given back in one go when nothing else is to be done.
-const SHRINK: u32 = 2000;
+/// Statements each connection keeps ready.
+const STATEMENTS: usize = 128;
+/// Pages each connection keeps, in KiB (SQLite counts these below zero).
+const CACHE: i64 = -16_384;
 
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Unreadable(error.to_string())
+        Self::Unreadable(words(&error))
     }
 }
 
-impl From<rusqlite::Error> for Down {
-    fn from(error: rusqlite::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Opens or makes the file and reads what is of use at the start; of that, what is of no use at `now` is taken away.
-pub fn open(folder: &Path, now: u64) -> Result<(Embedded, Reader, Vec<(Table, Row)>), OpenError> {
-    let path = folder.join(FILE);
-    let mut connection = connect(&path, true)?;
-    let number = |name: &str| -> Result<i64, rusqlite::Error> {
-        connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
-    };
-    let (format, application) = (number("user_version")?, number("application_id")?);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if application != APPLICATION && (tables > 0 || application != 0 || format != 0) {
-        return Err(OpenError::Foreign);
-    }
-    if format > FORMAT {
-        return Err(OpenError::Newer { found: format, known: FORMAT });
-    }
-    if tables == 0 {
-        // Only a file without tables can be made one that shrinks.
-        connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL")?;
-    }
-    connection.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
-    connection.execute_batch(
-        "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=33554432",
-    )?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for table in Table::ALL {
-        make(&transaction, table)?;
-    }
-    transaction.execute_batch(&format!(
-        "PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT}"
-    ))?;
-    let mut rows = Vec::new();
-    for table in Table::AT_START {
-        let name = table.name();
-        transaction.execute(&format!("DELETE FROM {name} WHERE until <= ?1"), [sql(now)])?;
-        let all = format!("SELECT key, since, until, value FROM {name}");
-        let mut statement = transaction.prepare(&all)?;
-        for row in statement.query_map([], row)? {
-            rows.push((table, row?));
+/// What went wrong, in words that say who has to act.
+fn words(error: &rusqlite::Error) -> String {
+    let what = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full",
+        Some(ErrorCode::ReadOnly) => "the file or its disk can only be read",
+        Some(ErrorCode::DatabaseCorrupt) => "the file is damaged",
+        Some(ErrorCode::NotADatabase) => "the file is no database",
+        Some(ErrorCode::SystemIoFailure) => "the disk fails",
+        Some(ErrorCode::CannotOpen) => "the file cannot be opened",
+        Some(ErrorCode::PermissionDenied) => "the file may not be used",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process holds the file"
         }
-    }
-    transaction.commit()?;
-    let carrier = Carrier::start(&path)?;
-    Ok((Embedded { connection, carrier, commits: 0 }, Reader { path, connection: None }, rows))
+        _ => return error.to_string(),
+    };
+    format!("{what} ({error})")
 }
 
-fn connect(path: &Path, writes: bool) -> Result<Connection, rusqlite::Error> {
-    let how = match writes {
-        true => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        false => OpenFlags::SQLITE_OPEN_READ_ONLY,
-    };
-    let connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self { words: words(&error), in_doubt: false }
+    }
+}
+
+/// A connection with the settings all of ours have.
+fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.execute_batch(&format!("PRAGMA cache_size={CACHE}"))?;
     Ok(connection)
 }
 
-/// Makes a table that is not there. Large values do not stand in the tree of the keys.
-fn make(transaction: &Transaction<'_>, table: Table) -> Result<(), rusqlite::Error> {
+/// How the file keeps what is committed.
+fn set_log(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+    connection.execute_batch("PRAGMA synchronous=FULL")?;
+    connection.query_row("PRAGMA wal_autocheckpoint=0", [], |_| Ok(()))
+}
+
+/// Opens or makes the file and reads registrations and subscriptions that are of use at `now`; those that are not are
+/// taken away.
+pub fn open(folder: &Path, now: u64) -> Result<(Writer, Reading, Loaded), OpenError> {
+    let path = folder.join(FILE);
+    let mut connection = connect(&path)?;
+    format::check(&connection)?;
+    set_log(&connection)?;
+    let transaction = connection.transaction()?;
+    format::bring_up(&transaction)?;
+    let mut rows = Vec::new();
+    for table in Table::LOADED {
+        read_loaded(&transaction, table, now, &mut rows)?;
+    }
+    transaction.commit()?;
+    let counts = Arc::new(Counts::default());
+    for table in Table::ALL {
+        let sql = format!("SELECT count(*) FROM {}", table.name());
+        counts.add(table, connection.query_row(&sql, [], |row| row.get(0))?);
+    }
+    let (reader, keeper) = (connect(&path)?, connect(&path)?);
+    set_log(&reader)?;
+    reader.execute_batch("PRAGMA query_only=1")?;
+    set_log(&keeper)?;
+    let care = Care::start(keeper).map_err(|error| OpenError::Unreadable(error.to_string()))?;
+    let writer = Writer { connection, counts: Arc::clone(&counts), care };
+    Ok((writer, Reading { connection: reader, counts }, rows))
+}
+
+fn read_loaded(
+    transaction: &Transaction<'_>,
+    table: Table,
+    now: u64,
+    into: &mut Loaded,
+) -> Result<(), rusqlite::Error> {
     let name = table.name();
-    let rowid = if table.is_large() { "" } else { " WITHOUT ROWID" };
-    transaction.execute_batch(&format!(
-        "CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, since INTEGER NOT NULL, \
-         until INTEGER NOT NULL, value BLOB NOT NULL){rowid}"
-    ))?;
-    if table == Table::Wait {
-        let index = format!("CREATE INDEX IF NOT EXISTS {name}_until ON {name} (until, key)");
-        transaction.execute_batch(&index)?;
+    transaction.execute(&format!("DELETE FROM {name} WHERE until <= ?1"), [kept_time(now)])?;
+    let mut statement =
+        transaction.prepare(&format!("SELECT key, since, until, value FROM {name}"))?;
+    for row in statement.query_map([], read_row)? {
+        into.push((table, row?));
     }
     Ok(())
 }
 
-fn sql(number: u64) -> i64 {
-    number.cast_signed()
-}
-
-fn row(of: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
+fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
     Ok(Row {
-        key: of.get::<_, String>(0)?.into(),
-        since: of.get::<_, i64>(1)?.cast_unsigned(),
-        until: of.get::<_, i64>(2)?.cast_unsigned(),
-        value: Bytes::from(of.get::<_, Vec<u8>>(3)?),
+        key: row.get_ref(0)?.as_str()?.into(),
+        since: row.get::<_, i64>(1)?.cast_unsigned(),
+        until: row.get::<_, i64>(2)?.cast_unsigned(),
+        value: Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?),
     })
 }
 
-/// The side that writes.
-pub struct Embedded {
+/// The end of the keys that begin with a prefix.
+struct End(Option<String>);
+
+impl End {
+    fn of(prefix: &str) -> Self {
+        Self(after_all(prefix))
+    }
+}
+
+impl ToSql for End {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
+        Ok(match &self.0 {
+            Some(end) => ToSqlOutput::Borrowed(ValueRef::Text(end.as_bytes())),
+            // Every blob comes after every text.
+            None => ToSqlOutput::Owned(Value::Blob(Vec::new())),
+        })
+    }
+}
+
+/// Rows of each table.
+#[derive(Default)]
+struct Counts([AtomicI64; Table::ALL.len()]);
+
+impl Counts {
+    fn add(&self, table: Table, more: i64) {
+        self.0[table.index()].fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn of(&self, table: Table) -> u64 {
+        u64::try_from(self.0[table.index()].load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}
+
+/// The connection that writes.
+pub struct Writer {
     connection: Connection,
-    carrier: Carrier,
-    commits: u32,
+    counts: Arc<Counts>,
+    care: Care,
 }
 
-impl Backend for Embedded {
-    fn commit(&mut self, batches: &[&Batch]) -> Result<Vec<bool>, String> {
-        let held = self.try_commit(batches).map_err(|error| error.to_string())?;
-        self.commits += 1;
-        if self.commits >= CARRY_AFTER {
-            self.commits = 0;
-            self.carrier.carry();
-        }
-        Ok(held)
-    }
-
-    fn idle(&mut self) {
-        if self.commits > 0 {
-            self.commits = 0;
-            // What was taken away gives its room back, a piece at a time.
-            if let Err(error) = self.shrink() {
-                tracing::debug!(%error, "the store's file is not made smaller now");
-            }
-            self.carrier.carry();
-        }
+#[cfg(test)]
+impl Writer {
+    /// Has the file grow no more than to so many pages.
+    pub fn limit(&self, pages: u32) {
+        let sql = format!("PRAGMA max_page_count={pages}");
+        self.connection.query_row(&sql, [], |_| Ok(())).expect("set");
     }
 }
 
-impl Embedded {
-    /// Each step of the statement gives one page of the file back.
-    fn shrink(&self) -> Result<(), rusqlite::Error> {
-        let shrink = format!("PRAGMA incremental_vacuum({SHRINK})");
-        let mut statement = self.connection.prepare(&shrink)?;
-        let mut steps = statement.query([])?;
-        while steps.next()?.is_some() {}
-        Ok(())
-    }
-
-    fn try_commit(&mut self, batches: &[&Batch]) -> Result<Vec<bool>, rusqlite::Error> {
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut held = Vec::with_capacity(batches.len());
-        for batch in batches {
-            held.push(apply(&transaction, batch)?);
-        }
-        if batches.is_empty() {
-            // Whether it can be written is known only by writing.
-            transaction.execute_batch(&format!("PRAGMA user_version={FORMAT}"))?;
-        }
+impl Backend for Writer {
+    fn commit(&mut self, batches: &[Batch]) -> Result<Vec<bool>, Failed> {
+        let turn = self.care.turn();
+        let mut grown = Grown::default();
+        let transaction = begin(&mut self.connection)?;
+        let held = batches
+            .iter()
+            .map(|batch| apply(&transaction, batch, &mut grown))
+            .collect::<Result<_, _>>()?;
         transaction.commit()?;
+        drop(turn);
+        for table in Table::ALL {
+            self.counts.add(table, grown.rows[table.index()]);
+        }
+        self.care.committed(grown.octets);
         Ok(held)
+    }
+
+    fn probe(&mut self) -> Result<(), Failed> {
+        let _turn = self.care.turn();
+        let transaction = begin(&mut self.connection)?;
+        // Writes the first page, whatever stands in it.
+        format::stamp(&transaction)?;
+        Ok(transaction.commit()?)
     }
 }
 
-/// Whether the batch's conditions hold; only then it is written.
-fn apply(transaction: &Transaction<'_>, batch: &Batch) -> Result<bool, rusqlite::Error> {
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, rusqlite::Error> {
+    connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+}
+
+/// What a commit adds.
+#[derive(Default)]
+struct Grown {
+    rows: [i64; Table::ALL.len()],
+    /// To the log, about.
+    octets: usize,
+}
+
+/// Applies a batch if its conditions hold; says whether they did.
+fn apply(
+    transaction: &Transaction<'_>,
+    batch: &Batch,
+    grown: &mut Grown,
+) -> Result<bool, rusqlite::Error> {
     for condition in &batch.conditions {
         if !holds(transaction, condition)? {
             return Ok(false);
         }
     }
     for change in &batch.changes {
-        let name = change.table.name();
-        match &change.row {
-            None => {
-                let delete = format!("DELETE FROM {name} WHERE key = ?1");
-                transaction.prepare_cached(&delete)?.execute([&*change.key])?;
-            }
-            Some(row) => {
-                let upsert = format!(
-                    "INSERT INTO {name} (key, since, until, value) VALUES (?1, ?2, ?3, ?4) \
-                     ON CONFLICT (key) DO UPDATE SET since = ?2, until = ?3, value = ?4"
-                );
-                let (since, until) = (sql(row.since), sql(row.until));
-                let values = params![&*change.key, since, until, &row.value[..]];
-                transaction.prepare_cached(&upsert)?.execute(values)?;
-            }
-        }
+        grown.rows[change.table.index()] += set(transaction, change)?;
+        // A page of the table, one of the order by time.
+        grown.octets += 8192 + change.row.as_ref().map_or(0, |row| row.value.len());
     }
     for sweep in &batch.sweeps {
-        clear(transaction, sweep)?;
+        let mut stays = false;
+        for (table, prefix) in &sweep.unless {
+            stays = stays || !fewer(transaction, *table, prefix, 1)?;
+        }
+        for (table, prefix) in sweep.rows.iter().filter(|_| !stays) {
+            let gone = transaction
+                .prepare_cached(sql(*table).sweep)?
+                .execute(params![&**prefix, End::of(prefix)])?;
+            grown.rows[table.index()] -= i64::try_from(gone).unwrap_or(i64::MAX);
+            grown.octets += 8192 * gone;
+        }
     }
     Ok(true)
+}
+
+/// Keeps or takes away a row; returns how many rows more there are.
+fn set(transaction: &Transaction<'_>, change: &Change) -> Result<i64, rusqlite::Error> {
+    let sql = sql(change.table);
+    let key = &*change.key;
+    let Some(row) = &change.row else {
+        let gone = transaction.prepare_cached(sql.delete)?.execute([key])?;
+        return Ok(-i64::from(gone > 0));
+    };
+    let values = params![key, kept_time(row.since), kept_time(row.until), &row.value[..]];
+    if transaction.prepare_cached(sql.insert)?.execute(values)? > 0 {
+        return Ok(1);
+    }
+    transaction.prepare_cached(sql.update)?.execute(values)?;
+    Ok(0)
 }
 
 fn holds(transaction: &Transaction<'_>, condition: &Condition) -> Result<bool, rusqlite::Error> {
     match condition {
         Condition::Present(table, key) => {
-            let one = format!("SELECT 1 FROM {} WHERE key = ?1", table.name());
-            transaction.prepare_cached(&one)?.exists([&**key])
+            transaction.prepare_cached(sql(*table).present)?.exists([&**key])
         }
         Condition::Same(table, key, value) => {
-            let one = format!("SELECT 1 FROM {} WHERE key = ?1 AND value = ?2", table.name());
-            transaction.prepare_cached(&one)?.exists(params![&**key, &value[..]])
+            let mut statement = transaction.prepare_cached(sql(*table).value)?;
+            let same = statement.query_row([&**key], |row| Ok(row.get_ref(0)?.as_blob()? == value));
+            Ok(same.optional()?.unwrap_or(false))
         }
-        Condition::Fewer(table, prefix, most) => {
-            let some = format!(
-                "SELECT count(*) FROM (SELECT 1 FROM {} WHERE key >= ?1 AND key < ?2 LIMIT ?3)",
-                table.name()
-            );
-            let values = params![&**prefix, behind(prefix), most];
-            let count: u32 =
-                transaction.prepare_cached(&some)?.query_row(values, |row| row.get(0))?;
-            Ok(count < *most)
-        }
+        Condition::Fewer(table, prefix, most) => fewer(transaction, *table, prefix, *most),
     }
 }
 
-fn clear(transaction: &Transaction<'_>, sweep: &Sweep) -> Result<(), rusqlite::Error> {
-    for (table, prefix) in &sweep.unless {
-        let any = format!("SELECT 1 FROM {} WHERE key >= ?1 AND key < ?2", table.name());
-        if transaction.prepare_cached(&any)?.exists(params![&**prefix, behind(prefix)])? {
-            return Ok(());
-        }
-    }
-    for (table, prefix) in &sweep.rows {
-        let all = format!("DELETE FROM {} WHERE key >= ?1 AND key < ?2", table.name());
-        transaction.prepare_cached(&all)?.execute(params![&**prefix, behind(prefix)])?;
-    }
-    Ok(())
+fn fewer(
+    transaction: &Transaction<'_>,
+    table: Table,
+    prefix: &str,
+    most: u32,
+) -> Result<bool, rusqlite::Error> {
+    let mut statement = transaction.prepare_cached(sql(table).some)?;
+    let found: u32 =
+        statement.query_row(params![prefix, End::of(prefix), most], |row| row.get(0))?;
+    Ok(found < most)
 }
 
-/// The side that reads. Opened when it is first asked.
-pub struct Reader {
-    path: PathBuf,
-    connection: Option<Connection>,
+/// The connection that reads.
+pub struct Reading {
+    connection: Connection,
+    counts: Arc<Counts>,
 }
 
-impl Reader {
-    fn rows(
-        &mut self,
-        query: &str,
-        values: impl rusqlite::Params,
-    ) -> Result<Vec<Row>, rusqlite::Error> {
-        let mut statement = self.connected()?.prepare_cached(query)?;
-        let rows = statement.query_map(values, row)?.collect();
-        rows
-    }
-
-    fn connected(&mut self) -> Result<&Connection, rusqlite::Error> {
-        match &mut self.connection {
-            Some(connection) => Ok(connection),
-            none => Ok(none.insert(connect(&self.path, false)?)),
-        }
+impl Reading {
+    fn rows(&self, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<Row>, String> {
+        let rows = || -> Result<Vec<Row>, rusqlite::Error> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_map(values, read_row)?.collect()
+        };
+        rows().map_err(|error| words(&error))
     }
 }
 
-impl Source for Reader {
-    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, Down> {
-        let one = format!("SELECT key, since, until, value FROM {} WHERE key = ?1", table.name());
-        Ok(self.rows(&one, [key])?.pop())
+/// At most so many rows.
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+impl Reader for Reading {
+    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, String> {
+        Ok(self.rows(sql(table).get, &[&key])?.pop())
     }
 
     fn range(
@@ -285,76 +328,112 @@ impl Source for Reader {
         prefix: &str,
         after: Option<&str>,
         most: usize,
-    ) -> Result<Vec<Row>, Down> {
-        let after = after.filter(|after| *after >= prefix);
-        let from = if after.is_some() { ">" } else { ">=" };
-        let some = format!(
-            "SELECT key, since, until, value FROM {} WHERE key {from} ?1 AND key < ?2 ORDER BY key LIMIT ?3",
-            table.name()
-        );
-        let values = params![after.unwrap_or(prefix), behind(prefix), most as i64];
-        Ok(self.rows(&some, values)?)
-    }
-
-    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, Down> {
-        let some = format!(
-            "SELECT key, since, until, value FROM {} WHERE until <= ?1 ORDER BY until, key LIMIT ?2",
-            table.name()
-        );
-        Ok(self.rows(&some, params![sql(now), most as i64])?)
-    }
-
-    fn count(&mut self, table: Table) -> Result<u64, Down> {
-        let count = format!("SELECT count(*) FROM {}", table.name());
-        let connection = self.connected()?;
-        let count: i64 = connection.prepare_cached(&count)?.query_row([], |row| row.get(0))?;
-        Ok(count.cast_unsigned())
-    }
-}
-
-/// Carries the log into the file, beside the commits: as far as it can without anybody waiting for it.
-struct Carrier {
-    wishes: Option<mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Carrier {
-    fn start(path: &Path) -> Result<Self, OpenError> {
-        // One wish that waits stands for all.
-        let (wishes, wished) = mpsc::sync_channel(1);
-        let connection = connect(path, true)?;
-        connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")?;
-        let carry = move || {
-            for () in wished {
-                let carried =
-                    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-                if let Err(error) = carried {
-                    // It is tried again after more commits; until then the log is read as well.
-                    tracing::debug!(%error, "the store's log is not carried over now");
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("pagecast-log".to_owned())
-            .spawn(carry)
-            .map_err(|error| OpenError::Unreadable(error.to_string()))?;
-        Ok(Self { wishes: Some(wishes), thread: Some(thread) })
-    }
-
-    fn carry(&self) {
-        if let Some(wishes) = &self.wishes {
-            // Where one waits already, it will do.
-            let _ = wishes.try_send(());
+    ) -> Result<Vec<Row>, String> {
+        let (end, most) = (End::of(prefix), limit(most));
+        match after.filter(|after| *after >= prefix) {
+            Some(after) => self.rows(sql(table).after, &[&after, &end, &most]),
+            None => self.rows(sql(table).range, &[&prefix, &end, &most]),
         }
     }
+
+    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, String> {
+        self.rows(sql(table).lapsed, &[&kept_time(now), &limit(most)])
+    }
+
+    fn count(&mut self, table: Table) -> Result<u64, String> {
+        Ok(self.counts.of(table))
+    }
 }
 
-impl Drop for Carrier {
-    fn drop(&mut self) {
-        self.carry();
-        drop(self.wishes.take());
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of the store's log had panicked");
+/// The statements of one table.
+struct Sql {
+    insert: &'static str,
+    update: &'static str,
+    delete: &'static str,
+    sweep: &'static str,
+    present: &'static str,
+    value: &'static str,
+    some: &'static str,
+    get: &'static str,
+    range: &'static str,
+    after: &'static str,
+    lapsed: &'static str,
+}
+
+macro_rules! statements {
+    ($name:literal) => {
+        Sql {
+            insert: concat!(
+                "INSERT OR IGNORE INTO ",
+                $name,
+                " (key, since, until, value) VALUES (?1, ?2, ?3, ?4)"
+            ),
+            update: concat!(
+                "UPDATE ",
+                $name,
+                " SET since = ?2, until = ?3, value = ?4 WHERE key = ?1"
+            ),
+            delete: concat!("DELETE FROM ", $name, " WHERE key = ?1"),
+            sweep: concat!("DELETE FROM ", $name, " WHERE key >= ?1 AND key < ?2"),
+            present: concat!("SELECT 1 FROM ", $name, " WHERE key = ?1"),
+            value: concat!("SELECT value FROM ", $name, " WHERE key = ?1"),
+            some: concat!(
+                "SELECT count(*) FROM (SELECT 1 FROM ",
+                $name,
+                " WHERE key >= ?1 AND key < ?2 LIMIT ?3)"
+            ),
+            get: concat!("SELECT key, since, until, value FROM ", $name, " WHERE key = ?1"),
+            range: concat!(
+                "SELECT key, since, until, value FROM ",
+                $name,
+                " WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+            ),
+            after: concat!(
+                "SELECT key, since, until, value FROM ",
+                $name,
+                " WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+            ),
+            lapsed: concat!(
+                "SELECT key, since, until, value FROM ",
+                $name,
+                " WHERE until <= ?1 ORDER BY until LIMIT ?2"
+            ),
+        }
+    };
+}
+
+fn sql(table: Table) -> &'static Sql {
+    match table {
+        Table::Reg => &const { statements!("reg") },
+        Table::ShSub => &const { statements!("shsub") },
+        Table::Page => &const { statements!("page") },
+        Table::Chunk => &const { statements!("chunk") },
+        Table::Run => &const { statements!("run") },
+        Table::Wait => &const { statements!("wait") },
+        Table::Held => &const { statements!("held") },
+        Table::Imdn => &const { statements!("imdn") },
+        Table::Node => &const { statements!("node") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_who_has_to_act() {
+        let cases = [
+            (rusqlite::ffi::SQLITE_FULL, "the disk is full"),
+            (rusqlite::ffi::SQLITE_READONLY, "the file or its disk can only be read"),
+            (rusqlite::ffi::SQLITE_CORRUPT, "the file is damaged"),
+            (rusqlite::ffi::SQLITE_IOERR, "the disk fails"),
+            (rusqlite::ffi::SQLITE_CANTOPEN, "the file cannot be opened"),
+            (rusqlite::ffi::SQLITE_BUSY, "another process holds the file"),
+        ];
+        for (code, what) in cases {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let words = words(&error);
+            assert!(words.starts_with(what), "{words}");
         }
     }
 }

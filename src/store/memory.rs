@@ -1,77 +1,103 @@
-//! Rows in memory, by the rules of every other store.
+//! The store that forgets with the process, with the rules of the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{Batch, Condition, Down, Row, Source, Table};
+use super::{Batch, Condition, Kept, Reader, Row, Table, kept_time};
 
-/// All rows.
-#[derive(Debug, Default)]
-pub struct Rows(BTreeMap<(Table, Arc<str>), Row>);
+/// Rows in the order of their keys, and by the time they lapse.
+#[derive(Default)]
+pub struct Memory {
+    tables: [Rows; Table::ALL.len()],
+}
+
+#[derive(Default)]
+struct Rows {
+    rows: BTreeMap<Arc<str>, Row>,
+    lapse: BTreeSet<(u64, Arc<str>)>,
+}
 
 impl Rows {
-    /// Whether the batch's conditions held; only then it is written.
-    pub fn apply(&mut self, batch: &Batch) -> bool {
+    fn from<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Row> {
+        let begin = (Bound::Included(prefix), Bound::Unbounded);
+        self.rows
+            .range::<str, _>(begin)
+            .map(|(_, row)| row)
+            .take_while(move |row| row.key.starts_with(prefix))
+    }
+
+    fn set(&mut self, key: &Arc<str>, row: Option<&Row>) {
+        if let Some(old) = self.rows.remove(key) {
+            self.lapse.remove(&(old.until, old.key));
+        }
+        if let Some(row) = row {
+            let at_most = |time| kept_time(time).cast_unsigned();
+            let row = Row {
+                key: Arc::clone(key),
+                since: at_most(row.since),
+                until: at_most(row.until),
+                value: row.value.clone(),
+            };
+            self.lapse.insert((row.until, Arc::clone(key)));
+            self.rows.insert(Arc::clone(key), row);
+        }
+    }
+}
+
+impl Memory {
+    fn of(&self, table: Table) -> &Rows {
+        &self.tables[table.index()]
+    }
+
+    fn holds(&self, condition: &Condition) -> bool {
+        match condition {
+            Condition::Present(table, key) => self.of(*table).rows.contains_key(key),
+            Condition::Same(table, key, value) => {
+                self.of(*table).rows.get(key).is_some_and(|row| row.value == *value)
+            }
+            Condition::Fewer(table, prefix, most) => {
+                let most = *most as usize;
+                self.of(*table).from(prefix).take(most).count() < most
+            }
+        }
+    }
+
+    /// Applies a batch if its conditions hold and it fits.
+    pub fn write_checked(&mut self, batch: &Batch) -> Kept {
+        if !batch.fits() {
+            return Kept::Down;
+        }
+        if self.write(batch) { Kept::Yes } else { Kept::Unmet }
+    }
+
+    /// Applies a batch if its conditions hold; says whether they did.
+    pub fn write(&mut self, batch: &Batch) -> bool {
         if !batch.conditions.iter().all(|condition| self.holds(condition)) {
             return false;
         }
         for change in &batch.changes {
-            let at = (change.table, Arc::clone(&change.key));
-            match &change.row {
-                Some(row) => self.0.insert(at, row.clone()),
-                None => self.0.remove(&at),
-            };
+            self.tables[change.table.index()].set(&change.key, change.row.as_ref());
         }
         for sweep in &batch.sweeps {
-            let held = sweep
-                .unless
-                .iter()
-                .any(|(table, prefix)| self.beginning(*table, prefix, None).next().is_some());
-            for (table, prefix) in sweep.rows.iter().filter(|_| !held) {
-                let gone: Vec<Arc<str>> =
-                    self.beginning(*table, prefix, None).map(|row| Arc::clone(&row.key)).collect();
-                for key in gone {
-                    self.0.remove(&(*table, key));
-                }
+            let stays =
+                |(table, prefix): &(Table, Arc<str>)| self.of(*table).from(prefix).next().is_some();
+            if sweep.unless.iter().any(stays) {
+                continue;
+            }
+            for (table, prefix) in &sweep.rows {
+                let rows = &mut self.tables[table.index()];
+                let gone: Vec<_> = rows.from(prefix).map(|row| Arc::clone(&row.key)).collect();
+                gone.iter().for_each(|key| rows.set(key, None));
             }
         }
         true
     }
-
-    fn holds(&self, condition: &Condition) -> bool {
-        let row = |table: Table, key: &Arc<str>| self.0.get(&(table, Arc::clone(key)));
-        match condition {
-            Condition::Present(table, key) => row(*table, key).is_some(),
-            Condition::Same(table, key, value) => {
-                row(*table, key).is_some_and(|row| row.value == *value)
-            }
-            Condition::Fewer(table, prefix, most) => {
-                self.beginning(*table, prefix, None).take(*most as usize).count() < *most as usize
-            }
-        }
-    }
-
-    fn beginning<'a>(
-        &'a self,
-        table: Table,
-        prefix: &'a str,
-        after: Option<&str>,
-    ) -> impl Iterator<Item = &'a Row> {
-        let from = match after.filter(|after| *after >= prefix) {
-            Some(after) => Bound::Excluded((table, Arc::from(after))),
-            None => Bound::Included((table, Arc::from(prefix))),
-        };
-        self.0
-            .range((from, Bound::Unbounded))
-            .take_while(move |((of, key), _)| *of == table && key.starts_with(prefix))
-            .map(|(_, row)| row)
-    }
 }
 
-impl Source for Rows {
-    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, Down> {
-        Ok(self.0.get(&(table, Arc::from(key))).cloned())
+impl Reader for Memory {
+    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, String> {
+        Ok(self.of(table).rows.get(key).cloned())
     }
 
     fn range(
@@ -80,18 +106,23 @@ impl Source for Rows {
         prefix: &str,
         after: Option<&str>,
         most: usize,
-    ) -> Result<Vec<Row>, Down> {
-        Ok(self.beginning(table, prefix, after).take(most).cloned().collect())
+    ) -> Result<Vec<Row>, String> {
+        let begin = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let rows = self.of(table).rows.range::<str, _>((begin, Bound::Unbounded));
+        let ours = rows.map(|(_, row)| row).take_while(|row| row.key.starts_with(prefix));
+        Ok(ours.take(most).cloned().collect())
     }
 
-    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, Down> {
-        let all = self.beginning(table, "", None);
-        let mut lapsed: Vec<&Row> = all.filter(|row| row.until <= now).collect();
-        lapsed.sort_by(|a, b| (a.until, &a.key).cmp(&(b.until, &b.key)));
-        Ok(lapsed.into_iter().take(most).cloned().collect())
+    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, String> {
+        let rows = self.of(table);
+        let lapsed = rows.lapse.iter().take_while(|(until, _)| *until <= now);
+        Ok(lapsed.filter_map(|(_, key)| rows.rows.get(key)).take(most).cloned().collect())
     }
 
-    fn count(&mut self, table: Table) -> Result<u64, Down> {
-        Ok(self.beginning(table, "", None).count() as u64)
+    fn count(&mut self, table: Table) -> Result<u64, String> {
+        Ok(self.of(table).rows.len() as u64)
     }
 }

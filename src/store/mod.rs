@@ -1,26 +1,37 @@
-//! What survives a restart: rows by table and key, written by one thread, many at a time.
+//! What survives a restart: rows by table and ordered key, written by one thread, many batches at a time.
 //!
-//! Start at [`Store::open`], [`Store::write`] and [`Store::range`]. Whoever writes does not wait for the disk: the writer takes
-//! every [`Batch`] that has come meanwhile into one transaction, which is on the disk before anybody is told. A batch is
-//! written whole or not at all, in the order it came; its [`Condition`]s are looked at then. What rows mean is the business
-//! of those who put them. `writer` is the thread, `embedded` one SQLite file, `memory` keeps rows as long as the process
-//! lives.
+//! Start at [`Store::open`], [`Store::write`] and [`Store::range`]. Whoever writes does not wait for the disk: the writer
+//! takes every [`Batch`] that has come meanwhile into one transaction and then tells those who asked (`queue`). Whoever
+//! reads does not wait for the writer: readers have a connection and a thread of their own (`reads`). A store that cannot
+//! be written is tried again every second. What rows mean is the business of those who write them.
+//!
+//! `embedded` is one SQLite file, `postgres` a database several nodes share; `memory` forgets with the process.
 
+mod batch;
 mod embedded;
 mod memory;
+mod postgres;
+mod queue;
+mod reads;
 #[cfg(test)]
 mod tests;
-mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use batch::{Batch, Change, Condition, Kept, Sweep, Unwritten};
 pub use embedded::{FILE, FORMAT};
-use memory::Rows;
-use writer::Writer;
+use memory::Memory;
+pub use postgres::{Address, BadAddress};
+use queue::{Entry, Queue};
+use reads::Reads;
+
+/// Largest value of a row, in octets. Larger ones are not kept.
+pub const MAX_VALUE: usize = 16 << 20;
 
 /// Where a row belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,24 +40,24 @@ pub enum Table {
     Reg,
     /// What the HSS tells us changes of.
     ShSub,
-    /// Pages that were accepted.
+    /// Pages that were accepted, with a short body.
     Page,
-    /// Their larger bodies, in pieces.
+    /// Pieces of longer bodies.
     Chunk,
-    /// Who serves which of their legs.
+    /// What became of a page's recipients so far.
     Run,
-    /// Legs that wait, by user.
+    /// Recipients that are waited for.
     Wait,
-    /// The same, by page.
+    /// What is held for a user until it is fetched.
     Held,
-    /// Notifications that are owed.
+    /// Dispositions that are still awaited.
     Imdn,
-    /// The nodes of a cluster.
+    /// Nodes and their leases.
     Node,
 }
 
 impl Table {
-    /// Every table there is.
+    /// Every table there is, in the order of their discriminants.
     pub const ALL: [Self; 9] = [
         Self::Reg,
         Self::ShSub,
@@ -59,8 +70,8 @@ impl Table {
         Self::Node,
     ];
 
-    /// Those that are read as a whole at the start.
-    const AT_START: [Self; 2] = [Self::Reg, Self::ShSub];
+    /// Those that are read into memory at start.
+    const LOADED: [Self; 2] = [Self::Reg, Self::ShSub];
 
     fn name(self) -> &'static str {
         match self {
@@ -76,13 +87,13 @@ impl Table {
         }
     }
 
-    /// Its values are large.
-    fn is_large(self) -> bool {
-        matches!(self, Self::Page | Self::Chunk)
+    /// Its place in an array over [`Table::ALL`].
+    fn index(self) -> usize {
+        self as usize
     }
 }
 
-/// One row. Times are milliseconds since 1970.
+/// One row. Times are milliseconds since 1970, at most [`i64::MAX`]; later ones are kept as that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub key: Arc<str>,
@@ -92,103 +103,18 @@ pub struct Row {
     pub value: Bytes,
 }
 
-/// One row that becomes another, or goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub table: Table,
-    pub key: Arc<str>,
-    /// `None` takes the row away.
-    pub row: Option<Row>,
+/// What is read at start.
+pub type Loaded = Vec<(Table, Row)>;
+
+/// A time as stores keep it: their integers have a sign.
+fn kept_time(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
 }
 
-/// Holds at the moment of the commit, or nothing of the batch is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// This row is there.
-    Present(Table, Arc<str>),
-    /// This row is there, with this value.
-    Same(Table, Arc<str>, Bytes),
-    /// Fewer rows than that have keys that begin so.
-    Fewer(Table, Arc<str>, u32),
-}
-
-/// Rows that go once nothing refers to them any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sweep {
-    /// As long as a row of these begins so, nothing goes.
-    pub unless: Vec<(Table, Arc<str>)>,
-    /// What goes: all rows whose keys begin so.
-    pub rows: Vec<(Table, Arc<str>)>,
-}
-
-/// What is written together or not at all: first the conditions are looked at, then changes are made, then swept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    pub changes: Vec<Change>,
-    pub conditions: Vec<Condition>,
-    pub sweeps: Vec<Sweep>,
-    pub unwritten: Unwritten,
-}
-
-impl Batch {
-    /// An empty one.
-    pub fn new(unwritten: Unwritten) -> Self {
-        Self { changes: Vec::new(), conditions: Vec::new(), sweeps: Vec::new(), unwritten }
-    }
-
-    /// About what it takes while it waits.
-    fn octets(&self) -> usize {
-        let change = |change: &Change| {
-            let value = change.row.as_ref().map_or(0, |row| row.value.len());
-            64 + change.key.len() + value
-        };
-        self.changes.iter().map(change).sum()
-    }
-
-    /// The one row it is about, where it is about nothing else.
-    fn sole_key(&self) -> Option<(Table, Arc<str>)> {
-        match self.changes.as_slice() {
-            [one] if self.conditions.is_empty() && self.sweeps.is_empty() => {
-                Some((one.table, Arc::clone(&one.key)))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// What becomes of a batch while the store cannot be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unwritten {
-    /// It waits in memory: what it says has happened. Of batches about one row the last one waits.
-    Retry,
-    /// It is dropped: nothing was promised.
-    Drop,
-}
-
-/// What became of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// It outlives the process.
-    Yes,
-    /// The store cannot be written, or too much waits for it.
-    Down,
-    /// A condition did not hold.
-    Unmet,
-}
-
-/// The store cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the store cannot be read: {0}")]
-pub struct Down(pub String);
-
-/// How much may wait to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Batches.
-    pub batches: usize,
-    /// Octets of them.
-    pub octets: usize,
-}
+/// The store cannot be read, or too many wait to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store cannot be read")]
+pub struct Down;
 
 /// Why a store is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -201,11 +127,25 @@ pub enum OpenError {
     Unreadable(String),
 }
 
+/// Most of what may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Batches that wait for the disk, and rows that wait for the store to be back.
+    pub batches: usize,
+    /// Octets of these; as many again of those that are being written.
+    pub octets: usize,
+    /// Questions that wait for the reader.
+    pub reads: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { batches: 10_000, octets: 64 << 20, reads: 10_000 }
+    }
+}
+
 /// Hears what became of a change: whether it is kept now.
 pub type Told = Box<dyn FnOnce(bool) + Send>;
-
-/// Hears what became of a batch.
-type Hear = Box<dyn FnOnce(Kept) + Send>;
 
 /// What is known of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,95 +154,158 @@ pub struct Health {
     pub up: bool,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
-    /// Batches that wait to be written.
+    /// It works, but something about it ought to be seen to.
+    pub warning: Option<String>,
+    /// Changes that wait to be written.
     pub pending: usize,
 }
 
-/// Where rows go.
-trait Backend: Send {
-    /// Writes the batches in their order; of each, whether its conditions held. All of it is safe on return, or nothing
-    /// is written.
-    fn commit(&mut self, batches: &[&Batch]) -> Result<Vec<bool>, String>;
-
-    /// Nothing was to be written for a while.
-    fn idle(&mut self) {}
+/// Why a commit failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failed {
+    /// In an operator's words.
+    words: String,
+    /// Nobody knows whether it was written: the connection was lost on the way.
+    in_doubt: bool,
 }
 
-/// Where rows come from.
-trait Source: Send {
-    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, Down>;
+/// Where rows go. Used by one thread.
+trait Backend: Send {
+    /// Applies batches in their order as one transaction that is on the disk when it returns; says of each whether its
+    /// conditions held. A failure leaves nothing of any, unless it is in doubt.
+    fn commit(&mut self, batches: &[Batch]) -> Result<Vec<bool>, Failed>;
+
+    /// Tries whether a commit would succeed now.
+    fn probe(&mut self) -> Result<(), Failed>;
+
+    /// What ought to be seen to, as of the last commit.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Where rows come from. Used by one thread, and sees whatever was committed. Errors are in an operator's words.
+trait Reader: Send {
+    fn get(&mut self, table: Table, key: &str) -> Result<Option<Row>, String>;
     fn range(
         &mut self,
         table: Table,
         prefix: &str,
         after: Option<&str>,
         most: usize,
-    ) -> Result<Vec<Row>, Down>;
-    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, Down>;
-    fn count(&mut self, table: Table) -> Result<u64, Down>;
+    ) -> Result<Vec<Row>, String>;
+    fn lapsed(&mut self, table: Table, now: u64, most: usize) -> Result<Vec<Row>, String>;
+    fn count(&mut self, table: Table) -> Result<u64, String>;
 }
 
 /// A store that is open.
-pub struct Store(Inside);
+pub struct Store {
+    inside: Inside,
+}
 
 enum Inside {
-    Memory(Mutex<Rows>),
-    Durable(Writer),
+    /// Answers at once, on the thread that asks.
+    Memory(Box<Mutex<Memory>>),
+    Kept {
+        queue: Arc<Queue>,
+        writer: Mutex<Option<JoinHandle<()>>>,
+        reads: Reads,
+    },
 }
 
 impl Store {
-    /// Opens the store in `folder` and reads what is needed at the start and still of use at `now` (milliseconds since
-    /// 1970).
+    /// Opens the store in `folder` and reads registrations and subscriptions that are still of use at `now`
+    /// (milliseconds since 1970); the rest is read when it is asked for.
     ///
     /// # Errors
     /// [`OpenError`]; what was there is left as it is.
-    pub fn open(
-        folder: &Path,
-        now: u64,
-        limits: Limits,
-    ) -> Result<(Self, Vec<(Table, Row)>), OpenError> {
-        let (backend, source, rows) = embedded::open(folder, now)?;
-        let writer = Writer::start(Box::new(backend), Box::new(source), limits)
-            .map_err(|error| OpenError::Unreadable(error.to_string()))?;
-        Ok((Self(Inside::Durable(writer)), rows))
+    pub fn open(folder: &Path, now: u64, bounds: Bounds) -> Result<(Self, Loaded), OpenError> {
+        let (backend, reader, rows) = embedded::open(folder, now)?;
+        Ok((Self::with(Box::new(backend), Box::new(reader), bounds)?, rows))
     }
 
-    /// A store that forgets everything with the process.
+    /// Opens the store in a database and reads of it as [`Store::open`] does. Waits for the database.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn connect(
+        address: &Address,
+        now: u64,
+        bounds: Bounds,
+    ) -> Result<(Self, Loaded), OpenError> {
+        let (backend, reader, rows) = postgres::open(address, now)?;
+        Ok((Self::with(Box::new(backend), Box::new(reader), bounds)?, rows))
+    }
+
+    /// Connects to a database, makes what is missing in it and writes; says how good it is.
+    ///
+    /// # Errors
+    /// In an operator's words.
+    pub fn probe(address: &Address) -> Result<String, String> {
+        let (mut backend, _, _) = postgres::open(address, 0).map_err(|error| error.to_string())?;
+        backend.probe().map_err(|failed| failed.words)?;
+        let warning = backend.warning().map_or_else(String::new, |warning| format!("; {warning}"));
+        Ok(format!("written{warning}"))
+    }
+
+    /// A store that forgets everything with the process. It answers before its functions return.
     pub fn memory() -> Self {
-        Self(Inside::Memory(Mutex::default()))
+        Self { inside: Inside::Memory(Box::default()) }
+    }
+
+    fn with(
+        mut backend: Box<dyn Backend>,
+        reader: Box<dyn Reader>,
+        bounds: Bounds,
+    ) -> Result<Self, OpenError> {
+        let queue = Arc::new(Queue::new(bounds, backend.warning()));
+        let for_thread = Arc::clone(&queue);
+        let reads = Reads::start(reader, bounds.reads)
+            .map_err(|error| OpenError::Unreadable(error.to_string()))?;
+        let thread = std::thread::Builder::new()
+            .name("pagecast-store".to_owned())
+            .spawn(move || for_thread.run(backend.as_mut()))
+            .map_err(|error| OpenError::Unreadable(error.to_string()))?;
+        Ok(Self { inside: Inside::Kept { queue, writer: Mutex::new(Some(thread)), reads } })
     }
 
     /// Whether anything outlives the process.
     pub fn keeps(&self) -> bool {
-        matches!(self.0, Inside::Durable(_))
+        matches!(self.inside, Inside::Kept { .. })
     }
 
     /// Tells how long each commit takes. The first one to ask is told.
     pub fn on_commit(&self, hear: impl Fn(Duration) + Send + Sync + 'static) {
-        if let Inside::Durable(writer) = &self.0 {
-            writer.on_commit(Box::new(hear));
+        if let Inside::Kept { queue, .. } = &self.inside {
+            queue.on_commit(Box::new(hear));
         }
     }
 
-    /// Has a batch written. `told` hears what became of it, on another thread or at once; it must not block. A batch
-    /// that waits for a store that is down has been told [`Kept::Down`], and is written later.
+    /// Writes a batch after all that were given before it. `told` hears once what became of it, on the writer's thread or
+    /// before this returns.
     pub fn write(&self, batch: Batch, told: impl FnOnce(Kept) + Send + 'static) {
-        match &self.0 {
-            Inside::Memory(rows) => {
-                let met = rows.lock().unwrap_or_else(PoisonError::into_inner).apply(&batch);
-                told(if met { Kept::Yes } else { Kept::Unmet });
+        match &self.inside {
+            Inside::Memory(memory) => {
+                let kept =
+                    memory.lock().unwrap_or_else(PoisonError::into_inner).write_checked(&batch);
+                told(kept);
             }
-            Inside::Durable(writer) => writer.write(batch, Box::new(told)),
+            Inside::Kept { queue, .. } => queue.write(Entry { batch, told: Box::new(told) }),
         }
     }
 
     /// Has a row kept, or taken away. `told` hears of it: at once where the store is known to be down, for then the row
     /// waits until it is back.
     pub fn put(&self, table: Table, key: Arc<str>, row: Option<Row>, told: Option<Told>) {
-        let changes = vec![Change { table, key, row }];
-        let batch = Batch { changes, ..Batch::new(Unwritten::Retry) };
+        let batch = Batch {
+            changes: vec![Change { table, key, row }],
+            unwritten: Unwritten::Retry,
+            ..Batch::default()
+        };
         self.write(batch, move |kept| {
-            told.into_iter().for_each(|told| told(kept == Kept::Yes));
+            if let Some(told) = told {
+                told(kept == Kept::Yes);
+            }
         });
     }
 
@@ -313,11 +316,12 @@ impl Store {
         key: &str,
         then: impl FnOnce(Result<Option<Row>, Down>) + Send + 'static,
     ) {
-        let key: Arc<str> = key.into();
-        self.read(move |source| then(source.get(table, &key)));
+        let key = key.to_owned();
+        self.ask(move |reader| reader.get(table, &key), then);
     }
 
-    /// Reads rows whose keys begin with `prefix` and come after `after`, in the order of their keys, at most `most`.
+    /// Reads rows whose key begins with `prefix` and is greater than `after`, in the order of their keys' octets, at most
+    /// `most`.
     pub fn range(
         &self,
         table: Table,
@@ -326,11 +330,12 @@ impl Store {
         most: usize,
         then: impl FnOnce(Result<Vec<Row>, Down>) + Send + 'static,
     ) {
-        let (prefix, after): (Arc<str>, Option<Arc<str>>) = (prefix.into(), after.map(Arc::from));
-        self.read(move |source| then(source.range(table, &prefix, after.as_deref(), most)));
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.ask(move |reader| reader.range(table, &prefix, after.as_deref(), most), then);
     }
 
-    /// Reads rows nobody needs any more at `now` (milliseconds since 1970), the oldest first, at most `most`.
+    /// Reads rows that nobody needs any more at `now` (milliseconds since 1970), the oldest first, at most `most`. They
+    /// stay until they are taken away.
     pub fn lapsed(
         &self,
         table: Table,
@@ -338,37 +343,45 @@ impl Store {
         most: usize,
         then: impl FnOnce(Result<Vec<Row>, Down>) + Send + 'static,
     ) {
-        self.read(move |source| then(source.lapsed(table, now, most)));
+        self.ask(move |reader| reader.lapsed(table, now, most), then);
     }
 
-    /// Counts the rows of a table.
+    /// How many rows there are. Counted at start and kept along, so that it costs nothing.
     pub fn count(&self, table: Table, then: impl FnOnce(Result<u64, Down>) + Send + 'static) {
-        self.read(move |source| then(source.count(table)));
+        self.ask(move |reader| reader.count(table), then);
     }
 
-    /// Reads see everything that was told as kept before they were asked for, and do not wait for writes.
-    fn read(&self, read: impl FnOnce(&mut dyn Source) + Send + 'static) {
-        match &self.0 {
-            Inside::Memory(rows) => {
-                read(&mut *rows.lock().unwrap_or_else(PoisonError::into_inner));
+    fn ask<T: 'static>(
+        &self,
+        question: impl FnOnce(&mut dyn Reader) -> Result<T, String> + Send + 'static,
+        then: impl FnOnce(Result<T, Down>) + Send + 'static,
+    ) {
+        match &self.inside {
+            Inside::Memory(memory) => {
+                let answer = question(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
+                then(answer.map_err(|_| Down));
             }
-            Inside::Durable(writer) => writer.read(Box::new(read)),
+            Inside::Kept { reads, .. } => reads.ask(question, then),
         }
     }
 
     /// How the store is.
     pub fn health(&self) -> Health {
-        match &self.0 {
-            Inside::Memory(_) => Health { up: true, last_error: None, pending: 0 },
-            Inside::Durable(writer) => writer.health(),
+        match &self.inside {
+            Inside::Memory(_) => Health { up: true, last_error: None, warning: None, pending: 0 },
+            Inside::Kept { queue, .. } => queue.health(),
         }
     }
 
-    /// Writes what waits, once, and ends.
+    /// Writes what waits, once, and ends. What comes later is not kept.
     pub fn close(&self) {
-        if let Inside::Durable(writer) = &self.0 {
-            writer.close();
+        let Inside::Kept { queue, writer, reads } = &self.inside else { return };
+        queue.stop();
+        let thread = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's writer had panicked");
         }
+        reads.close();
     }
 }
 
@@ -376,9 +389,4 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Behind every key that begins with `prefix`, and before every other that does not.
-fn behind(prefix: &str) -> String {
-    format!("{prefix}\u{10ffff}")
 }
