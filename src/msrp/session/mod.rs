@@ -119,6 +119,7 @@ enum Binding {
 
 /// What a session is for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most sessions are those of recipients, the largest")]
 pub enum Part {
     /// Not agreed yet; `true` for a recipient, who may connect before its answer has reached us (MS-025).
     Reserved {
