@@ -13,10 +13,6 @@ struct Arguments {
     command: Command,
 }
 
-/// Messages come and go by the thousand, each in many small pieces.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     run(Arguments::parse().command)
 }

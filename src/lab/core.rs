@@ -501,7 +501,8 @@ impl Proxy {
         out.header("To", format!("<{}>", register.to().uri));
         out.header("Call-ID", format!("{}@{own}", self.fingerprint(register, "call")));
         out.header("CSeq", "1 REGISTER");
-        out.header("Contact", format!("<sip:{own}>"));
+        let transport = if server.is_tls() { ";transport=tls" } else { "" };
+        out.header("Contact", format!("<sip:{sent_by}{transport}>"));
         out.header("Expires", expires(register).to_string());
         self.wire.send(server, out.finish(None)).await;
     }
