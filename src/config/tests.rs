@@ -92,6 +92,22 @@ format = "json"
 "#;
 
 #[test]
+fn a_database_is_shown_without_its_password() {
+    let folder = Folder::new("database");
+    let text = "[store]\nurl = \"postgres://me:${WORD}@db1,db2/pages?target_session_attrs=read-write\"\n\
+                max_waiting = 5\nmax_waiting_size = \"2MiB\"";
+    let file = folder.write("pagecast.toml", text);
+    let environment = |name: &str| (name == "WORD").then(|| "sesame".to_owned());
+    let loaded = Loaded::load_with(Some(&file), &[], &environment).expect("all is right");
+    let bounds = loaded.config.store_bounds;
+    assert_eq!((bounds.batches, bounds.octets), (5, 2 << 20));
+    let shown = "postgres://me:(secret)@db1:5432,db2:5432/pages?target_session_attrs=read-write";
+    let explained = loaded.explain(false);
+    assert!(explained.contains(&format!("store.url = \"{shown}\"")), "{explained}");
+    assert!(!format!("{explained} {:?}", loaded.config).contains("sesame"));
+}
+
+#[test]
 fn every_key_of_the_file_arrives() {
     let folder = Folder::new("whole");
     let file = folder.write("etc/pagecast.toml", WHOLE);

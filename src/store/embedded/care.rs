@@ -130,7 +130,11 @@ impl Shared {
     fn tidy(&self, connection: &Connection, commits: u64) -> Result<bool, rusqlite::Error> {
         checkpoint(connection, "PASSIVE")?;
         loop {
-            if self.lock().commits != commits || self.lock().stop {
+            let wanted = {
+                let state = self.lock();
+                state.stop || state.commits != commits
+            };
+            if wanted {
                 return Ok(false);
             }
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
