@@ -8,6 +8,7 @@
 //! A recipient who is back is served by [`serve`], one page after the other in the order they were accepted; each leg is
 //! claimed from the store first, so that no two nodes serve it. Follows IM-092, IM-097.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io;
@@ -366,8 +367,8 @@ impl Keeping {
         if open.is_empty() {
             self.sweep(page);
             let _ = done.send(());
-        } else if !self.pages.contains_key(&page) {
-            self.pages.insert(page, active);
+        } else if let Entry::Vacant(vacant) = self.pages.entry(page) {
+            vacant.insert(active);
             self.load(page, open, (since, until), Some(done));
         }
     }

@@ -39,8 +39,11 @@ impl From<rusqlite::Error> for Down {
     }
 }
 
+/// Both sides of the file, and what is of use at the start.
+type Opened = (Embedded, Reader, Vec<(Table, Row)>);
+
 /// Opens or makes the file and reads what is of use at the start; of that, what is of no use at `now` is taken away.
-pub fn open(folder: &Path, now: u64) -> Result<(Embedded, Reader, Vec<(Table, Row)>), OpenError> {
+pub fn open(folder: &Path, now: u64) -> Result<Opened, OpenError> {
     let path = folder.join(FILE);
     let mut connection = connect(&path, true)?;
     let number = |name: &str| -> Result<i64, rusqlite::Error> {
@@ -261,8 +264,7 @@ impl Reader {
         values: impl rusqlite::Params,
     ) -> Result<Vec<Row>, rusqlite::Error> {
         let mut statement = self.connected()?.prepare_cached(query)?;
-        let rows = statement.query_map(values, row)?.collect();
-        rows
+        statement.query_map(values, row)?.collect()
     }
 
     fn connected(&mut self) -> Result<&Connection, rusqlite::Error> {

@@ -271,6 +271,7 @@ fn a_file_of_a_newer_version_or_of_somebody_else_is_not_touched() {
 
 /// What was taken away leaves no room behind for ever.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "another thread is waited for")]
 fn the_file_becomes_smaller_again() {
     let folder = Folder::new();
     let (mut file, _, _) = embedded::open(&folder.0, 0).expect("a new file");
@@ -377,7 +378,7 @@ fn a_store_that_is_down_holds_nobody_up_and_gets_what_has_happened_when_it_is_ba
     fake.breaks(false);
     // The next try is at most a second away; closing is one, too.
     store.close();
-    let kept: Vec<_> = fake.values().into_iter().map(|(key, value)| (key, value)).collect();
+    let kept = fake.values();
     let expected = [("a", "2"), ("b", "1"), ("c", "1")];
     assert_eq!(kept, expected.map(|(k, v)| (k.to_owned(), Bytes::from_static(v.as_bytes()))));
     assert_eq!((store.health().up, store.health().pending), (true, 0));
@@ -385,6 +386,7 @@ fn a_store_that_is_down_holds_nobody_up_and_gets_what_has_happened_when_it_is_ba
 
 /// It is known when the store is back, though nothing waits for it.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "another thread is waited for")]
 fn a_store_that_is_back_says_so_by_itself() {
     let fake = Fake::default();
     let store = fake.store(3);
