@@ -45,6 +45,9 @@ pub enum Effect {
     Accept { page: PageId, warnings: Vec<String> },
     /// Send a short page to one recipient.
     Deliver { leg: LegId, recipient: Recipient, audience: Arc<Audience> },
+    /// It is this leg's turn to have its short page sent; its page may be another thread's. Comes back as `Input::Turn`
+    /// there.
+    Turn { leg: LegId },
     /// A leg of a kept page has its final result: it must not be served again.
     Settled { leg: LegId },
     /// A leg of a kept page waits until its recipient is back, at most until then (IM-097).
@@ -80,6 +83,7 @@ impl Effect {
             | Self::Abort { leg }
             | Self::EndLeg { leg, .. }
             | Self::Deliver { leg, .. }
+            | Self::Turn { leg }
             | Self::Settled { leg }
             | Self::Defer { leg, .. }
             | Self::ReleaseLeg { leg } => Some(leg.page),

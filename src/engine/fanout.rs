@@ -356,7 +356,7 @@ pub(super) struct Turn<'a> {
 }
 
 /// The time between two INVITEs of one page.
-fn pace(policy: &Policy) -> Option<Duration> {
+pub(super) fn pace(policy: &Policy) -> Option<Duration> {
     (policy.send_rate > 0).then(|| Duration::from_secs(1) / policy.send_rate)
 }
 

@@ -400,7 +400,7 @@ impl Leg {
 }
 
 /// RFC 3261 §8.1.3.1: no answer counts as 408, nothing sent as 503.
-fn unreachable_cause(timeout: bool) -> Cause {
+pub(super) fn unreachable_cause(timeout: bool) -> Cause {
     if timeout {
         Cause::new(CauseProtocol::Timer, 408, "no answer")
     } else {

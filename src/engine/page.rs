@@ -120,6 +120,8 @@ pub(super) enum Happens {
     Kept(bool),
     /// The user with this key can be reached now.
     Reachable(Arc<str>),
+    /// Nobody else's MESSAGE is on its way to the target of this leg any more.
+    Turn(u16),
     Due(Kind),
 }
 
@@ -281,6 +283,8 @@ impl Page {
                 }
             }
             Happens::Kept(kept) => self.on_kept(kept, cx),
+            // INVITEs wait for nobody else's.
+            Happens::Turn(_) => {}
             Happens::Due(kind) => self.on_due(kind, cx),
         }
         self.moved(cx);

@@ -260,7 +260,9 @@ impl Model {
                 assert!(page.answered && !page.released && !page.reported);
                 page.reported = true;
             }
-            Effect::Accept { .. } | Effect::Deliver { .. } => panic!("no page is short here"),
+            Effect::Accept { .. } | Effect::Deliver { .. } | Effect::Turn { .. } => {
+                panic!("no page is short here")
+            }
             Effect::Keep { page, record, open, until } => {
                 let page = self.page(*page);
                 assert!(page.asked.is_none() && !page.confirmed && !page.restored);

@@ -53,6 +53,7 @@ pub(super) fn brief(effect: &Effect) -> String {
         Effect::Confirm { .. } => "confirm".into(),
         Effect::Accept { .. } => "202".into(),
         Effect::Deliver { leg, .. } => format!("deliver {}", leg.n),
+        Effect::Turn { leg } => format!("turn {}", leg.n),
         Effect::Settled { leg } => format!("settled {}", leg.n),
         Effect::Defer { leg, .. } => format!("defer {}", leg.n),
         Effect::ReleaseLeg { leg } => format!("release {}", leg.n),

@@ -44,7 +44,7 @@ use self::charging::Charging;
 use crate::charging::Records;
 use crate::config::node::{NodeSettings, Ports};
 use crate::config::{self, Source, XdmsMode};
-use crate::engine::{Engine, SharedUsers};
+use crate::engine::{Engine, SharedLanes, SharedUsers};
 use crate::flow::Flows;
 use crate::isc::login::Guard;
 use crate::isc::reachable::Registration;
@@ -366,6 +366,7 @@ fn assemble(
     };
     let guard = Guard::new(std::array::from_fn(|_| SystemRandom.next_u64()));
     let users = SharedUsers::default();
+    let lanes = SharedLanes::default();
     let mut left = Vec::new();
     let mut parts = Vec::new();
     for (thread, inbox) in outboxes.into_iter().enumerate() {
@@ -388,6 +389,7 @@ fn assemble(
             restored: std::mem::take(&mut restored),
             guard: guard.clone(),
             users: users.clone(),
+            lanes: lanes.clone(),
             records: records.clone(),
             left: told,
         });
@@ -419,6 +421,7 @@ struct Parts {
     restored: Vec<(Arc<str>, Instant)>,
     guard: Guard,
     users: SharedUsers,
+    lanes: SharedLanes,
     records: Option<Arc<Records>>,
     left: signal::Sender<Left>,
 }
@@ -442,7 +445,7 @@ impl Parts {
             transport,
             limits: self.settings.transport.limits,
             isc,
-            engine: Engine::sharing(self.settings.policy, self.users),
+            engine: Engine::sharing(self.settings.policy, self.users, self.lanes),
             switch: self.switch,
             resolver: self.resolver,
             documents: self.documents,

@@ -71,6 +71,8 @@ pub enum ToShard {
     },
     /// The leg's recipient has too many pages waiting: it does not wait.
     NotDeferred(LegId),
+    /// It is this leg's turn, if its page is here.
+    Turn(LegId),
     /// A leg that waits is to be served here.
     Claim(Box<Claim>),
     /// Whether the leg is ours to serve.
@@ -286,8 +288,11 @@ impl Shard {
         self.due.effects.retain(|effect| effect.page() != Some(page));
         self.due.inputs.retain(|input| input.page() != Some(page));
         self.keeping.lost(page);
-        for event in self.engine.abandon(page) {
-            self.shown(&event);
+        for effect in self.engine.abandon(page) {
+            match effect {
+                Effect::Event(event) => self.shown(&event),
+                turn => self.due.effects.push_back(turn),
+            }
         }
         self.forget(now, page);
     }
@@ -375,6 +380,7 @@ impl Shard {
                 let cause = Cause::new(CauseProtocol::Policy, 480, text);
                 self.shown(&Event::Failed { leg, cause, octets: 0 });
             }
+            ToShard::Turn(leg) => self.happened(now, Input::Turn { leg }),
             ToShard::Claim(claim) => self.keeping.claim(*claim),
             ToShard::Claimed { leg, kept } => self.keeping.claimed(leg, kept),
             ToShard::Served(user) => self.keeping.served(&user),
@@ -614,6 +620,13 @@ impl Shard {
                 }
                 Effect::Confirm { page, kept } => self.switch.confirm(page, kept),
                 Effect::Accept { .. } | Effect::Deliver { .. } => {}
+                Effect::Turn { leg } => {
+                    // A page that was kept may be served by another thread than the one that took it.
+                    for shard in &self.all {
+                        // A thread that is gone has no pages.
+                        let _ = shard.send(ToShard::Turn(leg));
+                    }
+                }
                 Effect::Settled { leg } => self.keeping.settled(leg),
                 Effect::Defer { leg, user, until } => {
                     self.keeping.defer(leg, &user, until);
