@@ -10,6 +10,7 @@
 //! their order.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -144,12 +145,12 @@ impl Queue {
                         hear(took);
                     }
                     for (told, held) in told.into_iter().zip(held) {
-                        told(if held { Kept::Yes } else { Kept::Unmet });
+                        tell(told, if held { Kept::Yes } else { Kept::Unmet });
                     }
                 }
                 Err(failed) => {
                     let unheard = self.failed(batches, failed);
-                    told.into_iter().chain(unheard).for_each(|told| told(Kept::Down));
+                    told.into_iter().chain(unheard).for_each(|told| tell(told, Kept::Down));
                     self.rest();
                 }
             }
@@ -235,6 +236,13 @@ impl Queue {
 }
 
 type Told = Box<dyn FnOnce(Kept) + Send>;
+
+/// Tells one of those who wait. Whoever panics over it does not take the writer along, on which all others wait.
+fn tell(told: Told, kept: Kept) {
+    if catch_unwind(AssertUnwindSafe(|| told(kept))).is_err() {
+        tracing::error!("whoever heard of a write panicked");
+    }
+}
 
 /// Takes back what a batch may have written though it was said not to be: rows that have its very value.
 fn withdrawn(batch: Batch) -> impl Iterator<Item = Batch> {

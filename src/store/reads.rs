@@ -1,5 +1,6 @@
 //! The thread that reads. Questions wait in a queue of a fixed length; beyond it they hear [`Down`] at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -21,7 +22,13 @@ impl Reads {
         let (asks, asked) = sync_channel::<Question>(most.max(1));
         let thread =
             std::thread::Builder::new().name("pagecast-reads".to_owned()).spawn(move || {
-                asked.into_iter().for_each(|question| question(Some(reader.as_mut())))
+                for question in asked {
+                    // Whoever panics over an answer does not take the reader along, on which all others wait.
+                    let asked = AssertUnwindSafe(|| question(Some(reader.as_mut())));
+                    if catch_unwind(asked).is_err() {
+                        tracing::error!("whoever asked the store panicked over the answer");
+                    }
+                }
             })?;
         Ok(Self { asks: Mutex::new(Some(asks)), thread: Mutex::new(Some(thread)) })
     }

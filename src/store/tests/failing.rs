@@ -259,6 +259,19 @@ fn what_is_in_doubt_is_taken_back_unless_somebody_has_written_since() {
     assert_eq!((count(&store, Table::Page), count(&store, Table::Wait)), (0, 1));
 }
 
+/// One listener's mistake is not everybody's.
+#[test]
+fn whoever_panics_over_an_answer_leaves_the_store_working() {
+    let fake = Fake::default();
+    let store = fake.store(10, 1 << 20);
+    let holds = fake.lock();
+    store.write(one("a", "1"), |kept| panic!("told {kept:?}"));
+    store.count(Table::Run, |count| panic!("told {count:?}"));
+    drop(holds);
+    assert_eq!(write(&store, one("b", "1")), Kept::Yes);
+    assert_eq!(count(&store, Table::Run), 2);
+}
+
 #[test]
 fn too_many_questions_hear_that_nobody_answers() {
     let fake = Fake::default();
