@@ -102,7 +102,8 @@ impl Kind {
         match self {
             Self::Quick | Self::Careful | Self::Slow => ("delivered", None),
             Self::Refuses => ("failed", Some(603)),
-            Self::Offline => ("failed", Some(480)),
+            // Until its phone is switched on: see [`comes_back`].
+            Self::Offline => ("delivered", None),
         }
     }
 }
@@ -215,8 +216,13 @@ async fn show(
     if !outcome.succeeded() {
         return Err("the page was not taken".to_owned());
     }
-    let copies = copies(&group).await;
+    let mut copies = copies(&group).await;
     let page = ended(node).await?;
+    for (member, copy) in group.iter_mut().zip(&mut copies) {
+        if member.kind == Kind::Offline {
+            *copy = comes_back(core, node, page, member).await?;
+        }
+    }
 
     println!("\ncall flow of page {page}\n");
     print!("{}", flow_of(node, page).await?);
@@ -255,6 +261,38 @@ async fn copies(group: &[Member]) -> Vec<Option<Received>> {
         copies.push(copy);
     }
     copies
+}
+
+/// A member who was offline is waited for; its phone is switched on, and gets what waited.
+async fn comes_back(
+    core: &Core,
+    node: &Node,
+    page: PageId,
+    member: &mut Member,
+) -> Result<Option<Received>, String> {
+    let state = |page| {
+        let shown = node.control().watch().board.page(page)?;
+        let all = shown["recipients"].as_array()?.clone();
+        let shown = all.into_iter().find(|shown| shown["uri"] == member.aor.as_str())?;
+        Some(shown["state"].as_str()?.to_owned())
+    };
+    if state(page).as_deref() != Some("deferred") {
+        return Err(format!("{} is not waited for", member.aor));
+    }
+    println!("\nthe page waits for {}, who switches the phone on", member.aor);
+    let behaviour = member.kind.behaviour(0);
+    let settings = Settings { behaviour, ..Settings::new(&core.uri(), &member.aor) };
+    let phone = Phone::start(settings).await.map_err(|error| format!("{}: {error}", member.aor))?;
+    let copy = timeout(PATIENCE, phone.received()).await.ok().flatten();
+    let over = timeout(PATIENCE, async {
+        while state(page).as_deref() != Some("delivered") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    // What did not happen in time shows in the results.
+    let _ = over.await;
+    member.phone = Some(phone);
+    Ok(copy)
 }
 
 /// The one page of the demo, once it is over.

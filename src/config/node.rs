@@ -6,7 +6,7 @@ use super::value::HostPort;
 use super::{Config, Loaded, MsrpTls, XdmsMode};
 use crate::content::sdp::Families;
 use crate::content::xml::Bounds;
-use crate::engine::policy::Policy;
+use crate::engine::policy::{Deferral, Policy};
 use crate::profile::{Profile, SipTimers};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -198,7 +198,7 @@ impl NodeSettings {
 }
 
 fn policy(config: &Config, profile: &Profile, threads: u8) -> Policy {
-    let Profile { im, msrp, ul, .. } = profile;
+    let Profile { im, msrp, ul, deferred, .. } = profile;
     Policy {
         originator_answer: im.originator_answer,
         leg_timeout: im.leg_timeout,
@@ -214,6 +214,13 @@ fn policy(config: &Config, profile: &Profile, threads: u8) -> Policy {
         max_parallel_per_user: im.max_parallel_per_user,
         max_rate_per_user: im.max_rate_per_user.a_second().unwrap_or(1),
         max_pages: (config.node.max_pages as usize).div_ceil(usize::from(threads)),
+        deferral: Deferral {
+            enabled: deferred.enabled,
+            causes: deferred.causes.clone(),
+            ttl: deferred.ttl,
+            max_per_user: deferred.max_per_user,
+            when_none_joined: deferred.when_none_joined,
+        },
         ..Policy::default()
     }
 }
@@ -352,6 +359,7 @@ fn msrp_settings(config: &Config, profile: &Profile) -> msrp::Settings {
         port: config.msrp.advertise.port,
         also: config.msrp.advertise_also.as_ref().map(place),
         spool_dir: Some(config.node.data_dir.join("spool")),
+        await_confirmation: true,
         connect_allow: profile.connect_allow.clone().unwrap_or_default(),
         connect_loopback: config.msrp.listen.iter().all(|address| address.ip().is_loopback()),
         tx_timeout: keys.tx_timeout,
@@ -619,6 +627,7 @@ mod tests {
         assert_eq!(settings.isc, isc);
         let msrp = msrp::Settings {
             spool_dir: settings.msrp.spool_dir.clone(),
+            await_confirmation: true,
             connect_loopback: true,
             ..msrp::Settings::default()
         };
@@ -738,6 +747,8 @@ mod tests {
             "isc.response_source" => "\"urn:3gpp:fe:as.im\"",
             "isc.relay" => "\"b2bua\"",
             "sh.service_indication" => "\"other\"",
+            "deferred.causes" => "[480]",
+            "deferred.when_none_joined" => "\"accept\"",
             "msrp.attribution" => "\"never\"",
             "msrp.sr_policy" => "\"first_delivery\"",
             "msrp.connect_allow" => "[\"10.0.0.0/8\"]",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::layer::{Origin, Raw, resolve};
+use crate::engine::policy::DeferCause;
 use crate::sip::Protocol;
 use crate::sip::transport::tls::Names;
 
@@ -242,6 +243,30 @@ impl<T: Value> Value for Vec<T> {
 
     fn show(&self) -> String {
         format!("[{}]", self.iter().map(Value::show).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Value for DeferCause {
+    fn read(raw: &Raw, origin: &Origin) -> Result<Self, String> {
+        match raw {
+            Raw::Text(word) if word == "timeout" => Ok(Self::Timeout),
+            Raw::Text(word) => Err(format!("{word:?} is no cause")),
+            number => match u16::read(number, origin)? {
+                status @ 300..=699 => Ok(Self::Status(status)),
+                other => Err(format!("{other} is no final answer")),
+            },
+        }
+    }
+
+    fn right() -> String {
+        "write a status from 300 to 699, or \"timeout\"".into()
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Status(status) => status.to_string(),
+            Self::Timeout => "\"timeout\"".into(),
+        }
     }
 }
 

@@ -376,6 +376,31 @@ mod tests {
         assert!(parse(b"From: \xff\r\n\r\n\r\n").is_err());
     }
 
+    /// Proves MS-095: the namespace says what a header is, and the prefix is free.
+    #[test]
+    fn headers_of_imdn_are_known_by_their_namespace() {
+        let end = "\r\n\r\nContent-Type: a/b\r\n\r\n";
+        for prefix in ["imdn", "i", "IMDN", "x-1", "From"] {
+            let text = format!(
+                "NS: {prefix} <{IMDN}>\r\n{prefix}.Message-ID: 34jk\r\n\
+                 {prefix}.Disposition-Notification: negative-delivery{end}"
+            );
+            let head = head(&text).unwrap();
+            assert_eq!(head.header(Some(IMDN), "Message-ID"), Some("34jk"), "{prefix}");
+            let asked = head.header(Some(IMDN), "Disposition-Notification");
+            assert_eq!(asked, Some("negative-delivery"), "{prefix}");
+            assert_eq!(head.from, None, "{prefix}");
+        }
+        let other = head(&format!("NS: imdn <urn:other>\r\nimdn.Message-ID: 34jk{end}")).unwrap();
+        assert_eq!(
+            other.header(Some(IMDN), "Message-ID"),
+            None,
+            "the usual prefix of another namespace"
+        );
+        let strange = format!("NS: i <{IMDN}>\r\nI.Message-ID: 34jk{end}");
+        assert!(head(&strange).is_err(), "prefixes have case");
+    }
+
     #[test]
     fn a_head_may_come_in_any_number_of_pieces() {
         let text = b"From: <im:a@h>\r\nTo: <im:b@h>\r\n\r\nContent-Type: text/plain\r\n\r\nHello";

@@ -12,7 +12,9 @@ use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 const MOST: usize = 32;
 
 /// Hash functions that are believed, the weakest first. MD5 and MD2 are not among them (RFC 8122 §5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Hash {
     /// Only where the configuration takes it.
     Sha1,
@@ -57,7 +59,9 @@ impl Hash {
 }
 
 /// The hash of a certificate. Prints as the value of `a=fingerprint`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Fingerprint {
     hash: Hash,
     octets: Vec<u8>,
@@ -87,7 +91,7 @@ impl fmt::Display for Fingerprint {
 }
 
 /// What a peer has to show over TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Proof {
     /// A certificate with one of these, whatever else it says. Sorted, never empty, of one hash function.
     Fingerprint(Vec<Fingerprint>),
@@ -164,6 +168,8 @@ fn read(value: &str) -> Result<Option<Fingerprint>, Unproven> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const CERTIFICATE: &[u8] = b"abc";
@@ -274,5 +280,63 @@ mod tests {
         let mut many: Vec<&str> = vec![&weak; MOST];
         many.push(&strong);
         assert_eq!(judge(&many, &[], Terms::default()), Err(Unproven));
+    }
+
+    fn hash() -> impl Strategy<Value = Hash> + Clone {
+        prop::sample::select(Hash::ALL.to_vec())
+    }
+
+    /// Values of a peer: names that are known, broken or foreign, and digits that are nearly right.
+    fn values() -> impl Strategy<Value = Vec<Option<String>>> {
+        let written = (hash(), prop::collection::vec(any::<u8>(), 0..8))
+            .prop_map(|(hash, certificate)| Fingerprint::of(hash, &certificate).to_string());
+        let cut = (written.clone(), any::<prop::sample::Index>())
+            .prop_map(|(value, at)| value[..at.index(value.len())].to_owned());
+        let foreign = "(sha-1|SHA-256|sha-512|md5|[ -~]{0,8})[ :]{0,2}([0-9a-gA-G+]{0,3}:){0,66}";
+        let value = prop_oneof![written, cut, foreign, "\\PC{0,100}"];
+        prop::collection::vec(prop::option::weighted(0.95, value), 0..4)
+    }
+
+    proptest! {
+        /// Proves MS-112: what is written is read as the same, and only its own certificate fits.
+        #[test]
+        fn what_is_written_is_read_again(
+            hash in hash(),
+            certificate in prop::collection::vec(any::<u8>(), 1..64),
+            place in any::<prop::sample::Index>(),
+            bit in 0_u8..8,
+        ) {
+            let written = Fingerprint::of(hash, &certificate);
+            prop_assert_eq!(read(&written.to_string()), Ok(Some(written.clone())));
+            prop_assert!(written.is_of(&certificate));
+            let mut other = certificate.clone();
+            other[place.index(certificate.len())] ^= 1 << bit;
+            prop_assert!(!written.is_of(&other));
+        }
+
+        /// Proves MS-112: whatever is listed, a proof is never empty, of one hash function and of one that is taken.
+        #[test]
+        fn no_list_yields_a_proof_that_anything_fits(
+            media in values(),
+            session in values(),
+            names in any::<bool>(),
+            sha1 in any::<bool>(),
+        ) {
+            let (of_media, of_session) =
+                (media.iter().map(Option::as_deref), session.iter().map(Option::as_deref));
+            let terms = Terms { names, sha1 };
+            match proof(of_media, of_session, "phone.example", false, terms) {
+                Ok(Proof::Fingerprint(all)) => {
+                    prop_assert!(!all.is_empty() && all.is_sorted());
+                    prop_assert!(all.iter().all(|one| one.hash == all[0].hash));
+                    prop_assert!(all.iter().all(|one| one.octets.len() == one.hash.octets()));
+                    prop_assert!(sha1 || all[0].hash != Hash::Sha1);
+                }
+                Ok(Proof::Name(_)) => {
+                    prop_assert!(names && media.is_empty() && session.is_empty());
+                }
+                Err(Unproven) => {}
+            }
+        }
     }
 }

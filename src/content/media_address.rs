@@ -18,7 +18,7 @@ pub enum Fit {
 }
 
 /// Two hosts of which one at least is a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Names {
     /// Of the `c=` line.
     pub media: String,

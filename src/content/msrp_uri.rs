@@ -10,6 +10,8 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use memchr::{memchr, memrchr};
+
 /// MS-113: longest URI taken from a peer, in octets.
 pub const MAX_URI: usize = 512;
 /// MS-113: most URIs in one path.
@@ -18,7 +20,8 @@ pub const MAX_PATH: usize = 16;
 /// One MSRP URI as received or as written by us.
 ///
 /// MS-001 (RFC 4975 §6, §9). Two of them are equal by the rules of MS-003, not by their letters.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct MsrpUri {
     raw: Arc<str>,
     secure: bool,
@@ -26,6 +29,20 @@ pub struct MsrpUri {
     port: Option<u16>,
     session: Option<Range<u16>>,
     transport: Range<u16>,
+}
+
+impl From<MsrpUri> for String {
+    fn from(uri: MsrpUri) -> Self {
+        uri.raw.to_string()
+    }
+}
+
+impl TryFrom<String> for MsrpUri {
+    type Error = BadMsrpUri;
+
+    fn try_from(text: String) -> Result<Self, BadMsrpUri> {
+        Self::parse(&text)
+    }
 }
 
 /// The text is no MSRP URI; `what` names the first thing wrong with it, never the text itself.
@@ -49,10 +66,12 @@ impl MsrpUri {
         if text.len() > MAX_URI {
             return Err(bad("longer than 512 octets"));
         }
-        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        if !text.bytes().fold(true, |fine, b| fine & b.is_ascii_graphic()) {
             return Err(bad("a character that is not printable ASCII"));
         }
-        let (scheme, rest) = text.split_once("://").ok_or(bad("no scheme"))?;
+        let (scheme, rest) = cut(text, b':')
+            .and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)))
+            .ok_or(bad("no scheme"))?;
         let secure = if scheme.eq_ignore_ascii_case("msrp") {
             false
         } else if scheme.eq_ignore_ascii_case("msrps") {
@@ -60,13 +79,13 @@ impl MsrpUri {
         } else {
             return Err(bad("scheme is neither msrp nor msrps"));
         };
-        let (address, params) = rest.split_once(';').ok_or(bad("no transport"))?;
-        let (authority, session) = match address.split_once('/') {
+        let (address, params) = cut(rest, b';').ok_or(bad("no transport"))?;
+        let (authority, session) = match cut(address, b'/') {
             Some((authority, session)) => (authority, Some(session)),
             None => (address, None),
         };
-        let (userinfo, hostport) = match authority.rsplit_once('@') {
-            Some((userinfo, hostport)) => (Some(userinfo), hostport),
+        let (userinfo, hostport) = match memrchr(b'@', authority.as_bytes()) {
+            Some(at) => (Some(&authority[..at]), &authority[at + 1..]),
             None => (None, authority),
         };
         if userinfo.is_some_and(|u| !u.bytes().all(|b| is_reg_name(b) || b == b':')) {
@@ -112,6 +131,9 @@ impl MsrpUri {
     /// # Errors
     /// An empty path, more than [`MAX_PATH`] URIs, or one URI that is none.
     pub fn parse_path(text: &str) -> Result<Vec<Self>, BadMsrpUri> {
+        if memchr(b' ', text.as_bytes()).is_none() && !text.is_empty() {
+            return Ok(vec![Self::parse(text)?]);
+        }
         let mut path = Vec::with_capacity(1);
         for uri in text.split(' ').filter(|u| !u.is_empty()) {
             if path.len() == MAX_PATH {
@@ -191,6 +213,12 @@ impl MsrpUri {
     }
 }
 
+/// What is before the first `octet`, which is ASCII, and what is behind it.
+fn cut(text: &str, octet: u8) -> Option<(&str, &str)> {
+    let at = memchr(octet, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 /// MS-003 (RFC 4975 §6.1).
 impl PartialEq for MsrpUri {
     fn eq(&self, other: &Self) -> bool {
@@ -205,6 +233,9 @@ impl PartialEq for MsrpUri {
 impl Eq for MsrpUri {}
 
 fn same_host(a: &MsrpUri, b: &MsrpUri) -> bool {
+    if a.host() == b.host() {
+        return true;
+    }
     match (a.ip(), b.ip()) {
         (Some(a), Some(b)) => a == b,
         (None, None) => unescape(a.host()).eq_ignore_ascii_case(&unescape(b.host())),

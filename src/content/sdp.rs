@@ -54,7 +54,7 @@ impl Session {
 }
 
 /// Content types the server takes, in order of preference; `*` and `type/*` are wildcards (MS-010).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AcceptTypes {
     /// At the top level.
     pub types: Vec<String>,
@@ -239,7 +239,7 @@ pub enum Role {
 }
 
 /// The peer's side of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Peer {
     /// MS-009: leftmost is the next hop, rightmost the peer; all of it is the To-Path.
     pub path: Vec<MsrpUri>,
@@ -278,7 +278,7 @@ const fn refusal(status: u16, code: u16, text: &'static str, rule: &'static str)
 }
 
 /// The line of an offer that is served, and what follows from it for every leg.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Chosen {
     /// The originator's side.
     pub peer: Peer,
@@ -295,10 +295,50 @@ pub struct Chosen {
     /// MS-027: the answer says CEMA, as the offer did.
     cema: bool,
     line: usize,
+    #[serde(with = "as_text::attributes")]
     copied: Vec<Attribute>,
     /// The originator's `curr` and `des`, where they are answered.
+    #[serde(with = "as_text::attributes")]
     conditions: Vec<Attribute>,
+    #[serde(with = "as_text::description")]
     offer: sdp_types::Session,
+}
+
+/// Descriptions and their attributes as they stand in SDP, for what outlives the process.
+mod as_text {
+    pub mod attributes {
+        use sdp_types::Attribute;
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        pub fn serialize<S: Serializer>(of: &[Attribute], to: S) -> Result<S::Ok, S::Error> {
+            let pairs: Vec<_> = of.iter().map(|a| (&a.attribute, &a.value)).collect();
+            pairs.serialize(to)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Attribute>, D::Error> {
+            let pairs = Vec::<(String, Option<String>)>::deserialize(from)?;
+            let attribute = |(attribute, value)| Attribute { attribute, value };
+            Ok(pairs.into_iter().map(attribute).collect())
+        }
+    }
+
+    pub mod description {
+        use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+        pub fn serialize<S: Serializer>(of: &sdp_types::Session, to: S) -> Result<S::Ok, S::Error> {
+            let mut text = Vec::new();
+            of.write(&mut text).map_err(ser::Error::custom)?;
+            to.serialize_str(std::str::from_utf8(&text).map_err(ser::Error::custom)?)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<sdp_types::Session, D::Error> {
+            let text = String::deserialize(from)?;
+            let parsed = crate::content::sdp::Session::parse(text.as_bytes());
+            parsed.map(|parsed| parsed.0).map_err(de::Error::custom)
+        }
+    }
 }
 
 /// Finds the first media line that can be served (IM-009).

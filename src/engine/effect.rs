@@ -36,14 +36,18 @@ pub enum Effect {
     /// first delivery. At most one a page. The switch knows what the SEND asked for, and leaves out a REPORT nobody
     /// asked for or one that would contradict a success it has reported.
     Report { page: PageId, status: u16, text: &'static str },
-    /// Have the page kept, with its body; comes back as `Input::Kept`. Nothing is acknowledged before.
-    Keep { page: PageId, record: Box<Record>, until: Instant },
-    /// The large page is safe: what the originator is owed for its last octets may leave.
-    Confirm { page: PageId },
+    /// Have the page kept, with its body and the legs that are not done; comes back as `Input::Kept`. Nothing is
+    /// acknowledged before.
+    Keep { page: PageId, record: Box<Record>, open: Vec<u16>, until: Instant },
+    /// The large page is safe, or cannot be kept: what the originator is owed for its last octets may leave.
+    Confirm { page: PageId, kept: bool },
     /// 202 to the originator of a short page (UL-027).
     Accept { page: PageId, warnings: Vec<String> },
     /// Send a short page to one recipient.
     Deliver { leg: LegId, recipient: Recipient, audience: Arc<Audience> },
+    /// It is this leg's turn to have its short page sent; its page may be another thread's. Comes back as `Input::Turn`
+    /// there.
+    Turn { leg: LegId },
     /// A leg of a kept page has its final result: it must not be served again.
     Settled { leg: LegId },
     /// A leg of a kept page waits until its recipient is back, at most until then (IM-097).
@@ -69,7 +73,7 @@ impl Effect {
             | Self::EndOriginator { page, .. }
             | Self::Report { page, .. }
             | Self::Keep { page, .. }
-            | Self::Confirm { page }
+            | Self::Confirm { page, .. }
             | Self::Accept { page, .. }
             | Self::ReleaseOriginator { page }
             | Self::Forget { page } => Some(*page),
@@ -79,6 +83,7 @@ impl Effect {
             | Self::Abort { leg }
             | Self::EndLeg { leg, .. }
             | Self::Deliver { leg, .. }
+            | Self::Turn { leg }
             | Self::Settled { leg }
             | Self::Defer { leg, .. }
             | Self::ReleaseLeg { leg } => Some(leg.page),

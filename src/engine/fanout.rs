@@ -37,6 +37,8 @@ pub(super) struct Fanout {
     unreached: Vec<u16>,
     /// Legs that wait for their turn to be invited once more.
     again: VecDeque<u16>,
+    /// Legs that came to their end since it was asked last.
+    settled: Vec<u16>,
     /// Nobody is invited any more.
     abandoned: bool,
 }
@@ -86,12 +88,42 @@ impl Fanout {
             branches: 0,
             delivered: 0,
             unreached: Vec::new(),
+            settled: Vec::new(),
             again: VecDeque::new(),
             abandoned: false,
             next: 0,
             not_before: None,
             audience: Arc::new(audience),
             legs,
+        }
+    }
+
+    /// The legs of a page that was kept: those in `open` are served, the others have had their end, or wait.
+    pub(super) fn restored(page: PageId, audience: Audience, open: &[u16]) -> Self {
+        let mut fanout = Self::new(page, audience);
+        for leg in &mut fanout.legs {
+            if !open.contains(&leg.id.n) {
+                leg.state = State::Gone;
+            }
+        }
+        fanout.next = fanout.legs.len();
+        let waiting = fanout.legs.iter().filter(|leg| leg.state == State::Waiting).count();
+        (fanout.unfinished, fanout.present) = (waiting, waiting);
+        fanout.serve(open);
+        fanout
+    }
+
+    /// These are to be invited as soon as it is their turn. Whoever has had their end is passed over.
+    pub(super) fn serve(&mut self, open: &[u16]) {
+        for &n in open {
+            let leg = usize::from(n).checked_sub(1).and_then(|index| self.legs.get(index));
+            let idle = leg.is_some_and(|leg| {
+                let untouched = leg.outcome.is_none();
+                leg.waits() || (untouched && matches!(leg.state, State::Waiting | State::Gone))
+            });
+            if idle && !self.again.contains(&n) {
+                self.again.push_back(n);
+            }
         }
     }
 
@@ -102,7 +134,12 @@ impl Fanout {
 
     /// One leg moves. Legs that were never made are passed over.
     pub(super) fn on(&mut self, n: u16, what: Happening, cx: &mut Turn<'_>, out: &mut Vec<Effect>) {
-        let around = Surroundings { now: cx.now, whole: cx.whole, audience: &self.audience };
+        let around = Surroundings {
+            now: cx.now,
+            whole: cx.whole,
+            audience: &self.audience,
+            deferral: &cx.policy.deferral,
+        };
         let Some(leg) = usize::from(n).checked_sub(1).and_then(|i| self.legs.get_mut(i)) else {
             return;
         };
@@ -110,6 +147,7 @@ impl Fanout {
         leg.on(what, &around, out);
         if before.0 && leg.outcome.is_some() {
             self.unfinished -= 1;
+            self.settled.extend((!leg.waits()).then_some(n));
             self.delivered += u16::from(leg.outcome == Some(Outcome::Delivered));
             if before.1.awaits_answer() && leg.found_nobody() && !self.abandoned {
                 leg.unreached = true;
@@ -148,9 +186,11 @@ impl Fanout {
         }
         let n = self.again.pop_front()?;
         let leg = self.legs.get_mut(usize::from(n).checked_sub(1)?)?;
-        leg.start_again();
-        self.unfinished += 1;
-        self.present += 1;
+        if leg.state == State::Gone {
+            leg.start_again();
+            self.unfinished += 1;
+            self.present += 1;
+        }
         Some(n)
     }
 
@@ -174,6 +214,58 @@ impl Fanout {
         let legs = &self.legs;
         let of = |n: u16| legs.get(usize::from(n).checked_sub(1)?);
         self.unreached.drain(..).filter_map(move |n| Some(Arc::clone(&of(n)?.recipient.party.key)))
+    }
+
+    /// Legs that came to their end since this was asked last: they must not be served again.
+    pub(super) fn settled(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// The legs a page that is kept still has to serve, or waits for.
+    pub(super) fn open(&self) -> Vec<u16> {
+        let open = |leg: &&Leg| leg.outcome.is_none() || leg.waits();
+        self.legs.iter().filter(open).map(|leg| leg.id.n).collect()
+    }
+
+    /// Those who wait, with the names they come back under.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (LegId, &Arc<str>)> {
+        let waiting = self.legs.iter().filter(|leg| leg.waits());
+        waiting.map(|leg| (leg.id, &leg.recipient.party.key))
+    }
+
+    /// Nobody is waited for.
+    pub(super) fn give_up(&mut self, out: &mut Vec<Effect>) {
+        for leg in self.legs.iter_mut().filter(|leg| leg.waits()) {
+            leg.give_up(out);
+            self.settled.push(leg.id.n);
+        }
+    }
+
+    /// Those who are to be served have had their time.
+    pub(super) fn expire(&mut self, out: &mut Vec<Effect>) {
+        while let Some(n) = self.again.pop_front() {
+            let index = usize::from(n).checked_sub(1);
+            let leg = index.and_then(|index| self.legs.get_mut(index));
+            if let Some(leg) = leg.filter(|leg| leg.waits() || leg.outcome.is_none()) {
+                if leg.state == State::Waiting {
+                    (self.unfinished, self.present) = (self.unfinished - 1, self.present - 1);
+                }
+                leg.expire(out);
+                self.settled.push(n);
+            }
+        }
+    }
+
+    /// Those who are waited for have had their time.
+    pub(super) fn expire_waiting(&mut self, out: &mut Vec<Effect>) {
+        for leg in self.legs.iter_mut().filter(|leg| leg.waits()) {
+            leg.expire(out);
+            self.settled.push(leg.id.n);
+        }
+    }
+
+    pub(super) fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     pub(super) fn warnings(&self) -> &[String] {
@@ -227,20 +319,31 @@ impl Fanout {
     }
 
     pub(super) fn failed(&self) -> u16 {
-        self.failures().count().try_into().expect("legs are numbered by u16")
+        self.count(|outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Expired))
+    }
+
+    /// How many are waited for.
+    pub(super) fn deferred(&self) -> u16 {
+        self.count(|outcome| matches!(outcome, Outcome::Deferred(_)))
     }
 
     /// Whoever has no result yet.
     pub(super) fn unfinished(&self) -> impl Iterator<Item = LegId> {
-        self.legs.iter().filter(|leg| leg.outcome.is_none()).map(|leg| leg.id)
+        let unfinished = |leg: &&Leg| leg.outcome.is_none() && leg.state != State::Gone;
+        self.legs.iter().filter(unfinished).map(|leg| leg.id)
     }
 
-    /// Why those failed who failed, in the order of inviting.
+    /// Why those failed who failed, and those were not there who are waited for, in the order of inviting.
     pub(super) fn failures(&self) -> impl Iterator<Item = &Cause> {
         self.legs.iter().filter_map(|leg| match &leg.outcome {
-            Some(Outcome::Failed(cause)) => Some(cause),
-            Some(Outcome::Delivered) | None => None,
+            Some(Outcome::Failed(cause) | Outcome::Deferred(cause)) => Some(cause),
+            Some(Outcome::Delivered | Outcome::Expired) | None => None,
         })
+    }
+
+    fn count(&self, which: impl Fn(&Outcome) -> bool) -> u16 {
+        let ended = self.legs.iter().filter_map(|leg| leg.outcome.as_ref());
+        ended.filter(|outcome| which(outcome)).count().try_into().expect("legs are numbered by u16")
     }
 }
 
@@ -253,7 +356,7 @@ pub(super) struct Turn<'a> {
 }
 
 /// The time between two INVITEs of one page.
-fn pace(policy: &Policy) -> Option<Duration> {
+pub(super) fn pace(policy: &Policy) -> Option<Duration> {
     (policy.send_rate > 0).then(|| Duration::from_secs(1) / policy.send_rate)
 }
 

@@ -29,6 +29,8 @@ pub enum Input {
     Reachable { user: Arc<str> },
     /// The answer to `Effect::Keep`: the page is safe, or cannot be kept now.
     Kept { page: PageId, kept: bool },
+    /// `Effect::Turn` for a leg that may be here.
+    Turn { leg: LegId },
     /// A kept page goes on: after a restart, on another node, or because a recipient it waited for is back.
     Restored(Box<Restored>),
 }
@@ -45,7 +47,7 @@ impl Input {
             | Self::OriginatorMedia { page, .. }
             | Self::Kept { page, .. }
             | Self::End { page } => *page,
-            Self::Leg { leg, .. } | Self::LegMedia { leg, .. } => leg.page,
+            Self::Leg { leg, .. } | Self::LegMedia { leg, .. } | Self::Turn { leg } => leg.page,
         })
     }
 }

@@ -12,7 +12,7 @@ use super::event::Event;
 use super::ids::LegId;
 use super::input::{LegEvent, LegMedia, MediaFailure};
 use super::party::{Audience, Declined, Recipient};
-use super::policy::Policy;
+use super::policy::{Deferral, Policy};
 
 /// After a CANCEL a final answer comes within 64 × T1, however late the CANCEL itself could leave (RFC 3261 §9.1, §17.1.1.2).
 const CANCEL_LIMIT: Duration = Duration::from_secs(64);
@@ -75,6 +75,10 @@ pub(super) enum State {
 pub(super) enum Outcome {
     Delivered,
     Failed(Cause),
+    /// The recipient was not there: the page may wait for them (IM-097).
+    Deferred(Cause),
+    /// It waited too long.
+    Expired,
 }
 
 /// What happens to a leg: its own inputs, its timer, and what its page decides.
@@ -111,6 +115,7 @@ pub(super) struct Surroundings<'a> {
     /// The page is whole in the spool.
     pub(super) whole: bool,
     pub(super) audience: &'a Arc<Audience>,
+    pub(super) deferral: &'a Deferral,
 }
 
 impl Surroundings<'_> {
@@ -163,11 +168,11 @@ impl Leg {
         self.state = match (self.state, what) {
             // IM-090, IM-091: a failed leg like any other, for which nothing was reserved.
             (S::Declined { why, .. }, H::Waited) => {
-                self.fail(Cause::new(CauseProtocol::Policy, why.status(), why.text()), out);
+                self.fail(around, Cause::new(CauseProtocol::Policy, why.status(), why.text()), out);
                 S::Gone
             }
             (S::Declined { .. }, H::Abandoned { cause, .. }) => {
-                self.fail(cause, out);
+                self.abandon(around, cause, out);
                 S::Gone
             }
             (S::Waiting, H::Invite) => {
@@ -184,7 +189,7 @@ impl Leg {
                 }
             }
             (S::Waiting, H::Abandoned { cause, .. }) => {
-                self.fail(cause, out);
+                self.abandon(around, cause, out);
                 S::Gone
             }
 
@@ -204,18 +209,18 @@ impl Leg {
             // IM-060 (RFC 3326): answered, but with media nobody can use.
             (S::Inviting { .. } | S::Early { .. }, H::Session(E::Unusable { text })) => {
                 let cause = Cause::new(CauseProtocol::Sip, 488, text);
-                self.fail(cause.clone(), out);
+                self.fail(around, cause.clone(), out);
                 self.end(Some(cause), out);
                 S::Gone
             }
             // IM-056: one refusal is nobody else's business.
             (S::Inviting { .. } | S::Early { .. }, H::Session(E::Refused { status, text })) => {
-                self.fail(Cause::new(CauseProtocol::Sip, status, text), out);
+                self.fail(around, Cause::new(CauseProtocol::Sip, status, text), out);
                 self.release(out);
                 S::Gone
             }
             (S::Inviting { .. } | S::Early { .. }, H::Session(E::Unreachable { timeout })) => {
-                self.fail(unreachable_cause(timeout), out);
+                self.fail(around, unreachable_cause(timeout), out);
                 self.release(out);
                 S::Gone
             }
@@ -223,12 +228,12 @@ impl Leg {
             (S::Inviting { .. } | S::Early { .. }, H::Waited) => {
                 let cause =
                     Cause::new(CauseProtocol::Timer, 408, "no final answer within leg_timeout");
-                self.fail(cause.clone(), out);
+                self.fail(around, cause.clone(), out);
                 out.push(Effect::Cancel { leg: self.id, cause });
                 S::Cancelling { since: now }
             }
             (S::Inviting { .. } | S::Early { .. }, H::Abandoned { cause, .. }) => {
-                self.fail(cause.clone(), out);
+                self.abandon(around, cause.clone(), out);
                 out.push(Effect::Cancel { leg: self.id, cause });
                 S::Cancelling { since: now }
             }
@@ -256,7 +261,7 @@ impl Leg {
             }
             (S::Joined | S::Sending, H::Media(M::Failed { cause })) => {
                 let outstanding = may_be_outstanding(&cause);
-                self.fail(media_cause(&cause), out);
+                self.fail(around, media_cause(&cause), out);
                 if outstanding { S::Settling { since: now } } else { S::Draining { since: now } }
             }
             // IM-065, MS-111: this leg only. The last acknowledgement and the BYE come by different ways.
@@ -264,18 +269,18 @@ impl Leg {
                 S::HungUp { since: now }
             }
             (S::Joined | S::Sending, H::Session(E::Bye)) => {
-                self.fail(left_cause(), out);
+                self.fail(around, left_cause(), out);
                 self.release(out);
                 S::Gone
             }
             (S::Joined | S::Sending, H::Session(E::Expired)) => {
-                self.fail(expired_cause(), out);
+                self.fail(around, expired_cause(), out);
                 self.end(self.failure(), out);
                 S::Gone
             }
             // MS-090: `#` to whoever has begun to get it.
             (S::Joined | S::Sending, H::Abandoned { cause, now_or_never }) => {
-                self.fail(cause, out);
+                self.abandon(around, cause, out);
                 out.push(Effect::Abort { leg: self.id });
                 if now_or_never { S::Draining { since: now } } else { S::Settling { since: now } }
             }
@@ -286,7 +291,7 @@ impl Leg {
                 S::Gone
             }
             (S::HungUp { .. }, H::Media(M::Failed { .. }) | H::Waited | H::Abandoned { .. }) => {
-                self.fail(left_cause(), out);
+                self.fail(around, left_cause(), out);
                 self.release(out);
                 S::Gone
             }
@@ -317,12 +322,17 @@ impl Leg {
     /// Whether its failure says that nobody was there to answer the INVITE.
     pub(super) fn found_nobody(&self) -> bool {
         match &self.outcome {
-            Some(Outcome::Failed(cause)) => matches!(
+            Some(Outcome::Failed(cause) | Outcome::Deferred(cause)) => matches!(
                 (cause.protocol, cause.code),
                 (CauseProtocol::Sip, 408 | 480) | (CauseProtocol::Timer, 408)
             ),
-            Some(Outcome::Delivered) | None => false,
+            Some(Outcome::Delivered | Outcome::Expired) | None => false,
         }
+    }
+
+    /// It is waited for.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Deferred(_)))
     }
 
     /// As it was before its first turn.
@@ -336,9 +346,38 @@ impl Leg {
         out.push(Effect::Event(Event::Delivered { leg: self.id, octets }));
     }
 
-    fn fail(&mut self, cause: Cause, out: &mut Vec<Effect>) {
+    /// Not delivered; whether that is the end depends on the cause (IM-097).
+    fn fail(&mut self, around: &Surroundings, cause: Cause, out: &mut Vec<Effect>) {
+        if around.deferral.takes(&cause) {
+            self.outcome = Some(Outcome::Deferred(cause.clone()));
+            out.push(Effect::Event(Event::Deferred { leg: self.id, cause }));
+        } else {
+            self.fail_for_good(cause, out);
+        }
+    }
+
+    /// Its page gives it up: one that is not whole can wait for nobody.
+    fn abandon(&mut self, around: &Surroundings, cause: Cause, out: &mut Vec<Effect>) {
+        if around.whole { self.fail(around, cause, out) } else { self.fail_for_good(cause, out) }
+    }
+
+    fn fail_for_good(&mut self, cause: Cause, out: &mut Vec<Effect>) {
         self.outcome = Some(Outcome::Failed(cause.clone()));
         out.push(Effect::Event(Event::Failed { leg: self.id, cause, octets: self.octets }));
+    }
+
+    /// The page cannot wait for this recipient after all.
+    pub(super) fn give_up(&mut self, out: &mut Vec<Effect>) {
+        if let Some(Outcome::Deferred(cause)) = &self.outcome {
+            self.fail_for_good(cause.clone(), out);
+        }
+    }
+
+    /// It was kept and its time is over.
+    pub(super) fn expire(&mut self, out: &mut Vec<Effect>) {
+        (self.state, self.outcome) = (State::Gone, Some(Outcome::Expired));
+        let party = self.recipient.party.clone();
+        out.push(Effect::Event(Event::Expired { leg: self.id, party }));
     }
 
     /// BYE, and nothing more on this leg.
@@ -354,14 +393,14 @@ impl Leg {
 
     fn failure(&self) -> Option<Cause> {
         match &self.outcome {
-            Some(Outcome::Failed(cause)) => Some(cause.clone()),
-            Some(Outcome::Delivered) | None => None,
+            Some(Outcome::Failed(cause) | Outcome::Deferred(cause)) => Some(cause.clone()),
+            Some(Outcome::Delivered | Outcome::Expired) | None => None,
         }
     }
 }
 
 /// RFC 3261 §8.1.3.1: no answer counts as 408, nothing sent as 503.
-fn unreachable_cause(timeout: bool) -> Cause {
+pub(super) fn unreachable_cause(timeout: bool) -> Cause {
     if timeout {
         Cause::new(CauseProtocol::Timer, 408, "no answer")
     } else {
@@ -423,7 +462,9 @@ mod tests {
                 let told = leg.outcome.is_some();
                 let mut out = Vec::new();
                 let audience = Arc::new(Audience::default());
-                leg.on(what, &Surroundings { now: start(), whole, audience: &audience }, &mut out);
+                let deferral = &never();
+                let around = Surroundings { now: start(), whole, audience: &audience, deferral };
+                leg.on(what, &around, &mut out);
                 assert!(!told || leg.outcome == told_before(state), "{name}: a result is final");
                 let quiet = leg.state == state && out.is_empty();
                 if !quiet {
@@ -446,7 +487,8 @@ mod tests {
             let mut leg = Leg::new(LegId { page: PageId::new(0, 1), n: 1 }, recipient("bob"));
             let key = leg.recipient.party.key.clone();
             let audience = Arc::new(Audience { declined: vec![(key, why)], ..Audience::default() });
-            let around = Surroundings { now: start(), whole: false, audience: &audience };
+            let deferral = &Deferral::default();
+            let around = Surroundings { now: start(), whole: false, audience: &audience, deferral };
             let mut out = Vec::new();
             leg.on(Happening::Invite, &around, &mut out);
             assert_eq!(words(&out), "*invited 1", "no INVITE");
@@ -459,6 +501,10 @@ mod tests {
             assert_eq!(leg.state, State::Gone);
             assert!(!leg.found_nobody(), "a registration changes nothing about it");
         }
+    }
+
+    fn never() -> Deferral {
+        Deferral { enabled: false, ..Deferral::default() }
     }
 
     fn states() -> [(&'static str, State); 11] {

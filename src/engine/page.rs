@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use super::effect::{Cause, CauseProtocol, Effect};
 use super::event::Event;
 use super::fanout::{self, Fanout, Turn};
-use super::ids::PageId;
+use super::ids::{LegId, PageId};
 use super::input::{
     Arrival, LegEvent, LegMedia, OriginatorEvent, OriginatorMedia, PageLoss, Refusal,
 };
 use super::leg::{CROSSING, Happening};
 use super::party::{Audience, Party, Recipient, Target};
-use super::policy::{OriginatorAnswer, Policy};
+use super::policy::{OriginatorAnswer, Policy, WhenNoneJoined};
+use super::record::{Record, Restored};
 use super::report::Owed;
 use super::timers::{Kind, Timers};
 
@@ -66,8 +67,19 @@ enum Body {
         since: Instant,
         at: Instant,
         settled: Option<Instant>,
+        safe: Safe,
     },
     Lost,
+}
+
+/// Whether a whole page outlives this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Safe {
+    /// It was asked for.
+    Asked,
+    Kept,
+    /// There is nobody it would have to be kept for, or it could not be.
+    No,
 }
 
 /// One page.
@@ -91,6 +103,10 @@ pub(super) struct Page {
     body: Body,
     legs: Fanout,
     owed: Owed,
+    /// What has to be kept of how it came, until it is.
+    arrival: Option<Box<Arrival>>,
+    /// When nobody is to be tried any more.
+    until: Instant,
 }
 
 /// What happens to a page, sorted from [`super::input::Input`] and the timers.
@@ -104,6 +120,8 @@ pub(super) enum Happens {
     Kept(bool),
     /// The user with this key can be reached now.
     Reachable(Arc<str>),
+    /// Nobody else's MESSAGE is on its way to the target of this leg any more.
+    Turn(u16),
     Due(Kind),
 }
 
@@ -121,11 +139,13 @@ impl Page {
         let target_is_list = matches!(arrival.target, Target::List(_));
         let (reliable, unreliable) = policy.progress_repeat;
         let names = super::names(&arrival);
-        cx.out.push(Effect::Resolve { page: id, target: arrival.target });
+        cx.out.push(Effect::Resolve { page: id, target: arrival.target.clone() });
+        let ttl = policy.deferral.ttl;
         let page = Self {
             id,
             names,
-            identities: arrival.identities,
+            until: cx.now + arrival.lifetime.map_or(ttl, |lifetime| lifetime.min(ttl)),
+            identities: arrival.identities.clone(),
             repeat: if arrival.reliable { reliable } else { unreliable },
             since: cx.now,
             stage: Stage::Resolving { target_is_list },
@@ -137,9 +157,82 @@ impl Page {
             legs: Fanout::empty(id),
             owed: Owed::new(policy.sr_policy),
             policy,
+            arrival: Some(Box::new(arrival)),
         };
         page.rearm(cx.timers);
         page
+    }
+
+    /// Goes on with a page that was kept: its originator is gone, its octets are here.
+    pub(super) fn restored(restored: Restored, policy: Arc<Policy>, cx: &mut Around) -> Self {
+        let Restored { record: Record { arrival, audience, size }, open, until } = restored;
+        let id = arrival.page;
+        cx.out.push(Effect::Event(Event::PageRestored {
+            page: id,
+            mode: arrival.mode,
+            originator: arrival.originator,
+            dialled: arrival.dialled,
+            size,
+        }));
+        let now = cx.now;
+        let mut page = Self {
+            id,
+            names: Vec::new(),
+            until,
+            identities: arrival.identities,
+            repeat: Duration::MAX,
+            since: now,
+            stage: Stage::Closed,
+            progressed: None,
+            rang: false,
+            acked: true,
+            answered: true,
+            body: Body::Whole { since: now, at: now, settled: Some(now), safe: Safe::Kept },
+            legs: Fanout::restored(id, audience, &open),
+            owed: Owed::new(policy.sr_policy),
+            policy,
+            arrival: None,
+        };
+        page.moved(cx);
+        page
+    }
+
+    /// Serves these legs, too, who waited or were left over.
+    pub(super) fn serve(&mut self, open: &[u16], cx: &mut Around) {
+        self.legs.serve(open);
+        self.moved(cx);
+    }
+
+    /// After every move: what all of it together means.
+    fn moved(&mut self, cx: &mut Around) {
+        if self.safe() == Some(Safe::Kept) {
+            if cx.now >= self.until {
+                self.legs.expire(cx.out);
+            }
+            self.with_legs(cx, Fanout::invite_due);
+        }
+        self.settle(cx);
+        self.tell_settled(cx);
+        self.rearm(cx.timers);
+        if self.is_over() {
+            self.finish(cx);
+        }
+    }
+
+    fn safe(&self) -> Option<Safe> {
+        match self.body {
+            Body::Whole { safe, .. } => Some(safe),
+            Body::Awaited | Body::Coming { .. } | Body::Lost => None,
+        }
+    }
+
+    /// What must not be served again after a restart.
+    fn tell_settled(&mut self, cx: &mut Around) {
+        let page = self.id;
+        if self.safe() == Some(Safe::Kept) {
+            let settled = self.legs.settled().into_iter();
+            cx.out.extend(settled.map(|n| Effect::Settled { leg: LegId { page, n } }));
+        }
     }
 
     /// The final events of a page that ends on the spot.
@@ -162,7 +255,9 @@ impl Page {
 
     /// Nothing is left of it.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Closed) && self.legs.all_gone()
+        matches!(self.stage, Stage::Closed)
+            && self.legs.all_gone()
+            && self.safe() != Some(Safe::Asked)
     }
 
     pub(super) fn names(&self) -> &[Arc<str>] {
@@ -187,14 +282,12 @@ impl Page {
                     self.with_legs(cx, |legs, turn, out| legs.invite_again(&user, turn, out));
                 }
             }
-            Happens::Kept(_kept) => {}
+            Happens::Kept(kept) => self.on_kept(kept, cx),
+            // INVITEs wait for nobody else's.
+            Happens::Turn(_) => {}
             Happens::Due(kind) => self.on_due(kind, cx),
         }
-        self.settle(cx);
-        self.rearm(cx.timers);
-        if self.is_over() {
-            self.finish(cx);
-        }
+        self.moved(cx);
     }
 
     /// Those who could not be found, since this was asked last.
@@ -218,7 +311,8 @@ impl Page {
             }
             Stage::Resolving { .. } => false,
         };
-        running && !(self.legs.all_told() && self.legs.delivered() == 0)
+        let nobody = self.legs.delivered() == 0 && self.legs.deferred() == 0;
+        running && !(self.legs.all_told() && nobody)
     }
 
     // ---- recipients known -------------------------------------------------------------------------------------
@@ -347,15 +441,16 @@ impl Page {
             }
             (OriginatorMedia::Complete { size }, Body::Awaited | Body::Coming { .. }) => {
                 let since = if let Body::Coming { since } = self.body { since } else { cx.now };
-                self.body = Body::Whole { since, at: cx.now, settled: None };
                 cx.out.push(Effect::Event(Event::PageComplete { page, size }));
+                let safe = self.keep(size, cx);
+                self.body = Body::Whole { since, at: cx.now, settled: None, safe };
                 if matches!(self.stage, Stage::Leaving { .. }) {
                     self.close(cx);
                 }
             }
             (OriginatorMedia::Settled, body) => {
-                if let Body::Whole { since, at, settled: None } = body {
-                    self.body = Body::Whole { since, at, settled: Some(cx.now) };
+                if let Body::Whole { since, at, settled: None, safe } = body {
+                    self.body = Body::Whole { since, at, settled: Some(cx.now), safe };
                 }
                 if let Stage::Closing { written, .. } = &mut self.stage {
                     *written = true;
@@ -374,6 +469,37 @@ impl Page {
                 | OriginatorMedia::Aborted(_),
                 _,
             ) => {}
+        }
+    }
+
+    /// What is acknowledged is kept first; nothing is where everybody has had their end.
+    fn keep(&mut self, size: u64, cx: &mut Around) -> Safe {
+        let (page, until) = (self.id, self.until);
+        // Those who had their end so far are not among the open ones.
+        self.legs.settled();
+        let open = self.legs.open();
+        let Some(arrival) = self.arrival.take().filter(|_| !open.is_empty()) else {
+            cx.out.push(Effect::Confirm { page, kept: true });
+            return Safe::No;
+        };
+        let record = Record { arrival: *arrival, audience: self.legs.audience().clone(), size };
+        cx.out.push(Effect::Keep { page, record: Box::new(record), open, until });
+        Safe::Asked
+    }
+
+    /// The page is safe, or will never be.
+    fn on_kept(&mut self, kept: bool, cx: &mut Around) {
+        let Body::Whole { safe: safe @ Safe::Asked, .. } = &mut self.body else { return };
+        *safe = if kept { Safe::Kept } else { Safe::No };
+        cx.out.push(Effect::Confirm { page: self.id, kept });
+        if !kept {
+            let cause = loss_cause(PageLoss::Storage);
+            cx.out.push(Effect::Event(Event::PageLost { page: self.id, cause: cause.clone() }));
+            self.abandon(&cause, false, cx);
+            self.legs.give_up(cx.out);
+            if matches!(self.stage, Stage::Answered { .. }) {
+                self.begin_closing(Some(cause), false, cx);
+            }
         }
     }
 
@@ -449,21 +575,35 @@ impl Page {
             return;
         }
         match (&self.stage, self.body) {
+            // IM-097: nobody joined, but somebody may come back.
+            (Stage::Inviting, _) if self.may_wait() => self.answer(cx),
             (Stage::Inviting, _) => {
                 // IM-057: nobody joined.
                 let status = fanout::best_refusal(self.legs.failures(), self.policy.fail_map);
                 self.refuse(Refusal::new(status, "IM-057").key("im.fail_map"), cx);
             }
             (Stage::Answered { .. }, Body::Whole { .. }) => self.report_if_nobody_served(cx),
+            // IM-097: the page is taken for those who are waited for.
+            (Stage::Answered { .. }, Body::Coming { .. } | Body::Awaited)
+                if self.legs.deferred() > 0 => {}
             // IM-065: nobody is left to send the rest to.
             (Stage::Answered { .. }, Body::Coming { .. }) => {
                 self.report_if_nobody_served(cx);
                 self.begin_closing(None, false, cx);
             }
             (Stage::Answered { .. }, Body::Awaited) => self.begin_closing(None, true, cx),
-            (Stage::Leaving { .. }, Body::Awaited | Body::Coming { .. }) => self.close(cx),
+            (Stage::Leaving { .. }, Body::Awaited | Body::Coming { .. })
+                if self.legs.deferred() == 0 =>
+            {
+                self.close(cx);
+            }
             _ => {}
         }
+    }
+
+    /// IM-097: whether a page nobody joined is taken all the same.
+    fn may_wait(&self) -> bool {
+        self.policy.deferral.when_none_joined == WhenNoneJoined::Accept && self.legs.deferred() > 0
     }
 
     // ---- what the originator hears ----------------------------------------------------------------------------
@@ -489,7 +629,8 @@ impl Page {
         self.close(cx);
     }
 
-    fn refused(&self, status: u16, text: String, cx: &mut Around) {
+    fn refused(&mut self, status: u16, text: String, cx: &mut Around) {
+        self.legs.give_up(cx.out);
         cx.out.push(Effect::Event(Event::PageRefused { page: self.id, status, text }));
     }
 
@@ -517,7 +658,7 @@ impl Page {
     }
 
     fn report_if_nobody_served(&mut self, cx: &mut Around) {
-        if self.legs.delivered() == 0 {
+        if self.legs.delivered() == 0 && self.legs.deferred() == 0 {
             self.owed.on_nobody_served(cx.now, self.id, self.legs.failures(), cx.out);
         }
     }
@@ -641,10 +782,21 @@ impl Page {
     }
 
     /// The page's one end.
-    fn finish(&self, cx: &mut Around) {
+    fn finish(&mut self, cx: &mut Around) {
+        if self.safe() == Some(Safe::Kept) {
+            if cx.now >= self.until {
+                self.legs.expire_waiting(cx.out);
+                self.tell_settled(cx);
+            }
+            for (leg, user) in self.legs.waiting() {
+                cx.out.push(Effect::Defer { leg, user: Arc::clone(user), until: self.until });
+            }
+        } else {
+            self.legs.give_up(cx.out);
+        }
         let (page, delivered, failed) = (self.id, self.legs.delivered(), self.legs.failed());
         if self.answered {
-            let deferred = 0;
+            let deferred = self.legs.deferred();
             cx.out.push(Effect::Event(Event::PageEnded { page, delivered, failed, deferred }));
         }
         cx.out.push(Effect::Forget { page });

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::effect::{Cause, CauseProtocol};
+
 /// When the originator hears 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,6 +33,68 @@ pub enum SrPolicy {
     Switch,
     /// When at least one recipient confirmed.
     FirstDelivery,
+}
+
+/// What becomes of a page nobody joined, though somebody may come back (IM-097).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenNoneJoined {
+    /// The recipients' refusals decide (IM-057).
+    Refuse,
+    /// It is taken, and waits.
+    Accept,
+}
+
+/// Why a recipient is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeferCause {
+    /// The final answer to the request.
+    Status(u16),
+    /// No answer, or a session that stood still or broke.
+    Timeout,
+}
+
+/// Which recipients are waited for, and how long.
+///
+/// IM-092, IM-097.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferral {
+    /// `deferred.enabled`
+    pub enabled: bool,
+    /// `deferred.causes`
+    pub causes: Vec<DeferCause>,
+    /// `deferred.ttl`: from the acceptance on; the originator may want less.
+    pub ttl: Duration,
+    /// `deferred.max_per_user`: pages that wait for one user; whoever keeps them counts.
+    pub max_per_user: u32,
+    /// `deferred.when_none_joined`
+    pub when_none_joined: WhenNoneJoined,
+}
+
+impl Deferral {
+    /// Whether a recipient who failed with that cause may come back.
+    pub fn takes(&self, cause: &Cause) -> bool {
+        use CauseProtocol::{Msrp, Policy, Sip, Store, Timer};
+        let wanted = match (cause.protocol, cause.code) {
+            (Timer, _) | (Msrp, 0 | 408) => DeferCause::Timeout,
+            (Sip, status) => DeferCause::Status(status),
+            (Msrp | Policy | Store, _) => return false,
+        };
+        self.enabled && self.causes.contains(&wanted)
+    }
+}
+
+impl Default for Deferral {
+    fn default() -> Self {
+        let statuses = [408, 430, 480, 503, 504].map(DeferCause::Status);
+        Self {
+            enabled: true,
+            causes: statuses.into_iter().chain([DeferCause::Timeout]).collect(),
+            ttl: Duration::from_secs(72 * 3600),
+            max_per_user: 1000,
+            when_none_joined: WhenNoneJoined::Refuse,
+        }
+    }
 }
 
 /// All keys the engine obeys.
@@ -64,6 +128,8 @@ pub struct Policy {
     pub max_parallel_per_user: u32,
     /// `im.max_rate_per_user`: pages one originator may start per second (IM-036).
     pub max_rate_per_user: u32,
+    /// Who is waited for (IM-097).
+    pub deferral: Deferral,
     /// Pages this engine holds at a time; beyond it is overload (IM-036).
     pub max_pages: usize,
 }
@@ -85,6 +151,7 @@ impl Default for Policy {
             max_entries: 50,
             max_parallel_per_user: 20,
             max_rate_per_user: 10,
+            deferral: Deferral::default(),
             max_pages: 10_000,
         }
     }

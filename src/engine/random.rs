@@ -12,7 +12,8 @@ use super::ids::{LegId, PageId};
 use super::input::{
     Input, LegEvent, LegMedia, MediaFailure, OriginatorEvent, OriginatorMedia, PageLoss, Refusal,
 };
-use super::policy::{OriginatorAnswer, Policy, SrPolicy};
+use super::policy::{Deferral, OriginatorAnswer, Policy, SrPolicy, WhenNoneJoined};
+use super::record::{Record, Restored};
 use super::testing::{Scene, audience, start};
 
 const NAMES: [&str; 5] = ["bob", "carol", "dan", "eve", "frank"];
@@ -28,6 +29,8 @@ enum Step {
     Media(u8, u16, LegMedia),
     End(u8),
     Reachable(usize),
+    Kept(u8, bool),
+    Back(u8, usize),
     Pass(u32),
 }
 
@@ -42,7 +45,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (page.clone(), n.clone(), leg()).prop_map(|(p, n, e)| Step::Leg(p, n, e)),
         4 => (page.clone(), bytes()).prop_map(|(p, e)| Step::Bytes(p, e)),
         8 => (page.clone(), n, media()).prop_map(|(p, n, e)| Step::Media(p, n, e)),
-        1 => page.prop_map(Step::End),
+        1 => page.clone().prop_map(Step::End),
+        4 => (page.clone(), prop::bool::weighted(0.9)).prop_map(|(p, kept)| Step::Kept(p, kept)),
+        3 => (page, 0usize..3).prop_map(|(p, n)| Step::Back(p, n)),
         3 => (0usize..5).prop_map(Step::Reachable),
         3 => prop_oneof![0u32..1000, 0u32..700_000].prop_map(Step::Pass),
     ]
@@ -98,8 +103,17 @@ fn media() -> impl Strategy<Value = LegMedia> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    (any::<bool>(), any::<bool>(), 0u32..4, 1u16..6).prop_map(
-        |(immediate, first, rate, breadth)| Policy {
+    (any::<bool>(), any::<bool>(), 0u32..4, 1u16..6, any::<(bool, bool)>()).prop_map(
+        |(immediate, first, rate, breadth, (defers, accepts))| Policy {
+            deferral: Deferral {
+                enabled: defers,
+                when_none_joined: match accepts {
+                    true => WhenNoneJoined::Accept,
+                    false => WhenNoneJoined::Refuse,
+                },
+                ttl: Duration::from_secs(400),
+                ..Deferral::default()
+            },
             originator_answer: if immediate {
                 OriginatorAnswer::Immediate
             } else {
@@ -117,6 +131,8 @@ fn policy() -> impl Strategy<Value = Policy> {
 #[derive(Default)]
 struct Model {
     pages: BTreeMap<PageId, PageSeen>,
+    /// What is kept and not served at present: by page, its legs that wait.
+    waiting: BTreeMap<PageId, (Record, Instant, Vec<u16>)>,
 }
 
 #[derive(Default)]
@@ -127,8 +143,14 @@ struct PageSeen {
     ended: bool,
     released: bool,
     reported: bool,
-    delivered: u16,
-    failed: u16,
+    confirmed: bool,
+    /// Keeping it was asked for; its legs that had no end then.
+    asked: Option<(Box<Record>, Instant)>,
+    kept: bool,
+    open: Vec<u16>,
+    waiting: Vec<u16>,
+    /// It was kept before.
+    restored: bool,
 }
 
 #[derive(Default)]
@@ -137,7 +159,22 @@ struct LegSeen {
     cancelled: bool,
     joined: bool,
     released: bool,
-    told: bool,
+    told: Option<Told>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Delivered,
+    Failed,
+    Deferred,
+    Expired,
+}
+
+impl PageSeen {
+    fn count(&self, which: &[Told]) -> u16 {
+        let told = self.legs.values().filter_map(|leg| leg.told);
+        told.filter(|told| which.contains(told)).count() as u16
+    }
 }
 
 impl Model {
@@ -158,13 +195,14 @@ impl Model {
         leg
     }
 
-    fn result(&mut self, id: LegId, delivered: bool) {
+    fn result(&mut self, id: LegId, told: Told) {
         let page = self.page(id.page);
         let leg = page.legs.entry(id).or_default();
-        assert!(!leg.told, "a second result for {id}");
-        leg.told = true;
-        page.delivered += u16::from(delivered);
-        page.failed += u16::from(!delivered);
+        let first = leg.told.is_none();
+        let taken_back =
+            leg.told == Some(Told::Deferred) && matches!(told, Told::Failed | Told::Expired);
+        assert!(first || taken_back, "a second result for {id}: {:?}, {told:?}", leg.told);
+        leg.told = Some(told);
     }
 
     fn see_one(&mut self, effect: &Effect) {
@@ -176,13 +214,13 @@ impl Model {
             Effect::Invite { leg, .. } => {
                 let page = self.page(leg.page);
                 let seen = page.legs.entry(*leg).or_default();
-                if seen.invited && seen.released && seen.told {
+                if seen.invited && seen.released && seen.told.is_some() {
                     // Once more: what was told is taken back.
-                    assert!(!seen.joined, "only who was never there is invited again");
+                    let waits = seen.told == Some(Told::Deferred);
+                    assert!(!seen.joined || waits, "only who was never there is invited again");
                     *seen = LegSeen::default();
-                    page.failed -= 1;
                 }
-                assert!(!seen.invited && !seen.told);
+                assert!(!seen.invited && seen.told.is_none());
                 seen.invited = true;
             }
             Effect::Progress { page, .. } => {
@@ -222,24 +260,61 @@ impl Model {
                 assert!(page.answered && !page.released && !page.reported);
                 page.reported = true;
             }
-            Effect::Keep { .. }
-            | Effect::Confirm { .. }
-            | Effect::Accept { .. }
-            | Effect::Deliver { .. }
-            | Effect::Settled { .. }
-            | Effect::Defer { .. } => panic!("nothing is kept here"),
+            Effect::Accept { .. } | Effect::Deliver { .. } | Effect::Turn { .. } => {
+                panic!("no page is short here")
+            }
+            Effect::Keep { page, record, open, until } => {
+                let page = self.page(*page);
+                assert!(page.asked.is_none() && !page.confirmed && !page.restored);
+                assert!(!open.is_empty(), "a page is kept for somebody");
+                page.asked = Some((record.clone(), *until));
+                page.open.clone_from(open);
+            }
+            Effect::Confirm { page, kept } => {
+                let page = self.page(*page);
+                assert!(!page.confirmed, "said once");
+                assert!(*kept == page.kept || page.asked.is_none());
+                page.confirmed = true;
+            }
+            Effect::Settled { leg } => {
+                let page = self.page(leg.page);
+                assert!(page.kept, "what is not kept needs no word");
+                let told = page.legs.get(leg).and_then(|leg| leg.told);
+                assert!(matches!(told, Some(Told::Delivered | Told::Failed | Told::Expired)));
+                let before = page.open.len();
+                page.open.retain(|n| *n != leg.n);
+                assert_eq!(page.open.len() + 1, before, "an open leg settles once");
+            }
+            Effect::Defer { leg, .. } => {
+                let page = self.page(leg.page);
+                assert!(page.kept);
+                assert_eq!(page.legs.get(leg).and_then(|leg| leg.told), Some(Told::Deferred));
+                let before = page.open.len();
+                page.open.retain(|n| *n != leg.n);
+                assert_eq!(page.open.len() + 1, before, "an open leg waits once");
+                page.waiting.push(leg.n);
+            }
             Effect::ReleaseOriginator { page } => {
                 let page = self.page(*page);
                 assert!(!page.released);
                 page.released = true;
             }
             Effect::Forget { page } => {
-                let page = self.pages.remove(page).expect("one Forget a page");
+                let id = *page;
+                let page = self.pages.remove(&id).expect("one Forget a page");
                 assert!(page.released, "the originator's session is released");
                 assert_eq!((page.refused, page.ended), (!page.answered, page.answered));
-                for (id, leg) in page.legs {
-                    assert!(leg.told, "{id} has its result");
+                assert!(page.asked.is_none() || page.confirmed);
+                assert!(!page.kept || page.open.is_empty(), "of a kept page every leg is told of");
+                for (id, leg) in &page.legs {
+                    assert!(leg.told.is_some(), "{id} has its result");
                     assert_eq!(leg.invited, leg.released, "{id} is released if it was invited");
+                    let waits = page.waiting.contains(&id.n);
+                    assert_eq!(leg.told == Some(Told::Deferred), waits, "{id} waits for somebody");
+                }
+                if let Some((record, until)) = page.asked.filter(|_| page.kept) {
+                    let waiting = self.waiting.entry(id).or_insert((*record, until, Vec::new()));
+                    waiting.2.extend(page.waiting);
                 }
             }
         }
@@ -255,15 +330,29 @@ impl Model {
                 assert!(!page.refused && !page.answered);
                 page.refused = true;
             }
-            Event::PageRestored { .. } | Event::Deferred { .. } | Event::Expired { .. } => {
-                panic!("nothing is deferred here")
+            Event::PageRestored { page, .. } => {
+                let (record, until, _) = self.waiting.get(page).expect("it was kept");
+                let seen = PageSeen {
+                    answered: true,
+                    released: true,
+                    confirmed: true,
+                    kept: true,
+                    restored: true,
+                    asked: Some((Box::new(record.clone()), *until)),
+                    ..PageSeen::default()
+                };
+                assert!(self.pages.insert(*page, seen).is_none());
             }
-            Event::Delivered { leg, .. } => self.result(*leg, true),
-            Event::Failed { leg, .. } => self.result(*leg, false),
-            Event::PageEnded { page, delivered, failed, .. } => {
+            Event::Delivered { leg, .. } => self.result(*leg, Told::Delivered),
+            Event::Failed { leg, .. } => self.result(*leg, Told::Failed),
+            Event::Deferred { leg, .. } => self.result(*leg, Told::Deferred),
+            Event::Expired { leg, .. } => self.result(*leg, Told::Expired),
+            Event::PageEnded { page, delivered, failed, deferred } => {
                 let page = self.page(*page);
                 assert!(!page.ended);
-                assert_eq!((*delivered, *failed), (page.delivered, page.failed));
+                let counts =
+                    [&[Told::Delivered][..], &[Told::Failed, Told::Expired], &[Told::Deferred]];
+                assert_eq!([*delivered, *failed, *deferred], counts.map(|which| page.count(which)));
                 page.ended = true;
             }
             Event::Early { leg, .. } | Event::Joined { leg, .. } | Event::Sending { leg } => {
@@ -317,6 +406,42 @@ impl Run {
         assert_eq!(self.model.pages.len(), self.engine.pages());
     }
 
+    /// The store answers.
+    fn kept(&mut self, page: PageId, kept: bool) {
+        if let Some(seen) = self.model.pages.get_mut(&page)
+            && seen.asked.is_some()
+            && !seen.confirmed
+        {
+            seen.kept = kept;
+            self.tell(Input::Kept { page, kept });
+        }
+    }
+
+    /// Some of those a page waits for are back, or their time is over.
+    fn back(&mut self, page: PageId, count: usize) {
+        let Some((record, until, waiting)) = self.model.waiting.get_mut(&page) else { return };
+        let open: Vec<u16> = waiting.drain(..count.min(waiting.len())).collect();
+        let restored = Restored { record: record.clone(), open: open.clone(), until: *until };
+        let running = self.model.pages.get_mut(&page);
+        let known = running.is_some();
+        if let Some(seen) = running {
+            seen.open.extend(&open);
+            seen.waiting.retain(|n| !open.contains(n));
+        }
+        if !open.is_empty() {
+            let mut out = Vec::new();
+            self.engine.handle(self.now, Input::Restored(Box::new(restored)), &mut out);
+            if !known {
+                // The word that it goes on comes first.
+                assert!(matches!(out[0], Effect::Event(Event::PageRestored { .. })));
+                self.model.see(&out[..1]);
+                self.model.page(page).open.extend(&open);
+                out.remove(0);
+            }
+            self.saw(out);
+        }
+    }
+
     fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(at) = self.engine.next_wake().filter(|&at| at <= until) {
@@ -327,6 +452,22 @@ impl Run {
             self.saw(out);
         }
         self.now = until;
+    }
+
+    /// The store has answered, everybody who was waited for is back, and a day has passed.
+    fn settles(&mut self) {
+        for _ in 0..2 {
+            let pages: Vec<_> = self.model.pages.keys().copied().collect();
+            pages.into_iter().for_each(|page| self.kept(page, true));
+            let waiting: Vec<_> = self.model.waiting.keys().copied().collect();
+            waiting.into_iter().for_each(|page| self.back(page, usize::MAX));
+            self.pass(Duration::from_secs(24 * 3600));
+        }
+        let pages: Vec<_> = self.model.pages.keys().copied().collect();
+        pages.into_iter().for_each(|page| self.kept(page, true));
+        self.pass(Duration::from_secs(24 * 3600));
+        let waits = self.model.waiting.values().any(|(_, _, legs)| !legs.is_empty());
+        assert!(!waits || self.now - start() < Duration::from_secs(400), "nobody waits for ever");
     }
 
     fn step(&mut self, step: Step) {
@@ -373,6 +514,8 @@ impl Run {
                     .expect("there are as many names");
                 self.tell(Input::Reachable { user });
             }
+            Step::Kept(p, kept) => self.kept(id(&self.pages, p), kept),
+            Step::Back(p, count) => self.back(id(&self.pages, p), count),
             Step::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
         }
     }
@@ -388,7 +531,7 @@ proptest! {
         for step in steps.clone() {
             run.step(step);
         }
-        run.pass(Duration::from_secs(24 * 3600));
+        run.settles();
         prop_assert!(run.engine.is_idle(), "a day later nothing is left");
         prop_assert_eq!((run.engine.timers(), run.engine.unreached()), (0, 0));
         prop_assert!(run.model.pages.is_empty());
@@ -397,7 +540,7 @@ proptest! {
         for step in steps {
             again.step(step);
         }
-        again.pass(Duration::from_secs(24 * 3600));
+        again.settles();
         prop_assert!(run.log == again.log, "the same inputs give the same effects");
     }
 }

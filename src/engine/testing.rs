@@ -53,6 +53,7 @@ pub(super) fn brief(effect: &Effect) -> String {
         Effect::Confirm { .. } => "confirm".into(),
         Effect::Accept { .. } => "202".into(),
         Effect::Deliver { leg, .. } => format!("deliver {}", leg.n),
+        Effect::Turn { leg } => format!("turn {}", leg.n),
         Effect::Settled { leg } => format!("settled {}", leg.n),
         Effect::Defer { leg, .. } => format!("defer {}", leg.n),
         Effect::ReleaseLeg { leg } => format!("release {}", leg.n),
@@ -102,11 +103,21 @@ pub(super) struct Scene {
     pub(super) engine: Engine,
     pub(super) now: Instant,
     pub(super) page: PageId,
+    /// Keeping pages goes without saying.
+    keeps: bool,
 }
 
 impl Scene {
-    pub(super) fn new(policy: Policy) -> Self {
-        Self { engine: Engine::new(policy), now: start(), page: PageId::new(0, 1) }
+    /// Nobody is waited for, and every page is kept without a word.
+    pub(super) fn new(mut policy: Policy) -> Self {
+        policy.deferral.enabled = false;
+        Self { keeps: true, ..Self::deferring(policy) }
+    }
+
+    /// Recipients are waited for, and keeping a page is told like everything else.
+    pub(super) fn deferring(policy: Policy) -> Self {
+        let engine = Engine::new(policy);
+        Self { engine, now: start(), page: PageId::new(0, 1), keeps: false }
     }
 
     /// A page of alice's, resolved to `names`, on its way. The effects so far are left out.
@@ -148,6 +159,23 @@ impl Scene {
     pub(super) fn does(&mut self, input: Input) -> String {
         let mut out = Vec::new();
         self.engine.handle(self.now, input, &mut out);
+        self.told(out)
+    }
+
+    /// What is to be said of effects.
+    pub(super) fn told(&mut self, mut out: Vec<Effect>) -> String {
+        if self.keeps {
+            if out.iter().any(|effect| matches!(effect, Effect::Keep { .. })) {
+                let kept = Input::Kept { page: self.page, kept: true };
+                self.engine.handle(self.now, kept, &mut out);
+            }
+            out.retain(|effect| {
+                !matches!(
+                    effect,
+                    Effect::Keep { .. } | Effect::Confirm { .. } | Effect::Settled { .. }
+                )
+            });
+        }
         words(&out)
     }
 
@@ -210,7 +238,10 @@ impl Scene {
             self.engine.wake(self.now, &mut out);
             if !out.is_empty() {
                 let ms = (self.now - start()).as_millis();
-                lines.push(format!("{}.{:03}s {}", ms / 1000, ms % 1000, words(&out)));
+                let told = self.told(out);
+                if !told.is_empty() {
+                    lines.push(format!("{}.{:03}s {told}", ms / 1000, ms % 1000));
+                }
             }
         }
         self.now = until;

@@ -11,7 +11,7 @@ use super::input::{
 use super::party::Removal;
 use super::policy::{FailMap, OriginatorAnswer, Policy, SrPolicy};
 use super::testing::{Scene, audience, party, start, words};
-use super::{Effect, Engine, SharedUsers};
+use super::{Effect, Engine, SharedLanes, SharedUsers};
 
 fn seconds(s: u64) -> Duration {
     Duration::from_secs(s)
@@ -208,7 +208,8 @@ fn one_users_burst_is_cut_at_its_limits() {
 fn engines_share_the_limits_of_users() {
     let policy = Policy { max_parallel_per_user: 2, ..Policy::default() };
     let users = SharedUsers::default();
-    let mut engines = [0, 1].map(|_| Engine::sharing(policy.clone(), users.clone()));
+    let mut engines =
+        [0, 1].map(|_| Engine::sharing(policy.clone(), users.clone(), SharedLanes::default()));
     let mut out = Vec::new();
     let mut arrive = |engine: &mut Engine, n, who: &str| {
         out.clear();

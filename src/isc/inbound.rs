@@ -64,7 +64,7 @@ pub struct Facts {
 }
 
 /// What the recipients' INVITEs and the originator's answers need of the page's INVITE.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Origin {
     pub dialled: Party,
     pub anonymous: bool,

@@ -22,8 +22,8 @@ use crate::sip::ua::{CallKey, Failure, Fork};
 /// The dialogs of one page.
 #[derive(Debug)]
 pub struct Page {
-    /// The originator's.
-    pub call: CallKey,
+    /// The originator's, while there is one.
+    pub call: Option<CallKey>,
     pub origin: Box<Origin>,
     pub facts: Facts,
     /// When the INVITE came.

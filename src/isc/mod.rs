@@ -20,6 +20,7 @@ mod downgrade;
 mod following;
 mod forward;
 mod inbound;
+mod keepsake;
 mod learning;
 mod legs;
 pub mod login;
@@ -65,6 +66,7 @@ pub use following::News;
 use following::{DOCUMENTS, Following};
 use forward::{Forward, Unsent};
 use inbound::{Desk, Facts, texts};
+pub use keepsake::BadKeepsake;
 pub use learning::{Behalf, Learnt, Unknown};
 use legs::{Leg, Page, Plain};
 use login::Guard;
@@ -751,7 +753,7 @@ impl Isc {
                 })));
                 self.trails.insert(call, (id, None));
                 let page = Page {
-                    call,
+                    call: Some(call),
                     origin,
                     facts,
                     since: now,
@@ -996,7 +998,9 @@ impl Isc {
             ringing,
             own.as_ref(),
         );
-        self.ua.progress(now, state.call, reply);
+        if let Some(call) = state.call {
+            self.ua.progress(now, call, reply);
+        }
     }
 
     /// 200 to the originator.
@@ -1014,7 +1018,9 @@ impl Isc {
         state.answered = true;
         let (origin, facts) = (&state.origin, &state.facts);
         let reply = outbound::answer(&self.house, page, origin, facts, &own, warnings);
-        self.ua.answer(now, state.call, reply);
+        if let Some(call) = state.call {
+            self.ua.answer(now, call, reply);
+        }
     }
 
     /// Final refusal to the originator, logged with the rule that decided.
@@ -1034,7 +1040,9 @@ impl Isc {
             dialled = &*state.origin.dialled.uri,
             "page refused"
         );
-        self.ua.reject(now, state.call, reply);
+        if let Some(call) = state.call {
+            self.ua.reject(now, call, reply);
+        }
     }
 
     /// CANCEL to a recipient who has not answered.
@@ -1069,13 +1077,15 @@ impl Isc {
         let Some(state) = self.pages.get(&page) else { return };
         let ims = self.house.settings.profile.is_ims();
         let own_name = ims.then(|| format!("<{}>", state.origin.dialled.uri));
-        self.ua.bye(now, state.call, &bye_lines(own_name.as_deref(), cause));
+        if let Some(call) = state.call {
+            self.ua.bye(now, call, &bye_lines(own_name.as_deref(), cause));
+        }
     }
 
     /// Forgets a page and its dialogs; the stack finishes what the protocol still owes.
     pub fn forget(&mut self, page: PageId) {
         let Some(state) = self.pages.remove(&page) else { return };
-        for call in state.legs.values().filter_map(|leg| leg.call).chain([state.call]) {
+        for call in state.legs.values().filter_map(|leg| leg.call).chain(state.call) {
             self.trails.remove(&call);
             self.ua.close(call);
         }

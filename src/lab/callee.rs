@@ -465,7 +465,7 @@ impl Call<'_> {
     async fn hang_up(&mut self) {
         let repeat = self.dialog.bye().await;
         self.received.ended = Ended::HungUp;
-        let until = Instant::now() + TIMEOUT;
+        let until = Instant::now() + self.callee.who.farewell;
         while let Ok(Some(arrived)) = timeout_at(until, self.callee.inbox.recv()).await {
             if let Ok(message) = &arrived.message
                 && !message.is_request()

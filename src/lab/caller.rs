@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::auth::{Field, Keyring};
-use super::call::{ALLOW, CSeqOf, Dialog, FEATURE, PRODUCT, Repeat, TIMEOUT};
+use super::call::{ALLOW, CSeqOf, Dialog, FEATURE, PRODUCT, Repeat};
 use super::media::{self, Held, Media, Outgoing, SentPage};
 use super::phone::{GiveUp, PageOutcome, PageRequest, Reads, Recipients, WayOut, Who};
 use super::registration::charging;
@@ -402,6 +402,7 @@ impl Call<'_> {
     async fn hang_up(&mut self) {
         let repeat = self.dialog.bye().await;
         let number = self.dialog.cseq;
+        let farewell = self.caller.who.farewell;
         let answered = async {
             while let Some(arrived) = self.caller.inbox.recv().await {
                 if let Ok(message) = &arrived.message
@@ -418,7 +419,7 @@ impl Call<'_> {
             }
             None
         };
-        let status = timeout(TIMEOUT, answered).await.ok().flatten();
+        let status = timeout(farewell, answered).await.ok().flatten();
         drop(repeat);
         self.dialog
             .complaints

@@ -258,6 +258,9 @@ impl Proxy {
                     answer.header(name, value);
                 }
                 self.wire.send(way, answer.finish(None)).await;
+                if status == 200 && request.cseq().method == Method::Register {
+                    self.tell_server(request).await;
+                }
             }
             Verdict::Swallow => {}
         }
@@ -477,6 +480,33 @@ impl Proxy {
         }
     }
 
+    /// The server hears who has registered, or left (TS 24.229 §5.4.1.7).
+    async fn tell_server(&self, register: &Message) {
+        let (server, uri) = {
+            let shared = locked(&self.shared);
+            (shared.server, shared.server_uri.clone())
+        };
+        let Some(server) = server else { return };
+        let own = &self.own;
+        let token = if server.is_tls() { "TLS" } else { "UDP" };
+        let sent_by = self.own_secure.as_ref().filter(|_| server.is_tls()).unwrap_or(own);
+        let mut out = Writer::request(&Method::Register, &uri);
+        let branch = format!("{OWN_BRANCH}{}", self.fingerprint(register, "third"));
+        out.header("Via", format!("SIP/2.0/{token} {sent_by};branch={branch}"));
+        out.header("Max-Forwards", "70");
+        out.header(
+            "From",
+            format!("<sip:{own}>;tag={OWN_TAG}{}", self.fingerprint(register, "tag")),
+        );
+        out.header("To", format!("<{}>", register.to().uri));
+        out.header("Call-ID", format!("{}@{own}", self.fingerprint(register, "call")));
+        out.header("CSeq", "1 REGISTER");
+        let transport = if server.is_tls() { ";transport=tls" } else { "" };
+        out.header("Contact", format!("<sip:{sent_by}{transport}>"));
+        out.header("Expires", expires(register).to_string());
+        self.wire.send(server, out.finish(None)).await;
+    }
+
     async fn forward(&mut self, request: &Message, way: Way, onward: Onward) {
         let method = request.cseq().method;
         if method == Method::Invite && request.to_tag().is_none() {
@@ -547,6 +577,12 @@ impl Proxy {
         let ours = response.via().branch.is_some_and(|branch| branch.starts_with(OWN_BRANCH));
         let back =
             top.split(';').find_map(|param| param.trim().strip_prefix("back=")).and_then(read);
+        if ours && response.cseq().method == Method::Register {
+            if response.status() != Some(200) {
+                self.complaints.add(format!("core: a registration is not taken: {response:?}"));
+            }
+            return;
+        }
         let (true, Some(back)) = (ours, back) else {
             self.complaints
                 .add(format!("core: a response whose topmost Via is not ours: {response:?}"));

@@ -148,6 +148,8 @@ pub struct Settings {
     pub behaviour: Behaviour,
     /// Speaks MSRP over TLS: offers it, and takes offers of it. Without, such offers are refused: 488.
     pub identity: Option<Identity>,
+    /// How long it waits for the answer to a BYE of its own.
+    pub farewell: Duration,
     /// Never acknowledges a 2xx.
     pub no_ack: bool,
     /// Never acknowledges a reliable provisional response.
@@ -168,6 +170,7 @@ impl Settings {
             expires: EXPIRES,
             behaviour: Behaviour::default(),
             identity: None,
+            farewell: super::call::TIMEOUT,
             no_ack: false,
             no_prack: false,
         }
@@ -184,6 +187,8 @@ pub(super) struct Who {
     pub(super) visited: Option<String>,
     /// It talks to a server without a core between.
     pub(super) unproxied: bool,
+    /// How long the answer to a BYE of its own is awaited.
+    pub(super) farewell: Duration,
     /// Where its requests pass, by its registration.
     service_route: Mutex<Vec<String>>,
     pub(super) no_ack: bool,
@@ -489,6 +494,7 @@ impl Phone {
                 auth: settings.auth,
                 visited: settings.visited,
                 unproxied: settings.unregistered,
+                farewell: settings.farewell,
                 service_route: Mutex::default(),
                 no_ack: settings.no_ack,
                 no_prack: settings.no_prack,

@@ -170,7 +170,7 @@ async fn share<S: AsyncRead + AsyncWrite + Unpin>(
     };
     match (stream, connection) {
         (Some((ends, shown, stream)), Some(mut connection)) => {
-            connection.ends = ends;
+            connection.know(ends);
             connection.secured = shown.map(Secured::By);
             waiting.into_iter().for_each(|cell| connection.attach(cell));
             let handle = Arc::downgrade(&connection.handle);

@@ -23,9 +23,8 @@ pub(super) async fn listen(shared: &Arc<Shared>, listener: TcpListener) {
             Ok((stream, peer)) => {
                 let Some(door) = Door::pass(shared, peer.ip()) else { continue };
                 prepare(&stream);
-                let shared = Arc::clone(shared);
                 let ends = stream.local_addr().ok().map(|local| (local, peer));
-                drop(tokio::spawn(async move { serve_behind(&shared, stream, door, ends).await }));
+                drop(tokio::spawn(Connection::behind(shared, door, ends).run(stream)));
             }
             Err(error) => {
                 // Out of descriptors, mostly: give others time to close some.
@@ -52,17 +51,8 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     if let Some(door) = Door::pass(shared, peer) {
-        serve_behind(shared, stream, door, None).await;
+        drop(Connection::behind(shared, door, None).run(stream).await);
     }
-}
-
-async fn serve_behind<S>(shared: &Arc<Shared>, stream: S, door: Door, ends: Option<Ends>)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    let mut connection = Connection::new(shared, Some(door));
-    connection.ends = ends;
-    drop(connection.run(stream).await);
 }
 
 /// Accepts connections over TLS until dropped. Handshakes happen in the connections' own tasks.
@@ -123,8 +113,7 @@ where
         failed(Failure::Certificate, &"no certificate was shown");
         return refuse(stream).await;
     };
-    let mut connection = Connection::new(shared, Some(door));
-    connection.ends = ends;
+    let mut connection = Connection::behind(shared, door, ends);
     connection.secured = Some(Secured::By(shown));
     if let Some(stream) = connection.run(stream).await {
         refuse(stream).await;

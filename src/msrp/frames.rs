@@ -1,34 +1,42 @@
 //! What a connection is about to write: small frames gathered, page octets shared, one total.
 //!
-//! Never copies large slices: page octets stay the spool's own [`Bytes`] until the socket takes them.
+//! Never copies large slices: page octets stay the spool's own [`Bytes`] until the socket takes them. What is gathered
+//! lies in shared buffers once it is more than a few frames, and in none when everything is written.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::buffers::{Buffers, Size};
 use super::tap::Outlet;
 
-/// Slices below this are cheaper to copy than to list.
+/// Slices below this are cheaper to copy than to list. No more is gathered in a buffer of one's own.
 const COPY_BELOW: usize = 4096;
+/// Octets a frame without its body has, about.
+const HEAD: usize = 1024;
 /// Most slices handed to one write.
-pub const SLICES: usize = 16;
+pub const SLICES: usize = 64;
 
 /// Octets waiting for the socket, in order. The caller keeps it bounded by looking at [`Frames::len`].
 #[derive(Debug, Default)]
 pub struct Frames {
     segments: VecDeque<Bytes>,
     stage: BytesMut,
+    /// `stage` is one of these.
+    shared: bool,
+    buffers: Arc<Buffers>,
     len: usize,
     produced: u64,
     /// Watches what is put in, where somebody wants to know.
-    pub outlet: Option<Outlet>,
+    pub outlet: Option<Box<Outlet>>,
 }
 
 impl Frames {
     /// Nothing to write yet; what is put in is shown to `outlet`.
-    pub fn watched(outlet: Option<Outlet>) -> Self {
-        Self { outlet, ..Self::default() }
+    pub fn watched(buffers: Arc<Buffers>, outlet: Option<Outlet>) -> Self {
+        Self { outlet: outlet.map(Box::new), buffers, ..Self::default() }
     }
 
     /// Octets not yet written.
@@ -53,6 +61,7 @@ impl Frames {
 
     /// Lets `write` append text.
     pub fn text(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        self.make_room(HEAD);
         let before = self.stage.len();
         write(&mut self.stage);
         if let Some(outlet) = &mut self.outlet {
@@ -68,12 +77,36 @@ impl Frames {
         }
         self.added(octets.len());
         if octets.len() < COPY_BELOW {
+            self.make_room(octets.len());
             self.stage.extend_from_slice(&octets);
         } else {
-            if !self.stage.is_empty() {
-                self.segments.push_back(self.stage.split().freeze());
-            }
+            self.seal();
             self.segments.push_back(octets);
+        }
+    }
+
+    /// What is gathered becomes a segment.
+    fn seal(&mut self) {
+        if !self.stage.is_empty() {
+            self.segments.push_back(self.stage.split().freeze());
+        }
+    }
+
+    fn make_room(&mut self, octets: usize) {
+        if self.stage.capacity() - self.stage.len() >= octets {
+            return;
+        }
+        if !self.shared && self.stage.len() + octets <= COPY_BELOW {
+            return self.stage.reserve(octets);
+        }
+        let next = self.buffers.take(Size::Small);
+        if self.shared {
+            self.seal();
+            self.buffers.give(std::mem::replace(&mut self.stage, next), Size::Small);
+        } else {
+            let few = std::mem::replace(&mut self.stage, next);
+            self.stage.extend_from_slice(&few);
+            self.shared = true;
         }
     }
 
@@ -108,9 +141,18 @@ impl Frames {
                 self.segments.pop_front();
             }
         }
-        if self.len == 0 && self.stage.capacity() > 4 * COPY_BELOW {
-            // An idle connection holds no large buffer.
-            self.stage = BytesMut::new();
+        if self.len == 0 {
+            let stage = std::mem::take(&mut self.stage);
+            if std::mem::take(&mut self.shared) {
+                self.buffers.unused(stage, Size::Small);
+            }
+        }
+    }
+
+    /// An idle connection holds nothing.
+    pub fn rest(&mut self) {
+        if self.len == 0 && self.segments.capacity() > 0 {
+            self.segments = VecDeque::new();
         }
     }
 
@@ -135,7 +177,8 @@ mod tests {
     fn order_and_count_hold_whatever_the_sizes() {
         let mut frames = Frames::default();
         let mut expect = Vec::new();
-        for n in [1_usize, 5000, 3, 4096, 4095, 70_000, 2] {
+        let sizes = [1_usize, 5000, 3, 4096, 4095, 70_000, 2];
+        for n in sizes.into_iter().chain((0..100).map(|n| 997 + n)) {
             let octets = vec![n as u8; n];
             expect.extend_from_slice(&octets);
             frames.body(octets.into());
@@ -155,5 +198,6 @@ mod tests {
         }
         assert_eq!(got, expect);
         assert_eq!(frames.produced(), expect.len() as u64);
+        assert_eq!((frames.stage.capacity(), frames.shared), (0, false), "nothing is held");
     }
 }

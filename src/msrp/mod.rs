@@ -28,7 +28,7 @@ pub mod tls;
 
 pub use session::Envelope;
 pub use settings::Settings;
-pub use switch::Switch;
+pub use switch::{Body, Switch};
 
 /// One MSRP session of ours: the originator's of a page, or one recipient's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,19 +5,22 @@
 //! page itself stays in the spool. Decides nothing a session could decide.
 
 use std::collections::VecDeque;
-use std::future::pending;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 
+use super::Side;
 use super::buffers::Intake;
 use super::codec::{self, Decoder, Flag, Head, Kind, Piece};
 use super::doors::Door;
@@ -35,6 +38,8 @@ const SMALL: u64 = 2048;
 const EAGER: u8 = 3;
 /// Octets of such a read.
 const PLENTY: usize = 16 * 1024;
+/// Octets read before others have their turn, while these are still in the processor's cache.
+const BURST: usize = 512 * 1024;
 /// MS-035: failed requests without a success before an incoming connection is closed.
 const FAILURES: u8 = 3;
 
@@ -42,7 +47,6 @@ const FAILURES: u8 = 3;
 pub(super) struct Handle {
     pub id: u64,
     inbox: Mutex<Inbox>,
-    notify: Notify,
     /// Sessions bound here.
     pub sessions: AtomicUsize,
     /// MS-091: over 80 % of its write buffer is waiting.
@@ -52,6 +56,8 @@ pub(super) struct Handle {
 #[derive(Default)]
 struct Inbox {
     nudges: Vec<Nudge>,
+    /// The connection's task, when it waits.
+    waker: Option<Waker>,
     closed: bool,
 }
 
@@ -82,9 +88,25 @@ impl Handle {
             return Some(nudge);
         }
         inbox.nudges.push(nudge);
+        let waker = inbox.waker.take();
         drop(inbox);
-        self.notify.notify_one();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         None
+    }
+
+    /// Ready when there is a message for the connection's task.
+    fn poll_nudged(&self, context: &Context<'_>) -> Poll<()> {
+        let mut inbox = self.lock();
+        if !inbox.nudges.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut inbox.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Leaves a message for the connection's task, if it still runs.
@@ -137,6 +159,38 @@ struct Mark {
     settled: bool,
 }
 
+/// Answers and REPORTs that are to be written before anything else; nothing while there are none.
+#[derive(Default)]
+struct Control(Option<Box<Answers>>);
+
+#[derive(Default)]
+struct Answers {
+    text: BytesMut,
+    /// Octets of each in `text`, and the session that is settled with it.
+    frames: VecDeque<(usize, Option<Arc<Cell>>)>,
+}
+
+impl Control {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |answers| answers.frames.len())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn write(&mut self, settles: Option<Arc<Cell>>, write: impl FnOnce(&mut BytesMut)) {
+        let Answers { text, frames } = &mut **self.0.get_or_insert_default();
+        let before = text.len();
+        write(text);
+        frames.push_back((text.len() - before, settles));
+    }
+
+    fn push(&mut self, frame: &[u8], settles: Option<Arc<Cell>>) {
+        self.write(settles, |text| text.extend_from_slice(frame));
+    }
+}
+
 /// Octets the spool has no room for (MS-092).
 struct Blocked {
     octets: Bytes,
@@ -144,10 +198,13 @@ struct Blocked {
     until: Instant,
 }
 
+/// What is being read from disk.
 struct Loading {
     cell: Arc<Cell>,
     at: u64,
     read: JoinHandle<io::Result<Bytes>>,
+    /// Sessions that need the disk meanwhile.
+    queue: Vec<Arc<Cell>>,
 }
 
 /// The chunk some session is writing.
@@ -173,18 +230,16 @@ pub(super) struct Connection {
     door: Option<Door>,
     decoder: Decoder,
     out: Frames,
-    /// Answers and REPORTs not yet in `out`, each with the session it settles.
-    control: VecDeque<(Bytes, Option<Arc<Cell>>)>,
+    /// Not yet in `out`.
+    control: Control,
     sessions: Vec<Arc<Cell>>,
     turn: VecDeque<Arc<Cell>>,
     writing: Option<Writing>,
     transactions: HashMap<TxId, Arc<Cell>>,
     marks: VecDeque<Mark>,
-    loading: Option<Loading>,
-    /// Sessions that need the disk while it is busy.
-    queue: VecDeque<Arc<Cell>>,
+    loading: Option<Box<Loading>>,
     current: Option<Current>,
-    blocked: Option<Blocked>,
+    blocked: Option<Box<Blocked>>,
     failures: u8,
     /// Nothing more is read; closed when everything is written, at this time at the latest.
     closing: Option<Instant>,
@@ -195,41 +250,62 @@ pub(super) struct Connection {
     /// Since when no session is bound here; at first, since it was accepted.
     alone_since: Option<Instant>,
     was_bound: bool,
+    /// The socket takes all it is given: nothing waits, and it is given more at once.
+    ample: bool,
     /// Something was written since the stream was last flushed.
     unflushed: bool,
     wake_at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Reads in a row.
+    eager: u8,
+    /// Octets read since others had their turn.
+    burst: usize,
     /// Over TLS: what the peer has shown.
     pub secured: Option<Secured>,
     /// The head of a request whose session's peer is not known yet; nothing is read meanwhile (MS-112).
     held: Option<Box<Head>>,
     /// Both addresses, for call flows.
-    pub ends: Option<Ends>,
+    ends: Option<Box<Ends>>,
 }
 
 impl Connection {
-    pub fn new(shared: &Arc<Shared>, door: Option<Door>) -> Self {
+    /// One that came in between `ends`.
+    pub fn behind(shared: &Arc<Shared>, door: Door, ends: Option<Ends>) -> Box<Self> {
+        let mut connection = Self::new(shared, Some(door));
+        connection.know(ends);
+        connection
+    }
+
+    /// It runs between `ends`.
+    pub fn know(&mut self, ends: Option<Ends>) {
+        // Only call flows ask for them.
+        self.ends = ends.filter(|_| self.shared.tap.get().is_some()).map(Box::new);
+    }
+
+    pub fn new(shared: &Arc<Shared>, door: Option<Door>) -> Box<Self> {
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             id: shared.counters.next_connection.fetch_add(1, Ordering::Relaxed) + 1,
             inbox: Mutex::default(),
-            notify: Notify::new(),
             sessions: AtomicUsize::new(0),
             congested: AtomicBool::new(false),
         };
-        Self {
+        Box::new(Self {
             decoder: Decoder::new(shared.settings.decoder()),
             shared: Arc::clone(shared),
             handle: Arc::new(handle),
             door,
-            out: Frames::watched(shared.tap.get().map(|_| Outlet::default())),
-            control: VecDeque::new(),
+            out: Frames::watched(
+                Arc::clone(&shared.buffers),
+                shared.tap.get().map(|_| Outlet::default()),
+            ),
+            control: Control::default(),
             sessions: Vec::new(),
             turn: VecDeque::new(),
             writing: None,
             transactions: HashMap::new(),
             marks: VecDeque::new(),
             loading: None,
-            queue: VecDeque::new(),
             current: None,
             blocked: None,
             failures: 0,
@@ -239,26 +315,32 @@ impl Connection {
             head_since: None,
             alone_since: Some(now()),
             was_bound: false,
+            ample: false,
             unflushed: false,
             wake_at: None,
+            timer: None,
+            eager: 0,
+            burst: 0,
             secured: None,
             held: None,
             ends: None,
-        }
+        })
     }
 
     /// Serves until the end, and closes. The stream comes back open if the peer is to be told that its certificate is not
     /// the right one.
-    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) -> Option<S> {
-        let (mut reader, mut writer) = tokio::io::split(stream);
+    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        mut self: Box<Self>,
+        mut stream: S,
+    ) -> Option<S> {
         let shared = Arc::clone(&self.shared);
-        let handle = Arc::clone(&self.handle);
-        let mut eager = 0;
         loop {
-            let room = shared.spools.room().notified();
-            tokio::pin!(room);
-            // Before the spool is asked, so that room made meanwhile is noticed.
-            room.as_mut().enable();
+            let mut room = self.blocked.is_some().then(|| {
+                // Before the spool is asked, so that room made meanwhile is noticed.
+                let mut room = Box::pin(shared.spools.room().notified());
+                room.as_mut().enable();
+                room
+            });
             let time = now();
             self.take_nudges(time);
             self.process(time);
@@ -270,53 +352,129 @@ impl Connection {
             {
                 break;
             }
-            let due = self.next_due();
-            let may_read = self.closing.is_none() && !self.waits() && !self.flooded();
-            let blocked = self.blocked.is_some();
-            // What TLS has taken it writes when asked again.
-            let secured = self.secured.is_some();
-            let unflushed = secured && self.unflushed;
-            let Self { decoder, out, loading, intake, .. } = &mut self;
-            if may_read && eager > 0 {
-                // More is there in all likelihood: one write for its answers is cheaper than one for each.
-                eager -= 1;
-                tokio::select! {
-                    biased;
-                    read = intake.read(&mut reader, decoder.buffer(), &shared.buffers) => {
-                        match read {
-                            Ok(0) | Err(_) => self.dead = true,
-                            Ok(octets) if self.got(octets) => {}
-                            Ok(_) => eager = 0,
-                        }
-                        continue;
-                    }
-                    () = std::future::ready(()) => eager = 0,
-                }
+            if self.blocked.is_some() && room.is_none() {
+                continue;
             }
-            tokio::select! {
-                read = intake.read(&mut reader, decoder.buffer(), &shared.buffers), if may_read => match read {
-                    Ok(0) | Err(_) => self.dead = true,
-                    Ok(octets) if self.got(octets) => eager = EAGER,
-                    Ok(_) => {}
-                },
-                written = write(&mut writer, out), if !out.is_empty() || unflushed => match written {
-                    Ok(None) => self.unflushed = false,
-                    Ok(Some(0)) | Err(_) => self.dead = true,
-                    Ok(Some(octets)) => self.wrote(octets),
-                },
-                octets = load(loading), if loading.is_some() => self.on_loaded(octets),
-                () = handle.notify.notified() => {}
-                () = &mut room, if blocked => {}
-                () = sleep_until(due), if due.is_some() => {}
-            }
+            let room = &mut room;
+            poll_fn(|context| {
+                self.poll(context, &mut stream, room.as_mut().map(|room| room.as_mut()))
+            })
+            .await;
         }
         self.end();
         if matches!(self.secured, Some(Secured::Refused)) {
-            return Some(reader.unsplit(writer));
+            return Some(stream);
         }
         // Best effort: the peer may be gone.
-        let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
         None
+    }
+
+    /// Reads and writes what can be read and written; ready when something has happened.
+    fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        stream: &mut S,
+        room: Option<Pin<&mut Notified<'_>>>,
+    ) -> Poll<()> {
+        let mut happened = self.handle.poll_nudged(context).is_ready()
+            | room.is_some_and(|room| room.poll(context).is_ready())
+            | self.poll_loading(context).is_ready()
+            | self.poll_due(context).is_ready();
+        let mut reads = self.closing.is_none() && !self.waits() && !self.flooded();
+        if reads && self.burst >= BURST {
+            self.burst = 0;
+            context.waker().wake_by_ref();
+        } else if reads {
+            let buffer = self.decoder.buffer();
+            match self.intake.poll_read(context, stream, buffer, &self.shared.buffers) {
+                Poll::Pending => (self.burst, reads) = (0, false),
+                Poll::Ready(Ok(octets)) if octets > 0 => {
+                    self.shared.counters.octets_in.fetch_add(octets as u64, Ordering::Relaxed);
+                    self.burst += octets;
+                    happened = true;
+                    if octets >= PLENTY && self.eager < EAGER {
+                        // More is there in all likelihood: one write for its answers is cheaper than one for each.
+                        self.eager += 1;
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => (self.dead, happened) = (true, true),
+            }
+        }
+        self.eager = 0;
+        if let Poll::Ready(written) = self.poll_write(context, stream) {
+            match written {
+                Ok(0) | Err(_) => self.dead = true,
+                Ok(octets) => self.wrote(octets),
+            }
+            happened = true;
+        }
+        if happened {
+            return Poll::Ready(());
+        }
+        if !reads {
+            self.rest();
+        }
+        Poll::Pending
+    }
+
+    /// Ready with how much the stream has taken. What TLS has taken it writes when asked again.
+    fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<usize>> {
+        if self.out.is_empty() {
+            if self.secured.is_some() && self.unflushed {
+                ready!(Pin::new(stream).poll_flush(context))?;
+                self.unflushed = false;
+            }
+            return Poll::Pending;
+        }
+        let mut slices = [IoSlice::new(b""); SLICES];
+        let used = self.out.slices(&mut slices);
+        Pin::new(stream).poll_write_vectored(context, &slices[..used])
+    }
+
+    fn poll_loading(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(loading) = &mut self.loading else { return Poll::Pending };
+        let octets = ready!(Pin::new(&mut loading.read).poll(context));
+        self.on_loaded(octets.unwrap_or_else(|error| Err(error.into())));
+        Poll::Ready(())
+    }
+
+    /// Ready when something is due.
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = self.next_due() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let due = tokio::time::Instant::from_std(due);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        // One that is too early is looked at then.
+        if due < timer.deadline() || timer.is_elapsed() {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(context)
+    }
+
+    /// Holds no memory that only busy connections need.
+    fn rest(&mut self) {
+        if !self.out.is_empty() || !self.control.is_empty() {
+            return;
+        }
+        self.out.rest();
+        self.control = Control::default();
+        if self.marks.is_empty() && self.marks.capacity() > 0 {
+            self.marks = VecDeque::new();
+        }
+        if self.turn.is_empty() && self.turn.capacity() > 0 {
+            self.turn = VecDeque::new();
+        }
+        if self.transactions.is_empty() && self.transactions.capacity() > 0 {
+            self.transactions = HashMap::new();
+        }
     }
 
     /// Nothing more is read for now.
@@ -328,14 +486,10 @@ impl Connection {
         self.control.len() >= self.shared.settings.max_in_flight
     }
 
-    /// Octets have come; `true` if they were many.
-    fn got(&mut self, octets: usize) -> bool {
-        self.shared.counters.octets_in.fetch_add(octets as u64, Ordering::Relaxed);
-        octets >= PLENTY
-    }
-
     fn wrote(&mut self, octets: usize) {
         self.shared.counters.octets_out.fetch_add(octets as u64, Ordering::Relaxed);
+        let all = octets == self.out.len();
+        self.ample = all && (self.ample || octets >= self.write_buffer() / 2);
         self.out.advance(octets);
         self.unflushed = true;
         let time = now();
@@ -344,6 +498,10 @@ impl Connection {
         {
             send.moving(time);
         }
+    }
+
+    fn write_buffer(&self) -> usize {
+        usize::try_from(self.shared.settings.write_buffer).unwrap_or(usize::MAX)
     }
 
     fn take_nudges(&mut self, time: Instant) {
@@ -355,7 +513,7 @@ impl Connection {
                 Nudge::Detach(cell) => self.detach(&cell, time),
                 // `process` does.
                 Nudge::Look => {}
-                Nudge::Frame(frame, cell) => self.control.push_back((frame, Some(cell))),
+                Nudge::Frame(frame, cell) => self.control.push(&frame, Some(cell)),
             }
         }
     }
@@ -396,6 +554,7 @@ impl Connection {
 
     /// The session is bound here: tells so.
     fn bound(&mut self, cell: &Arc<Cell>) {
+        cell.place.store(self.sessions.len(), Ordering::Relaxed);
         self.sessions.push(Arc::clone(cell));
         self.handle.sessions.store(self.sessions.len(), Ordering::Relaxed);
         self.was_bound = true;
@@ -411,7 +570,9 @@ impl Connection {
         let mut guarded = cell.lock();
         guarded.handle = Some(Arc::clone(&self.handle));
         guarded.promise = None;
-        guarded.waker = Some(LegWaker::waker(cell, &self.handle));
+        if let Side::Leg(_) = cell.side {
+            guarded.waker = Some(LegWaker::waker(cell, &self.handle));
+        }
         if !matches!(guarded.session.part, Part::Reserved { .. }) {
             let told =
                 Told { originator: vec![OriginatorMedia::Bound], leg: vec![LegMedia::Bound] };
@@ -428,20 +589,44 @@ impl Connection {
             self.step(cell, 1, time);
             self.writing = None;
         }
-        self.sessions.retain(|c| !Arc::ptr_eq(c, cell));
-        self.turn.retain(|c| !Arc::ptr_eq(c, cell));
-        self.queue.retain(|c| !Arc::ptr_eq(c, cell));
-        self.transactions.retain(|_, c| !Arc::ptr_eq(c, cell));
+        self.remove(cell);
+        if cell.queued.load(Ordering::Acquire) {
+            self.turn.retain(|c| !Arc::ptr_eq(c, cell));
+        }
+        if let Some(loading) = &mut self.loading {
+            loading.queue.retain(|c| !Arc::ptr_eq(c, cell));
+        }
+        if cell.asked.load(Ordering::Relaxed) > 0 {
+            self.transactions.retain(|_, c| !Arc::ptr_eq(c, cell));
+        }
         self.handle.sessions.store(self.sessions.len(), Ordering::Relaxed);
         if self.sessions.is_empty() {
             self.alone_since = Some(time);
         }
     }
 
+    /// Takes it out of the list of sessions.
+    fn remove(&mut self, cell: &Arc<Cell>) {
+        let is = |other: &Arc<Cell>| Arc::ptr_eq(other, cell);
+        let place = cell.place.load(Ordering::Relaxed);
+        let at = match self.sessions.get(place).filter(|other| is(other)) {
+            Some(_) => Some(place),
+            // It has been bound to another connection meanwhile.
+            None => self.sessions.iter().position(is),
+        };
+        if let Some(at) = at {
+            self.sessions.swap_remove(at);
+            if let Some(moved) = self.sessions.get(at) {
+                moved.place.store(at, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Takes what the decoder holds, as far as there is room for answers and octets.
     fn process(&mut self, time: Instant) {
         if let Some(blocked) = self.blocked.take() {
-            self.on_body(blocked.octets, blocked.plain, Some(blocked.until), time);
+            let Blocked { octets, plain, until } = *blocked;
+            self.on_body(octets, plain, Some(until), time);
         }
         if let Some(head) = self.held.take() {
             self.on_head(head, time);
@@ -482,6 +667,7 @@ impl Connection {
                 if let Ok(id) = TxId::try_from(&head.id[..])
                     && let Some(cell) = self.transactions.remove(&id)
                 {
+                    cell.asked.fetch_sub(1, Ordering::Relaxed);
                     self.with_leg(&cell, |send, told| send.response(time, &id, code, told));
                 }
             }
@@ -593,12 +779,15 @@ impl Connection {
         let verdict = match &mut guarded.session.part {
             Part::Reserved { .. } => Verdict::Take,
             Part::Originator(page) => match page.body(time, &octets, plain, &mut told.originator) {
-                Ok(verdict) => verdict,
+                Ok(verdict) => {
+                    self.intake.keeps(octets.len());
+                    verdict
+                }
                 Err(spool) => {
                     // MS-092: stop reading; a shortage that lasts ends the page.
                     let until = until.unwrap_or(time + self.shared.settings.full_timeout);
                     if until > time {
-                        self.blocked = Some(Blocked { octets, plain, until });
+                        self.blocked = Some(Box::new(Blocked { octets, plain, until }));
                         Verdict::Take
                     } else {
                         tracing::warn!(side = %cell.side, "MS-092: {spool} (msrp.spool_total), 413");
@@ -628,7 +817,7 @@ impl Connection {
         let guarded = &mut *guarded;
         let mut told = Told::default();
         let counters = &self.shared.counters;
-        let mut report = None;
+        let (mut report, mut of_page) = (None, false);
         let answer = match &mut guarded.session.part {
             Part::Reserved { .. } => may_answer(head.failure_report, 200).then_some(200),
             Part::Originator(page) => {
@@ -638,7 +827,7 @@ impl Connection {
                     .fetch_add(std::mem::take(&mut page.control_seen), Ordering::Relaxed);
                 let overlapped = std::mem::take(&mut page.overlapped);
                 counters.overlapped.fetch_add(overlapped, Ordering::Relaxed);
-                report = closing.report;
+                (report, of_page) = (closing.report, closing.of_whole);
                 closing.answer
             }
             Part::Leg { receive, .. } => {
@@ -648,12 +837,19 @@ impl Connection {
                 answer
             }
         };
+        let report =
+            report.map(|owed| report_frame(&owed, guarded.session.own(), 200, codec::comment(200)));
+        let holds = of_page && self.shared.settings.await_confirmation && !guarded.confirmed;
+        if holds {
+            guarded.held.get_or_insert_default().add(&head, answer, report);
+            self.shared.tell(guarded, told);
+            return;
+        }
         if let Some(code) = answer {
             self.push_answer(&head, code);
         }
-        if let Some(owed) = report {
-            let frame = report_frame(&owed, guarded.session.own(), 200, codec::comment(200));
-            self.control.push_back((frame, None));
+        if let Some(frame) = report {
+            self.control.push(&frame, None);
         }
         self.shared.tell(guarded, told);
         self.earlier(guarded.session.next_wake());
@@ -665,7 +861,7 @@ impl Connection {
         if let Part::Originator(page) = &guarded.session.part
             && page.is_over()
         {
-            self.control.push_back((Bytes::new(), Some(Arc::clone(cell))));
+            self.control.push(b"", Some(Arc::clone(cell)));
         }
     }
 
@@ -675,7 +871,14 @@ impl Connection {
             && let Some(cell) = head.to_path.first().and_then(|uri| self.shared.find(uri))
         {
             let text = tap::head_text(head);
-            tap.crossed(cell.side, false, self.ends, text.as_bytes(), octets, flag.octet());
+            tap.crossed(
+                cell.side,
+                false,
+                self.ends.as_deref().copied(),
+                text.as_bytes(),
+                octets,
+                flag.octet(),
+            );
         }
     }
 
@@ -686,7 +889,14 @@ impl Connection {
         for out in outlet.done.drain(..) {
             let own = out.own_uri().and_then(|uri| MsrpUri::parse(uri).ok());
             if let Some(cell) = own.and_then(|uri| self.shared.find(&uri)) {
-                tap.crossed(cell.side, true, self.ends, &out.head, out.octets, out.flag);
+                tap.crossed(
+                    cell.side,
+                    true,
+                    self.ends.as_deref().copied(),
+                    &out.head,
+                    out.octets,
+                    out.flag,
+                );
             }
         }
     }
@@ -732,9 +942,7 @@ impl Connection {
     }
 
     fn push_answer(&mut self, head: &Head, code: u16) {
-        let mut out = BytesMut::new();
-        codec::response(&mut out, head, code);
-        self.control.push_back((out.freeze(), None));
+        self.control.write(None, |out| codec::response(out, head, code));
     }
 
     fn earlier(&mut self, wake: Option<Instant>) {
@@ -770,7 +978,7 @@ impl Connection {
                 let over = page.is_over();
                 page.wake(time, &mut told.originator);
                 if page.is_over() && !over {
-                    self.control.push_back((Bytes::new(), Some(Arc::clone(cell))));
+                    self.control.push(b"", Some(Arc::clone(cell)));
                 }
             }
             Part::Leg { send, .. } => {
@@ -804,18 +1012,25 @@ impl Connection {
 
     /// Moves octets into `out` while there is room.
     fn fill(&mut self, time: Instant) {
-        let limit = usize::try_from(self.shared.settings.write_buffer).unwrap_or(usize::MAX);
+        let buffer = self.write_buffer();
+        let limit = if self.ample { buffer.saturating_mul(2) } else { buffer };
         while self.out.len() < limit {
             if !self.control.is_empty() {
                 if !self.pause(time) {
                     continue;
                 }
-                while let Some((frame, settles)) = self.control.pop_front() {
-                    self.out.text(|out| out.extend_from_slice(&frame));
+                let Some(answers) = &mut self.control.0 else { continue };
+                let Answers { text, frames } = &mut **answers;
+                let mut rest = &text[..];
+                for (octets, settles) in frames.drain(..) {
+                    let (frame, behind) = rest.split_at(octets);
+                    self.out.text(|out| out.extend_from_slice(frame));
+                    rest = behind;
                     if let Some(cell) = settles {
                         self.marks.push_back(Mark { at: self.out.produced(), cell, settled: true });
                     }
                 }
+                text.clear();
                 continue;
             }
             let others = !self.turn.is_empty();
@@ -842,7 +1057,7 @@ impl Connection {
             self.step(&cell, room, time);
         }
         self.tap_sent();
-        let congested = self.out.len() * 10 >= limit * 8;
+        let congested = !self.ample && self.out.len() * 10 >= buffer * 8;
         self.handle.congested.store(congested, Ordering::Relaxed);
     }
 
@@ -888,6 +1103,7 @@ impl Connection {
                 let mut ids = || loop {
                     let id = random::<16>();
                     if transactions.try_insert(id, Arc::clone(cell)).is_ok() {
+                        cell.asked.fetch_add(1, Ordering::Relaxed);
                         return id;
                     }
                 };
@@ -911,24 +1127,26 @@ impl Connection {
             None if open => Some(Writing { cell: Arc::clone(cell), used: made, idle }),
             _ => None,
         };
-        match step {
-            Step::Wrote if !open => self.again(cell),
-            Step::Wrote | Step::Idle => {}
-            Step::Disk(_) if self.loading.is_some() => self.queue.push_back(Arc::clone(cell)),
-            Step::Disk(read) => {
+        match (step, &mut self.loading) {
+            (Step::Wrote, _) if !open => self.again(cell),
+            (Step::Wrote | Step::Idle, _) => {}
+            (Step::Disk(_), Some(loading)) => loading.queue.push(Arc::clone(cell)),
+            (Step::Disk(read), none) => {
                 let read = tokio::task::spawn_blocking(move || read.run());
-                self.loading = Some(Loading { cell: Arc::clone(cell), at, read });
+                let cell = Arc::clone(cell);
+                *none = Some(Box::new(Loading { cell, at, read, queue: Vec::new() }));
             }
         }
     }
 
     fn on_loaded(&mut self, octets: io::Result<Bytes>) {
-        let Some(Loading { cell, at, .. }) = self.loading.take() else { return };
+        let Some(loading) = self.loading.take() else { return };
+        let Loading { cell, at, queue, .. } = *loading;
         if let Err(error) = &octets {
             tracing::error!(side = %cell.side, %error, "spool file cannot be read");
         }
         self.with_leg(&cell, |send, told| send.loaded(at, octets.ok(), told));
-        for cell in std::mem::take(&mut self.queue) {
+        for cell in queue {
             self.again(&cell);
         }
     }
@@ -975,29 +1193,5 @@ impl Connection {
         if let Some(loading) = self.loading.take() {
             loading.read.abort();
         }
-    }
-}
-
-/// How much was written; `None` when there was nothing, and all that was is on its way.
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &Frames) -> io::Result<Option<usize>> {
-    if out.is_empty() {
-        return writer.flush().await.map(|()| None);
-    }
-    let mut slices = [IoSlice::new(b""); SLICES];
-    let used = out.slices(&mut slices);
-    writer.write_vectored(&slices[..used]).await.map(Some)
-}
-
-async fn load(loading: &mut Option<Loading>) -> io::Result<Bytes> {
-    match loading {
-        Some(loading) => (&mut loading.read).await.unwrap_or_else(|error| Err(error.into())),
-        None => pending().await,
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => pending().await,
     }
 }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub max_handshakes: usize,
     /// Directory of spool files; without one pages stay in memory.
     pub spool_dir: Option<PathBuf>,
+    /// What says to an originator that its page is taken waits for [`super::Switch::confirm`].
+    pub await_confirmation: bool,
     /// Networks we may connect to; empty: all but loopback, link-local, multicast and unspecified (MS-022).
     pub connect_allow: Vec<IpNet>,
     /// With an empty `connect_allow`: loopback too. True when we listen on loopback.
@@ -120,6 +122,7 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(5),
             max_handshakes: 256,
             spool_dir: None,
+            await_confirmation: false,
             connect_allow: Vec::new(),
             connect_loopback: false,
             tx_timeout: Duration::from_secs(30),

@@ -4,9 +4,10 @@
 //! own that nobody holds while waiting. What a connection has to do for a session reaches it as a [`Nudge`].
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -33,7 +34,7 @@ use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{LegMedia, MediaFailure, OriginatorMedia, PageLoss};
 use crate::flow::Flows;
 use crate::handshake::Gate;
-use crate::spool::{self, Spool, Spools};
+use crate::spool::{self, About, Spool, Spools};
 
 /// All MSRP of a node; cheap to clone.
 ///
@@ -47,9 +48,11 @@ pub(super) struct Shared {
     pub settings: Arc<Settings>,
     pub spools: Spools,
     pub counters: Counters,
-    pub buffers: Buffers,
+    pub buffers: Arc<Buffers>,
     sink: Sink,
-    sessions: Mutex<HashMap<String, Arc<Cell>>>,
+    sessions: Mutex<HashMap<SessionId, Arc<Cell>>>,
+    /// Who has to be bound by when, the earliest first.
+    binds: Mutex<Binds>,
     pages: Mutex<HashMap<PageId, Page>>,
     pub peers: Mutex<HashMap<dial::PeerKey, dial::PeerConnection>>,
     pub per_ip: Mutex<HashMap<IpAddr, usize>>,
@@ -97,6 +100,17 @@ impl Counters {
     }
 }
 
+/// A session-id of ours (MS-004).
+type SessionId = [u8; 24];
+
+/// Sessions that wait to be bound (MS-035): all wait equally long.
+#[derive(Default)]
+struct Binds {
+    due: VecDeque<(Instant, SessionId)>,
+    /// Somebody looks at them.
+    watched: bool,
+}
+
 struct Page {
     spool: Arc<Spool>,
     originator: Option<Arc<Cell>>,
@@ -108,7 +122,11 @@ pub(super) struct Cell {
     pub side: Side,
     pub spool: Arc<Spool>,
     /// Waits in a connection's turn already.
-    pub queued: std::sync::atomic::AtomicBool,
+    pub queued: AtomicBool,
+    /// Where it stands among its connection's sessions.
+    pub place: AtomicUsize,
+    /// Requests of ours its connection knows and has no response to.
+    pub asked: AtomicU32,
     inner: Mutex<Guarded>,
 }
 
@@ -127,6 +145,10 @@ pub(super) struct Guarded {
     pub released: bool,
     /// The engine knows that nothing is owed to the originator.
     pub settled: bool,
+    /// What is owed to the originator once its page is kept.
+    pub held: Option<Box<Held>>,
+    /// It was said whether the page is kept.
+    pub confirmed: bool,
     /// The session this one replaces, until this one is bound (MS-016).
     pub before: Option<Arc<Cell>>,
     /// Takes what still arrives here since it has replaced this one: the originator's new session.
@@ -142,8 +164,74 @@ impl Guarded {
     }
 }
 
+/// Frames that wait for the word that a page is kept.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// What is written if it is.
+    kept: BytesMut,
+    /// And if it cannot be.
+    lost: BytesMut,
+}
+
+impl Held {
+    /// The end of a chunk of the whole page: the response to `head` with `answer`, if there is one, then the REPORT.
+    pub fn add(&mut self, head: &codec::Head, answer: Option<u16>, report: Option<Bytes>) {
+        if let Some(code) = answer {
+            codec::response(&mut self.kept, head, code);
+        }
+        self.kept.extend_from_slice(&report.unwrap_or_default());
+        // Who wants to hear of no failure hears of none.
+        if super::session::may_answer(head.failure_report, 413) {
+            codec::response(&mut self.lost, head, 413);
+        }
+    }
+}
+
 /// Connections that may wait for one session's peer to be known; one is honest.
 const MOST_EARLY: usize = 2;
+
+/// The octets of a whole page.
+#[derive(Debug)]
+pub struct Body {
+    pub about: About,
+    spool: Arc<Spool>,
+}
+
+impl Body {
+    /// All of them, in pieces of at most `piece` octets. Blocks where they are on disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn read(&self, piece: usize) -> io::Result<Vec<Bytes>> {
+        let mut pieces = Vec::new();
+        let mut open = BytesMut::new();
+        let mut at = 0;
+        loop {
+            let octets = match self.spool.read(at, piece, u32::MAX, None) {
+                spool::Read::Data(octets) | spool::Read::Plain(octets) => octets,
+                spool::Read::Disk(disk) => disk.run()?,
+                spool::Read::End => break,
+                spool::Read::Wait | spool::Read::Lost => {
+                    return Err(io::Error::other("the page is not whole"));
+                }
+            };
+            at += octets.len() as u64;
+            if open.len() + octets.len() > piece {
+                pieces.push(open.split().freeze());
+            }
+            open.extend_from_slice(&octets);
+        }
+        if !open.is_empty() {
+            pieces.push(open.freeze());
+        }
+        Ok(pieces)
+    }
+
+    /// How many they are.
+    pub fn size(&self) -> u64 {
+        self.spool.stored()
+    }
+}
 
 /// What a certificate is to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,7 +353,52 @@ impl Shared {
 
     /// The live session with this URI.
     pub fn find(&self, uri: &MsrpUri) -> Option<Arc<Cell>> {
-        lock(&self.sessions).get(uri.session_id()?).cloned()
+        let id = SessionId::try_from(uri.session_id()?.as_bytes()).ok()?;
+        lock(&self.sessions).get(&id).cloned()
+    }
+
+    /// MS-035: fails the session if it is not bound by then.
+    fn watch_bind(self: &Arc<Self>, cell: &Cell, by: Instant) {
+        let guarded = cell.lock();
+        let Some(Ok(id)) = guarded.session.own().session_id().map(|id| id.as_bytes().try_into())
+        else {
+            return;
+        };
+        drop(guarded);
+        let mut binds = lock(&self.binds);
+        binds.due.push_back((by, id));
+        if !std::mem::replace(&mut binds.watched, true) {
+            drop(tokio::spawn(bind_watch(Arc::downgrade(self), by)));
+        }
+    }
+
+    /// Fails sessions whose time is up; when the next one's is.
+    fn check_binds(&self) -> Option<Instant> {
+        let time = now();
+        loop {
+            let id = {
+                let mut binds = lock(&self.binds);
+                match binds.due.front() {
+                    Some((by, _)) if *by > time => return Some(*by),
+                    Some((_, id)) => {
+                        let id = *id;
+                        binds.due.pop_front();
+                        id
+                    }
+                    None => {
+                        *binds = Binds::default();
+                        return None;
+                    }
+                }
+            };
+            let cell = lock(&self.sessions).get(&id).cloned();
+            if let Some(cell) = cell
+                && cell.lock().session.is_bind_overdue(time)
+            {
+                tracing::info!(side = %cell.side, "MS-035: no connection was bound in time (msrp.bind_timeout)");
+                self.lost(&cell, PageLoss::Bind, MediaFailure::Bind);
+            }
+        }
     }
 
     /// A session's connection broke, was never made, or nobody came (MS-036, MS-035).
@@ -306,8 +439,9 @@ impl Shared {
             guarded.released = true;
             guarded.waker = None;
             guarded.promise = None;
-            if let Some(id) = guarded.session.own().session_id() {
-                lock(&self.sessions).remove(id);
+            let id = guarded.session.own().session_id().map(|id| id.as_bytes().try_into());
+            if let Some(Ok(id)) = id {
+                lock(&self.sessions).remove::<SessionId>(&id);
             }
             guarded.look_again();
             if let Side::Leg(leg) = cell.side {
@@ -350,9 +484,10 @@ impl Switch {
             tls: OnceLock::new(),
             settings: Arc::new(settings),
             counters: Counters::default(),
-            buffers: Buffers::default(),
+            buffers: Arc::default(),
             sink,
             sessions: Mutex::default(),
+            binds: Mutex::default(),
             pages: Mutex::default(),
             peers: Mutex::default(),
             per_ip: Mutex::default(),
@@ -454,7 +589,7 @@ impl Switch {
         let family = peer.path.first().and_then(|hop| Family::of(hop.bare_host()));
         let (cell, end) = self.make(side, family, peer.proof.is_some())?;
         let own = cell.lock().session.own().clone();
-        let (part, settled, earlier) = {
+        let (part, told, earlier) = {
             let mut guarded = old.lock();
             let guarded = &mut *guarded;
             let part = match &mut guarded.session.part {
@@ -470,14 +605,15 @@ impl Switch {
             if let Some(handle) = &guarded.handle {
                 handle.ready(&old);
             }
-            (part, guarded.settled, guarded.before.take())
+            let held = std::mem::take(&mut guarded.held);
+            (part, (guarded.settled, guarded.confirmed, held), guarded.before.take())
         };
         if let Some(earlier) = earlier {
             shared.release(&earlier);
         }
         {
             let mut guarded = cell.lock();
-            guarded.settled = settled;
+            (guarded.settled, guarded.confirmed, guarded.held) = told;
             guarded.before = Some(old);
         }
         let by = now() + shared.settings.bind_timeout;
@@ -492,7 +628,7 @@ impl Switch {
         secure: bool,
     ) -> Result<(Arc<Cell>, End), Full> {
         let shared = &self.0;
-        let id = random_text::<24>();
+        let id: SessionId = random();
         let announced = match shared.tls.get().filter(|_| secure) {
             Some(tls) => Some(tls.announce()),
             None if secure => {
@@ -505,7 +641,7 @@ impl Switch {
             true => shared.settings.told_secure(family),
             false => shared.settings.told(family),
         };
-        let own = MsrpUri::own(secure, host, port, &id)
+        let own = MsrpUri::own(secure, host, port, &String::from_utf8_lossy(&id))
             .expect("host and port come from a checked configuration, the id from our alphabet");
         let (fingerprints, promise) = match announced {
             Some(announced) => (announced.fingerprints, Some(announced.promise)),
@@ -526,6 +662,8 @@ impl Switch {
             side,
             spool: Arc::clone(&page.spool),
             queued: false.into(),
+            place: 0.into(),
+            asked: 0.into(),
             inner: Mutex::new(Guarded {
                 session: Session::reserved(side, own),
                 handle: None,
@@ -535,6 +673,8 @@ impl Switch {
                 early: Vec::new(),
                 released: false,
                 settled: false,
+                held: None,
+                confirmed: false,
                 before: None,
                 heir: None,
             }),
@@ -578,8 +718,83 @@ impl Switch {
         let mut guarded = cell.lock();
         if guarded.session.bind_by.is_none() {
             guarded.session.bind_by = Some(by);
-            drop(tokio::spawn(bind_watch(Arc::downgrade(shared), Arc::downgrade(&cell), by)));
+            drop(guarded);
+            shared.watch_bind(&cell, by);
         }
+    }
+
+    /// The originator's whole page is kept, or cannot be: what waited for it is written.
+    ///
+    /// IM-072: the response to the last chunk and the success REPORT say that the page will be delivered.
+    pub fn confirm(&self, page: PageId, kept: bool) {
+        let Some(cell) = self.0.side(Side::Originator(page)) else { return };
+        let mut guarded = cell.lock();
+        let guarded = &mut *guarded;
+        guarded.confirmed = true;
+        let held = std::mem::take(&mut guarded.held);
+        if !kept && let Part::Originator(incoming) = &mut guarded.session.part {
+            incoming.not_kept();
+        }
+        if let Some(handle) = &guarded.handle {
+            let Held { kept: taken, lost } = held.map(|held| *held).unwrap_or_default();
+            let frame = if kept { taken } else { lost };
+            handle.nudge(Nudge::Frame(frame.freeze(), Arc::clone(&cell)));
+        }
+    }
+
+    /// The octets of a page that is whole, to be kept.
+    pub fn body(&self, page: PageId) -> Option<Body> {
+        let spool = Arc::clone(&lock(&self.0.pages).get(&page)?.spool);
+        spool.whole()?;
+        let about = spool.about()?.clone();
+        Some(Body { about, spool })
+    }
+
+    /// Takes a page back that was kept. Waits for room in the spools, at most `msrp.full_timeout`.
+    ///
+    /// # Errors
+    /// There is no room, or a page of this name is here.
+    pub async fn restore(
+        &self,
+        page: PageId,
+        about: About,
+        octets: Vec<Bytes>,
+    ) -> Result<(), Full> {
+        let shared = &self.0;
+        let spool = {
+            let mut pages = lock(&shared.pages);
+            if pages.contains_key(&page) {
+                return Err(Full);
+            }
+            let spool = shared.spools.open(page.to_string());
+            let kept = Page { spool: Arc::clone(&spool), originator: None, legs: HashMap::new() };
+            pages.insert(page, kept);
+            spool
+        };
+        let filled = tokio::time::timeout(shared.settings.full_timeout, async {
+            let mut at = 0;
+            for piece in octets {
+                loop {
+                    let room = shared.spools.room().notified();
+                    if spool.write(at, &piece).is_ok() {
+                        break;
+                    }
+                    room.await;
+                }
+                at += piece.len() as u64;
+            }
+            at
+        });
+        let done = filled.await.is_ok_and(|size| {
+            let whole = spool.finish(size).is_ok();
+            spool.publish(about, size);
+            whole
+        });
+        if !done {
+            lock(&shared.pages).remove(&page);
+            return Err(Full);
+        }
+        Ok(())
     }
 
     /// A recipient's SDP is agreed: connect or wait, then send the page from octet 1.
@@ -636,8 +851,7 @@ impl Switch {
         if peer.role == Role::Active {
             dial::connect(shared, Arc::clone(cell), &peer);
         } else if let Some(by) = by {
-            let (shared, cell) = (Arc::downgrade(shared), Arc::downgrade(cell));
-            drop(tokio::spawn(bind_watch(shared, cell, by)));
+            shared.watch_bind(cell, by);
         }
     }
 
@@ -766,12 +980,14 @@ pub(super) fn report_frame(owed: &Owed, own: &MsrpUri, code: u16, text: &str) ->
     out.freeze()
 }
 
-/// MS-035: nobody came.
-async fn bind_watch(shared: Weak<Shared>, cell: Weak<Cell>, by: Instant) {
-    tokio::time::sleep_until(by.into()).await;
-    let (Some(shared), Some(cell)) = (shared.upgrade(), cell.upgrade()) else { return };
-    if cell.lock().session.is_bind_overdue(now()) {
-        tracing::info!(side = %cell.side, "MS-035: no connection was bound in time (msrp.bind_timeout)");
-        shared.lost(&cell, PageLoss::Bind, MediaFailure::Bind);
+/// MS-035: looks after those to whom nobody came.
+async fn bind_watch(shared: Weak<Shared>, mut by: Instant) {
+    loop {
+        tokio::time::sleep_until(by.into()).await;
+        let Some(shared) = shared.upgrade() else { return };
+        match shared.check_binds() {
+            Some(next) => by = next,
+            None => return,
+        }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio::time::Instant;
 
 use super::hss::{Directory, Sh};
+use super::keeping;
 use super::shard::{Left, ToShard};
 use super::watch::Watch;
 use crate::charging::Records;
@@ -376,7 +377,7 @@ impl Control for Controls {
             .board
             .state(page)
             .is_some_and(|state| !matches!(state, PageState::Done | PageState::Refused));
-        let shard = self.shards.get(usize::from(page.thread())).filter(|_| running);
+        let shard = keeping::shard_of(&self.shards, page).filter(|_| running);
         ready(shard.is_some_and(|shard| shard.send(ToShard::EndPage(page)).is_ok()))
     }
 

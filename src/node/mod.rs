@@ -8,6 +8,7 @@ pub mod control;
 mod documents;
 mod doorless;
 mod hss;
+mod keeping;
 mod load;
 mod media;
 mod names;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 
 use hss::{Directory, Ear, Ends, Sh};
+use keeping::Keeping;
 use slots::Slots;
 
 pub use control::Controls;
@@ -42,7 +44,7 @@ use self::charging::Charging;
 use crate::charging::Records;
 use crate::config::node::{NodeSettings, Ports};
 use crate::config::{self, Source, XdmsMode};
-use crate::engine::{Engine, SharedUsers};
+use crate::engine::{Engine, SharedLanes, SharedUsers};
 use crate::flow::Flows;
 use crate::isc::login::Guard;
 use crate::isc::reachable::Registration;
@@ -364,6 +366,7 @@ fn assemble(
     };
     let guard = Guard::new(std::array::from_fn(|_| SystemRandom.next_u64()));
     let users = SharedUsers::default();
+    let lanes = SharedLanes::default();
     let mut left = Vec::new();
     let mut parts = Vec::new();
     for (thread, inbox) in outboxes.into_iter().enumerate() {
@@ -386,6 +389,7 @@ fn assemble(
             restored: std::mem::take(&mut restored),
             guard: guard.clone(),
             users: users.clone(),
+            lanes: lanes.clone(),
             records: records.clone(),
             left: told,
         });
@@ -417,6 +421,7 @@ struct Parts {
     restored: Vec<(Arc<str>, Instant)>,
     guard: Guard,
     users: SharedUsers,
+    lanes: SharedLanes,
     records: Option<Arc<Records>>,
     left: signal::Sender<Left>,
 }
@@ -431,12 +436,16 @@ impl Parts {
         isc.share(self.registry, self.store.keeps());
         isc.look_after(self.restored);
         isc.ask_at_the_door();
+        let (own, all) = (self.own.clone(), self.all.clone());
+        let store = Arc::clone(&self.store);
+        let most = self.settings.policy.deferral.max_per_user;
         Ok(Shard {
+            keeping: Keeping::new(store, &self.watch, own, all, most),
             thread: self.thread,
             transport,
             limits: self.settings.transport.limits,
             isc,
-            engine: Engine::sharing(self.settings.policy, self.users),
+            engine: Engine::sharing(self.settings.policy, self.users, self.lanes),
             switch: self.switch,
             resolver: self.resolver,
             documents: self.documents,
@@ -509,7 +518,7 @@ fn sink(shards: Vec<mpsc::UnboundedSender<ToShard>>) -> Sink {
             MediaEvent::Originator { page, .. } => *page,
             MediaEvent::Leg { leg, .. } => leg.page,
         };
-        if let Some(shard) = shards.get(usize::from(page.thread())) {
+        if let Some(shard) = keeping::shard_of(&shards, page) {
             // Without a receiver the thread is gone and so is the page.
             let _ = shard.send(ToShard::Media(event));
         }
@@ -600,9 +609,9 @@ fn unix() -> u64 {
 fn open_store(settings: &NodeSettings) -> Result<(Store, Vec<(Table, Row)>), StartError> {
     let folder = &settings.config.node.data_dir;
     let clock = Clock { now: shard::now(), time: watch::wall_clock() };
-    // Every identity may change while the store is down, and go as well; every subscription, too.
-    let most =
-        2 * (settings.config.node.max_registrations as usize) + 2 * settings.hss.max_subscriptions;
+    // Every identity may change while the store is down, and go as well; every subscription, and every page, too.
+    let of_users = settings.config.node.max_registrations as usize + settings.hss.max_subscriptions;
+    let most = 2 * (of_users + settings.config.node.max_pages as usize);
     let bounds = settings.config.store_bounds;
     let bounds = Bounds { batches: bounds.batches.max(most), ..bounds };
     let now = clock.millis(clock.now);

@@ -14,20 +14,22 @@ use tokio::sync::{mpsc, watch};
 use super::charging::Charging;
 use super::documents::Documents;
 use super::hss::{self, Directory, Found};
+use super::keeping::{Claim, Keeping, Loaded, Resume};
 use super::load::Load;
 use super::media;
 use super::names::Lookup;
 use super::watch::{Clock, Ladder, Watch, wall_clock};
 use crate::content::sdp::{ADDRESSES_DIFFER, End};
 use crate::engine::Engine;
-use crate::engine::effect::Effect;
+use crate::engine::effect::{Cause, CauseProtocol, Effect};
 use crate::engine::event::Event;
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::input::{
-    Arrival, Input, LegEvent, LegMedia, MediaFailure, OriginatorEvent, Refusal,
+    Arrival, Input, LegEvent, LegMedia, MediaFailure, Mode, OriginatorEvent, Refusal,
 };
 use crate::engine::party::{Audience, Declined, Target};
 use crate::engine::policy::Policy;
+use crate::engine::record::{Record, Restored};
 use crate::isc::{self, Downgrade, Happening, Isc, Move, Redirect};
 use crate::msrp::{Envelope, MediaEvent, Side, Switch};
 use crate::sip::message::{Limits, Malformed, Message};
@@ -35,6 +37,7 @@ use crate::sip::transport::{Inbound, Sent, Transport};
 use crate::sip::ua::{Output, SendKey};
 use crate::sip::uri::Uri;
 use crate::sip::{Flow, Protocol};
+use crate::spool::About;
 use crate::store::{Row, Store, Table, Told};
 use crate::xdms::recipients::Sender;
 use crate::xdms::{Query, Resolver, trail};
@@ -61,6 +64,35 @@ pub enum ToShard {
     },
     /// The change of a registration with this ticket is in the store, or cannot be.
     Kept(u64),
+    /// Whether this page of ours is kept.
+    Stored {
+        page: PageId,
+        kept: bool,
+    },
+    /// The leg's recipient has too many pages waiting: it does not wait.
+    NotDeferred(LegId),
+    /// It is this leg's turn, if its page is here.
+    Turn(LegId),
+    /// A leg that waits is to be served here.
+    Claim(Box<Claim>),
+    /// Whether the leg is ours to serve.
+    Claimed {
+        leg: LegId,
+        kept: crate::store::Kept,
+    },
+    /// Everything that waited for this user has been tried.
+    Served(Arc<str>),
+    /// A page this node served before it ended.
+    Resume(Box<Resume>),
+    /// What a kept page needs to go on.
+    Loaded(Box<Loaded>),
+    /// The octets of a kept page are at the switch, or find no room.
+    Filled {
+        loaded: Box<Loaded>,
+        filled: bool,
+    },
+    /// A kept page cannot be read.
+    Unreadable(PageId),
     /// Whether the hosts are one that something waits to know of.
     Compared {
         compare: Box<isc::Compare>,
@@ -97,6 +129,7 @@ pub struct Shard {
     pub directory: Arc<Directory>,
     pub names: Lookup,
     pub store: Arc<Store>,
+    pub keeping: Keeping,
     pub inbox: mpsc::UnboundedReceiver<ToShard>,
     /// Our own address, for tasks that answer later.
     pub own: mpsc::UnboundedSender<ToShard>,
@@ -155,6 +188,9 @@ impl Shard {
     pub async fn run(mut self) -> Self {
         // One thread is enough to tell all.
         let _telling = (self.thread == 0).then(|| self.documents.tell(&self.all));
+        if self.thread == 0 {
+            self.keeping.look_after_all();
+        }
         loop {
             let wake = self.next_wake();
             let mut idle = false;
@@ -251,8 +287,12 @@ impl Shard {
         tracing::error!(%page, "it does not end by itself: it is dropped");
         self.due.effects.retain(|effect| effect.page() != Some(page));
         self.due.inputs.retain(|input| input.page() != Some(page));
-        for event in self.engine.abandon(page) {
-            self.shown(&event);
+        self.keeping.lost(page);
+        for effect in self.engine.abandon(page) {
+            match effect {
+                Effect::Event(event) => self.shown(&event),
+                turn => self.due.effects.push_back(turn),
+            }
         }
         self.forget(now, page);
     }
@@ -326,8 +366,28 @@ impl Shard {
             ToShard::Reachable(users) => {
                 for user in users.iter() {
                     self.happened(now, Input::Reachable { user: Arc::clone(user) });
+                    if self.serves(user) {
+                        self.keeping.reachable(user);
+                    }
                 }
             }
+            ToShard::Stored { page, kept } => {
+                self.keeping.stored(page, kept);
+                self.happened(now, Input::Kept { page, kept });
+            }
+            ToShard::NotDeferred(leg) => {
+                let text = "too many pages wait for the recipient (deferred.max_per_user)";
+                let cause = Cause::new(CauseProtocol::Policy, 480, text);
+                self.shown(&Event::Failed { leg, cause, octets: 0 });
+            }
+            ToShard::Turn(leg) => self.happened(now, Input::Turn { leg }),
+            ToShard::Claim(claim) => self.keeping.claim(*claim),
+            ToShard::Claimed { leg, kept } => self.keeping.claimed(leg, kept),
+            ToShard::Served(user) => self.keeping.served(&user),
+            ToShard::Resume(resume) => self.keeping.resume(*resume),
+            ToShard::Loaded(loaded) => self.loaded(now, loaded),
+            ToShard::Filled { loaded, filled } => self.filled(now, loaded, filled),
+            ToShard::Unreadable(page) => self.keeping.unreadable(page),
             ToShard::Kept(ticket) => self.isc.kept(now, ticket),
             ToShard::Compared { compare, same } => {
                 if let Some(happening) = self.isc.compared(now, *compare, same) {
@@ -349,6 +409,7 @@ impl Shard {
                 if let Err(error) = self.isc.reload(*isc) {
                     tracing::error!(%error, "new settings not taken");
                 } else {
+                    self.keeping.max_per_user = policy.deferral.max_per_user;
                     self.engine.set_policy(*policy);
                     self.resolver = resolver;
                 }
@@ -404,6 +465,7 @@ impl Shard {
                 self.follows(now, happening);
             }
         }
+        self.keeping.flush();
         self.ladder.settle(&self.watch, |call| self.isc.trail_of(call));
         for (page, failed) in self.over.drain(..) {
             self.watch.over(page, failed);
@@ -487,6 +549,7 @@ impl Shard {
             watched(&input);
         }
         if let Input::Arrived(arrival) = &input {
+            self.engine.keeps_pages(self.store.health().up);
             let (page, arrival) = (arrival.page, arrival.clone());
             self.pages.insert(page, Originator { arrival, end: None, names: Arc::default() });
         }
@@ -552,14 +615,22 @@ impl Shard {
                 Effect::Report { page, status, text } => self.switch.report(page, status, text),
                 Effect::ReleaseLeg { leg } => self.switch.release(Side::Leg(leg)),
                 Effect::ReleaseOriginator { page } => self.switch.release(Side::Originator(page)),
-                Effect::Keep { page, .. } => {
-                    self.due.inputs.push_back(Input::Kept { page, kept: true });
+                Effect::Keep { page, record, open, until } => {
+                    self.keep_page(now, page, *record, open, until);
                 }
-                Effect::Confirm { .. }
-                | Effect::Accept { .. }
-                | Effect::Deliver { .. }
-                | Effect::Settled { .. }
-                | Effect::Defer { .. } => {}
+                Effect::Confirm { page, kept } => self.switch.confirm(page, kept),
+                Effect::Accept { .. } | Effect::Deliver { .. } => {}
+                Effect::Turn { leg } => {
+                    // A page that was kept may be served by another thread than the one that took it.
+                    for shard in &self.all {
+                        // A thread that is gone has no pages.
+                        let _ = shard.send(ToShard::Turn(leg));
+                    }
+                }
+                Effect::Settled { leg } => self.keeping.settled(leg),
+                Effect::Defer { leg, user, until } => {
+                    self.keeping.defer(leg, &user, until);
+                }
                 Effect::Forget { page } => self.forget(now, page),
                 Effect::Event(event) => self.shown(&event),
             }
@@ -695,8 +766,100 @@ impl Shard {
         self.isc.moved(now, change, end);
     }
 
+    /// Has a page kept that everything is here of.
+    fn keep_page(
+        &mut self,
+        now: Instant,
+        page: PageId,
+        record: Record,
+        open: Vec<u16>,
+        until: Instant,
+    ) {
+        let large = record.arrival.mode == Mode::Large;
+        let body = self.switch.body(page).filter(|_| large);
+        match self.isc.keepsake(page) {
+            Some(keepsake) if body.is_some() || !large => {
+                self.keeping.keep(now, (record, keepsake), body, open, until);
+            }
+            _ => {
+                tracing::error!(%page, "the page is not whole where it is to be kept");
+                self.due.inputs.push_back(Input::Kept { page, kept: false });
+            }
+        }
+    }
+
+    /// Whether it is this thread that serves what waits for the user.
+    fn serves(&self, user: &str) -> bool {
+        let hash = user
+            .bytes()
+            .fold(0_usize, |hash, octet| hash.wrapping_mul(31).wrapping_add(usize::from(octet)));
+        hash % self.all.len().max(1) == usize::from(self.thread)
+    }
+
+    /// A kept page goes on; first its octets have to be where legs read them.
+    fn loaded(&mut self, now: Instant, loaded: Box<Loaded>) {
+        let page = loaded.page;
+        if self.engine.has(page) || loaded.parcel.content.is_none() {
+            return self.filled(now, loaded, true);
+        }
+        if self.keeping.is_filling(page, &loaded.open) {
+            return;
+        }
+        let (switch, own) = (self.switch.clone(), self.own.clone());
+        let mut loaded = loaded;
+        tokio::spawn(async move {
+            let (content_type, inner) = match &loaded.parcel.content {
+                Some((content_type, inner)) => (content_type.as_str(), inner.as_deref()),
+                None => ("", None),
+            };
+            let about = About {
+                content_type: content_type.into(),
+                inner: inner.map(Arc::from),
+                total: Some(loaded.parcel.record.size),
+                since: now,
+            };
+            let octets = std::mem::take(&mut loaded.parcel.body);
+            let filled = switch.restore(page, about, octets).await.is_ok();
+            // Without a receiver the thread is gone and so is the page.
+            let _ = own.send(ToShard::Filled { loaded, filled });
+        });
+    }
+
+    /// Everything a kept page needs is here.
+    fn filled(&mut self, now: Instant, loaded: Box<Loaded>, filled: bool) {
+        let Loaded { page, parcel, mut open, since, until } = *loaded;
+        for n in self.keeping.filled(page) {
+            if !open.contains(&n) {
+                open.push(n);
+            }
+        }
+        let moment = self.keeping.clock.millis(now);
+        let age = Duration::from_millis(moment.saturating_sub(since));
+        let until = now + Duration::from_millis(until.saturating_sub(moment));
+        if !self.engine.has(page) {
+            let known = match filled {
+                true => {
+                    self.isc.take_back(now, page, age, &parcel.keepsake).map_err(|e| e.to_string())
+                }
+                false => Err("no room for its octets (msrp.spool_total)".to_owned()),
+            };
+            if let Err(error) = known {
+                tracing::error!(%page, error, "a kept page cannot go on now");
+                self.switch.forget(page);
+                self.keeping.unreadable(page);
+                return;
+            }
+            let arrival = parcel.record.arrival.clone();
+            let names = Arc::default();
+            self.pages.insert(page, Originator { arrival, end: None, names });
+        }
+        let restored = Restored { record: parcel.record, open, until };
+        self.happened(now, Input::Restored(Box::new(restored)));
+    }
+
     fn forget(&mut self, now: Instant, page: PageId) {
         self.pages.remove(&page);
+        self.keeping.forget(page);
         self.switch.forget(page);
         self.isc.forget(page);
         self.ladder.forget(now, page);

@@ -275,7 +275,9 @@ impl Board {
                 });
             }
             Event::Deferred { leg, cause } => {
-                self.metrics.recipient(Outcome::Deferred, CauseLabel::of(cause));
+                if inner.page(leg.page).is_none() {
+                    self.metrics.recipient(Outcome::Deferred, CauseLabel::of(cause));
+                }
                 self.move_leg(&mut inner, *leg, State::Deferred, |recipient| {
                     recipient.cause = Some(cause.clone());
                     recipient.ended = Some(time);
@@ -449,9 +451,14 @@ impl Inner {
 impl Page {
     /// Counts the failures: once, when nobody is invited again any more.
     fn count_failures(&self, metrics: &Metrics) {
-        for recipient in self.legs.values().filter(|recipient| recipient.state == State::Failed) {
+        for recipient in self.legs.values() {
+            let outcome = match recipient.state {
+                State::Failed => Outcome::Failed,
+                State::Deferred => Outcome::Deferred,
+                _ => continue,
+            };
             if let Some(cause) = &recipient.cause {
-                metrics.recipient(Outcome::Failed, CauseLabel::of(cause));
+                metrics.recipient(outcome, CauseLabel::of(cause));
             }
         }
     }

@@ -13,7 +13,9 @@ use std::time::Duration;
 use crate::config::layer::{ConfigError, Environment, Layer, Origin, Reader, Setting, resolve};
 use crate::config::value::{Peers, Rate, Size, choice};
 use crate::content::resource_lists::BccMode;
-use crate::engine::policy::{FailMap, OriginatorAnswer, SrPolicy};
+use crate::engine::policy::{
+    DeferCause, Deferral, FailMap, OriginatorAnswer, SrPolicy, WhenNoneJoined,
+};
 use crate::isc::settings::{
     AnonReject, Attribution, CoreProfile, DefaultMode, FanoutRoute, ManyServedUsers, OfferTls,
     PsiRoute, Refresher, Relay, SendPsu, Source, TlsDowngrade,
@@ -52,6 +54,7 @@ choice!(AssertedHeader { Gpp = "X-3GPP-Asserted-Identity", Oma = "X-XCAP-Asserte
 choice!(Consent { Static = "static", Off = "off", Rfc5360 = "rfc5360" });
 choice!(BccMode { Remove = "remove", KeepOwn = "keep_own" });
 choice!(OriginatorAnswer { First200 = "first_200", Immediate = "immediate" });
+choice!(WhenNoneJoined { Refuse = "refuse", Accept = "accept" });
 choice!(FailMap { Safe = "safe", Plain = "plain" });
 choice!(SrPolicy { Switch = "switch", FirstDelivery = "first_delivery" });
 
@@ -346,6 +349,22 @@ section! {
     }
 }
 
+section! {
+    /// `deferred.*`, recipients who are waited for.
+    Deferred {
+        /// Pages wait for recipients who are not there (IM-097).
+        enabled: bool = "deferred.enabled", true;
+        /// What a recipient's failure has to be for that: final answers, and `timeout` for none, or a broken session (IM-097).
+        causes: Vec<DeferCause> = "deferred.causes", Deferral::default().causes;
+        /// How long a page waits; the originator's Expires may say less (IM-092).
+        ttl: Duration = "deferred.ttl", secs(72 * 3600), secs(1) => secs(31_536_000);
+        /// Most pages that wait for one user (IM-092).
+        max_per_user: u32 = "deferred.max_per_user", 1000, 1 => 1_000_000;
+        /// A page nobody joined though somebody may come back: refused as the recipients answered, or taken (IM-097).
+        when_none_joined: WhenNoneJoined = "deferred.when_none_joined", WhenNoneJoined::Refuse;
+    }
+}
+
 /// A whole profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
@@ -361,6 +380,7 @@ pub struct Profile {
     pub xdm: Xdm,
     pub sh: Sh,
     pub dia: Dia,
+    pub deferred: Deferred,
     /// UL-033: `ul.allow_loopback_targets`; unless set, on when listening on loopback.
     pub allow_loopback_targets: bool,
 }
@@ -368,7 +388,6 @@ pub struct Profile {
 /// Keys of the rule lists that belong to later versions.
 const LATER: &[(&str, &str)] = &[
     ("pager.", "short messages"),
-    ("deferred.", "deferred delivery"),
     ("imdn.", "disposition notifications"),
     ("session.", "session mode"),
     ("ft.", "file transfer"),
@@ -406,7 +425,7 @@ const ABOUT: &[(&str, &str)] = &[
 
 /// What a key does, in one clause.
 pub fn about(key: &str) -> Option<&'static str> {
-    let sections: [&[(&str, &str)]; 9] = [
+    let sections: [&[(&str, &str)]; 10] = [
         Im::ABOUT,
         Isc::ABOUT,
         SipTimers::ABOUT,
@@ -415,6 +434,7 @@ pub fn about(key: &str) -> Option<&'static str> {
         Ul::ABOUT,
         Sh::ABOUT,
         Dia::ABOUT,
+        Deferred::ABOUT,
         ABOUT,
     ];
     sections.into_iter().flatten().find(|(known, _)| *known == key).map(|(_, about)| about.trim())
@@ -460,6 +480,7 @@ impl Profile {
             xdm: Xdm::read(r)?,
             sh: Sh::read(r)?,
             dia: Dia::read(r)?,
+            deferred: Deferred::read(r)?,
             allow_loopback_targets: r.take("ul.allow_loopback_targets", local)?,
         };
         if profile.connect_allow.as_ref().is_some_and(Vec::is_empty) {

@@ -36,7 +36,7 @@ fn every_shipped_profile_loads_and_differs_in_what_it_means_to() {
         ("3gpp2.toml", &["core", "isc.send_psu", "isc.ioi_prefix", "isc.asserted_service"]),
         ("sipip.toml", &["core", "im.default_mode"]),
         ("kamailio.toml", &["isc.many_served_users"]),
-        ("rcs-cpm.toml", &["im.icsi", "im.pass_through"]),
+        ("rcs-cpm.toml", &["im.icsi", "im.pass_through", "deferred.when_none_joined"]),
     ];
     for (name, keys) in expected {
         let (_, settings) = shipped(name);
@@ -122,8 +122,8 @@ fn wrong_profiles_are_refused_at_their_line() {
         ),
         (
             "x.toml",
-            "[deferred]\nenabled = true",
-            "x.toml:2: deferred.enabled: is not supported by this version",
+            "[deferred]\ncauses = [480, 200]",
+            "x.toml:2: deferred.causes: 200 is no final answer; write a list",
         ),
         ("x.toml", "extends = \"gone.toml\"", "x.toml:1: extends: "),
         ("x.toml", "extends = 3", "x.toml:1: extends: 3 is no path"),

@@ -2,12 +2,12 @@
 //!
 //! Start at [`Spools`], one per node, which makes a [`Spool`] per page. One writer puts octets in by position, in any
 //! order; readers take them with cursors of their own as soon as everything before them is there. The newest part of a
-//! page stays in memory, older blocks go to a file that is written behind; small pages never touch the disk. The file
-//! goes away with the page. Knows no protocol. Follows MS-063, MS-085, MS-091, MS-092, IM-071.
+//! page stays in memory, older blocks go to a file that is written behind, and leave memory once a reader has had them
+//! or there is no more room; small pages never touch the disk. The file goes away with the page. Knows no protocol. Follows MS-063, MS-085, MS-091, MS-092, IM-071.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 /// Octets of one block: the unit of sealing and reading back.
@@ -24,14 +25,20 @@ pub const BLOCK: usize = 64 * 1024;
 /// that a page can hold up to eight times the memory it is counted with, if its sender wraps little into much.
 const SHARE: usize = 8 * 1024;
 /// Octets written to the file in one go, about.
-const BATCH: usize = 1 << 20;
+const BATCH: usize = 2 << 20;
+/// The file is not written for less than this, unless the page is whole or there is no more room.
+const PIECE: u64 = 1 << 20;
+/// Octets a page may have in memory while its file is written and its readers catch up, even if it is to keep few.
+const WINDOW: u64 = 8 << 20;
+/// Octets read back in one go.
+const BACK: usize = 4 * BLOCK;
 
 /// How much pages may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Octets of all pages, memory and disk.
     pub total: u64,
-    /// Octets of one page kept in memory.
+    /// Octets of one page kept in memory; while the rest is written as many again, or 8 MiB if that is more.
     pub page_memory: u64,
     /// Octets of all pages in memory; above it a page keeps one block only.
     pub total_memory: u64,
@@ -161,12 +168,19 @@ struct Inner {
     done: bool,
     /// It will never be whole.
     lost: bool,
-    /// Octets that are on disk only: the first ones.
+    /// Octets that are on disk: the first ones.
+    written: u64,
+    /// Octets that are on disk only.
     spilled: u64,
+    /// The furthest any reader has come.
+    seen: u64,
     spilling: bool,
+    /// Times it was cleared.
+    cleared: u32,
     disk_failed: bool,
     file: Option<Arc<File>>,
-    waiters: HashMap<u32, Waker>,
+    /// Readers to wake, by their numbers.
+    waiters: SmallVec<[(u32, Waker); 1]>,
     /// Counted in the node's totals.
     octets: u64,
     memory: u64,
@@ -273,10 +287,15 @@ impl Spool {
         let limit = inner.len.unwrap_or(u64::MAX);
         let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
         let octets = &octets[..octets.len().min(room)];
-        let hard = self.page_memory().saturating_mul(2).max(2 * BLOCK as u64);
+        let hard = self.hard_bound();
+        if inner.in_blocks() >= hard {
+            inner.shed(self.page_memory(), false);
+            inner.shed(hard.saturating_sub(octets.len() as u64 + BLOCK as u64), true);
+        }
         let crowded = self.node.dir.is_some() && inner.in_blocks() >= hard;
         let total = self.node.octets.load(Ordering::Relaxed) + octets.len() as u64;
         if (total > self.node.limits.total || crowded) && !octets.is_empty() {
+            self.count(&mut inner);
             drop(inner);
             self.spill();
             return Err(Full);
@@ -316,7 +335,8 @@ impl Spool {
             // Nobody reads any of it again.
             inner.blocks.clear();
             inner.ahead.clear();
-            (inner.stored, inner.ahead_octets, inner.spilled) = (0, 0, 0);
+            (inner.stored, inner.ahead_octets) = (0, 0);
+            (inner.written, inner.spilled) = (0, 0);
         }
         self.settle(inner);
     }
@@ -335,9 +355,16 @@ impl Spool {
     pub fn clear(self: &Arc<Self>) {
         let mut inner = self.lock();
         if !inner.open {
-            let waiters = std::mem::take(&mut inner.waiters);
-            let (octets, memory) = (inner.octets, inner.memory);
-            *inner = Inner { waiters, octets, memory, ..Inner::default() };
+            let before = std::mem::take(&mut *inner);
+            *inner = Inner {
+                waiters: before.waiters,
+                octets: before.octets,
+                memory: before.memory,
+                file: before.file,
+                spilling: before.spilling,
+                cleared: before.cleared + 1,
+                ..Inner::default()
+            };
         }
         self.settle(inner);
     }
@@ -392,14 +419,17 @@ impl Spool {
             return Read::End;
         }
         if let Some(waker) = waker {
-            inner.waiters.insert(who, waker.clone());
+            match inner.waiters.binary_search_by_key(&who, |(who, _)| *who) {
+                Ok(at) => inner.waiters[at].1.clone_from(waker),
+                Err(at) => inner.waiters.insert(at, (who, waker.clone())),
+            }
         }
         Read::Wait
     }
 
     /// Drops the waker of a reader that has gone.
     pub fn leave(&self, who: u32) {
-        self.lock().waiters.remove(&who);
+        self.lock().waiters.retain(|(other, _)| *other != who);
     }
 
     fn page_memory(&self) -> u64 {
@@ -411,13 +441,20 @@ impl Spool {
         }
     }
 
+    /// Octets of one page in memory at which its sender has to wait.
+    fn hard_bound(&self) -> u64 {
+        let crowded = self.node.memory.load(Ordering::Relaxed) > self.node.limits.total_memory;
+        let window = if crowded { 2 * BLOCK as u64 } else { WINDOW };
+        self.page_memory().saturating_mul(2).max(window)
+    }
+
     /// After every change: totals, wakers, spilling.
     fn settle(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
         self.count(&mut inner);
-        let waiters = if inner.open { std::mem::take(&mut inner.waiters) } else { HashMap::new() };
+        let waiters = if inner.open { std::mem::take(&mut inner.waiters) } else { SmallVec::new() };
         let spill = self.wants_spill(&inner);
         drop(inner);
-        waiters.into_values().for_each(Waker::wake);
+        waiters.into_iter().for_each(|(_, waker)| waker.wake());
         if spill {
             self.spill();
         }
@@ -439,15 +476,16 @@ impl Spool {
     }
 
     fn wants_spill(&self, inner: &Inner) -> bool {
-        self.node.dir.is_some()
-            && !inner.spilling
-            && !inner.disk_failed
-            && !inner.lost
-            && inner.in_blocks() > self.page_memory()
-            && matches!(inner.blocks.front(), Some(Block { octets: Octets::Sealed(_), .. }))
+        if self.node.dir.is_none() || inner.spilling || inner.disk_failed || inner.lost {
+            return false;
+        }
+        let surplus = (inner.stored - inner.written).saturating_sub(self.page_memory());
+        surplus > 0
+            && (surplus >= PIECE || inner.done || inner.in_blocks() >= self.hard_bound())
+            && matches!(inner.unwritten().next(), Some(Block { octets: Octets::Sealed(_), .. }))
     }
 
-    /// Starts moving old blocks to the file, away from the thread that serves sockets.
+    /// Starts writing old blocks to the file, away from the thread that serves sockets.
     fn spill(self: &Arc<Self>) {
         {
             let mut inner = self.lock();
@@ -465,7 +503,7 @@ impl Spool {
 
     fn spill_blocks(&self) {
         loop {
-            let (batch, end, file) = {
+            let (batch, start, end, file, cleared) = {
                 let mut inner = self.lock();
                 inner.spilling = false;
                 if !self.wants_spill(&inner) {
@@ -473,25 +511,23 @@ impl Spool {
                 }
                 inner.spilling = true;
                 let (mut batch, mut octets) = (Vec::new(), 0);
-                for block in &inner.blocks {
+                for block in inner.unwritten() {
                     let Octets::Sealed(sealed) = &block.octets else { break };
-                    batch.push((block.at, sealed.clone()));
+                    batch.push(sealed.clone());
                     octets += sealed.len();
                     if octets >= BATCH {
                         break;
                     }
                 }
-                let end = inner.spilled + octets as u64;
+                let (start, end) = (inner.written, inner.written + octets as u64);
                 // What is being written cannot be replaced any more.
                 inner.fixed = inner.fixed.max(end);
-                (batch, end, inner.file.clone())
+                (batch, start, end, inner.file.clone(), inner.cleared)
             };
-            let written = file.map_or_else(|| self.make_file(), Ok).and_then(|file| {
-                for (at, octets) in &batch {
-                    file.write_all_at(octets, *at)?;
-                }
-                Ok(file)
-            });
+            let written = file
+                .map_or_else(|| self.make_file(), Ok)
+                .and_then(|file| write_out(&file, start, &batch).map(|()| file));
+            drop(batch);
             let mut inner = self.lock();
             match written {
                 Ok(file) => {
@@ -500,8 +536,10 @@ impl Spool {
                         inner.spilling = false;
                         return;
                     }
-                    inner.blocks.drain(..batch.len());
-                    inner.spilled = end;
+                    if inner.cleared == cleared {
+                        inner.written = end;
+                        inner.shed(self.page_memory(), false);
+                    }
                 }
                 Err(error) => {
                     // The page stays in memory; the hard bound stops its sender.
@@ -527,6 +565,22 @@ impl Spool {
         self.node.files.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(file))
     }
+}
+
+/// Writes `octets` from position `at` on. The only one who moves the file's cursor.
+fn write_out(mut file: &File, at: u64, octets: &[Bytes]) -> io::Result<()> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut slices: Vec<_> = octets.iter().map(|octets| IoSlice::new(octets)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Spool {
@@ -557,11 +611,30 @@ impl Inner {
         self.stored - self.spilled
     }
 
+    /// Blocks that are not on disk yet.
+    fn unwritten(&self) -> impl Iterator<Item = &Block> {
+        let from = self.blocks.partition_point(|block| block.at < self.written);
+        self.blocks.range(from..)
+    }
+
+    /// Drops blocks that are on disk while there are more than `keep` octets in memory; those nobody has read only if
+    /// `unread`.
+    fn shed(&mut self, keep: u64, unread: bool) {
+        let reach = if unread { self.written } else { self.written.min(self.seen) };
+        while self.in_blocks() > keep
+            && let Some(first) = self.blocks.front()
+            && first.at + first.len() as u64 <= reach
+        {
+            self.spilled = first.at + first.len() as u64;
+            self.blocks.pop_front();
+        }
+    }
+
     fn take(&mut self, at: u64, max: usize) -> Read {
         let read = if at < self.spilled {
             let Some(file) = self.file.clone() else { return Read::Lost };
             let there = usize::try_from(self.spilled - at).unwrap_or(usize::MAX);
-            Read::Disk(DiskRead { file, at, len: max.min(BLOCK).min(there) })
+            Read::Disk(DiskRead { file, at, len: max.min(BACK).min(there) })
         } else {
             let block = &self.blocks[self.block_at(at)];
             let offset = (at - block.at) as usize;
@@ -577,7 +650,8 @@ impl Inner {
             Read::Disk(disk) => disk.len,
             Read::Wait | Read::End | Read::Lost => 0,
         };
-        self.fixed = self.fixed.max(at + taken as u64);
+        self.seen = self.seen.max(at + taken as u64);
+        self.fixed = self.fixed.max(self.seen);
         read
     }
 
@@ -766,7 +840,7 @@ mod tests {
         let limits = Limits { page_memory: 2 * BLOCK as u64, ..Limits::default() };
         let spools = Spools::new(Some(&dir), limits).expect("a directory");
         let spool = spools.open("p1".into());
-        let page = octets(10 * BLOCK + 17);
+        let page = octets(200 * BLOCK + 17);
         spool.write(0, &page[..2 * BLOCK]).expect("room");
         assert_eq!(spools.stats().files, 0, "small pages never touch the disk");
         for (n, part) in page[2 * BLOCK..].chunks(1000).enumerate() {
@@ -776,7 +850,9 @@ mod tests {
         spool.finish(page.len() as u64).expect("nothing is behind it");
         let stats = spools.stats();
         assert_eq!((stats.octets, stats.files), (page.len() as u64, 1));
-        assert!(stats.memory <= 3 * BLOCK as u64, "{stats:?}");
+        assert!(stats.memory <= WINDOW + BLOCK as u64, "{stats:?}");
+        let unwritten = spool.stored() - spool.lock().written;
+        assert!(unwritten <= limits.page_memory, "{unwritten}");
         assert_eq!(read_all(&spool), page);
         let held = spool.read(0, 100, 1, None);
         drop(spool);
@@ -799,9 +875,9 @@ mod tests {
         let spools = Spools::new(Some(&dir), limits).expect("a directory");
         std::fs::remove_dir(&dir).expect("empty");
         let spool = spools.open("p1".into());
-        let page = octets(2 * BLOCK);
+        let page = octets(WINDOW as usize);
         spool.write(0, &page).expect("room");
-        assert_eq!(spool.write(2 * BLOCK as u64, b"x"), Err(Full), "the hard bound holds");
+        assert_eq!(spool.write(WINDOW, b"x"), Err(Full), "the hard bound holds");
         spool.publish(about(), 0);
         assert_eq!(read_all(&spool), page);
     }
@@ -822,6 +898,35 @@ mod tests {
         b.lose();
         assert_eq!(spools.stats().octets, 0);
         assert!(matches!(b.read(0, 1, 1, None), Read::Lost));
+    }
+
+    #[test]
+    fn what_a_reader_has_had_leaves_memory_once_it_is_on_disk() {
+        let dir = temporary("seen");
+        let limits = Limits { page_memory: 2 * BLOCK as u64, ..Limits::default() };
+        let spools = Spools::new(Some(&dir), limits).expect("a directory");
+        let spool = spools.open("p1".into());
+        spool.publish(about(), 0);
+        let page = octets(9 * BLOCK);
+        let mut got = Vec::new();
+        for (n, part) in page.chunks(BLOCK).enumerate() {
+            spool.write((n * BLOCK) as u64, part).expect("room");
+            if n < 7 {
+                match spool.read(got.len() as u64, BLOCK, 1, None) {
+                    Read::Data(octets) => got.extend_from_slice(&octets),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(spools.stats().memory, 9 * BLOCK as u64, "too few to write them");
+        spool.finish(page.len() as u64).expect("right");
+        assert_eq!(spool.lock().written, 9 * BLOCK as u64);
+        assert_eq!(spools.stats().memory, 2 * BLOCK as u64);
+        assert!(matches!(spool.read(0, 10, 1, None), Read::Disk(_)));
+        assert!(matches!(spool.read(7 * BLOCK as u64, 10, 1, None), Read::Data(_)));
+        assert_eq!(read_all(&spool), page);
+        drop(spool);
+        std::fs::remove_dir(&dir).expect("empty");
     }
 
     #[test]

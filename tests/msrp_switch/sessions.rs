@@ -269,7 +269,8 @@ impl Expected {
                 self.page = Page::Lost(413);
                 return 200;
             }
-            '$' if self.prefix() > chunk.to => {
+            // MS-061: a message ends once.
+            '$' if self.len.is_some_and(|len| len != chunk.to) || self.prefix() > chunk.to => {
                 self.page = Page::Lost(400);
                 return 400;
             }

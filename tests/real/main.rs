@@ -6,6 +6,7 @@
 mod api;
 mod charged;
 mod commands;
+mod crashing;
 mod documents;
 mod elsewhere;
 mod failed;

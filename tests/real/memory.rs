@@ -7,8 +7,9 @@ use tokio::time::timeout;
 
 use super::support::{LIMIT, Net, page, result_of};
 
-/// Most the server may grow by, in KiB.
-const MOST: u64 = 32 * 1024;
+/// Most the server may grow by, in KiB: what of the page stays in memory, all of it on its way into the store, and a
+/// write buffer for each recipient.
+const MOST: u64 = 64 * 1024;
 
 /// A page of 10 MiB to 50 recipients, one of whom does not read: 49 get it, and the server stays small.
 ///
@@ -62,7 +63,7 @@ async fn a_large_page_to_many_costs_little() {
     for name in &names[..49] {
         assert_eq!(result_of(&ended, name).0, "delivered", "{name}");
     }
-    assert_eq!(result_of(&ended, "stuck").0, "failed");
+    assert_eq!(result_of(&ended, "stuck").0, "deferred");
     let peak = net.server.memory("VmHWM").saturating_sub(before);
     assert!(peak < MOST, "grown by {peak} KiB in the end");
     drop(stuck);

@@ -59,11 +59,7 @@ async fn the_limits_are_the_shipped_ones() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_done_is_refused() {
     let folder = Folder::new();
-    for set in [
-        "store.url=postgres://u@h/d",
-        "profile.deferred.enabled=true",
-        "profile.pager.max_size=1300",
-    ] {
+    for set in ["store.url=mysql://u@h/d", "profile.pager.max_size=1300"] {
         for command in ["check", "serve"] {
             let ended = run(&folder, &[command, "--set", set]).await;
             assert_eq!(ended.status, Some(2), "{set}: {ended:?}");

@@ -269,7 +269,7 @@ impl Server {
         until("the end of the newest page", async || {
             let list = self.json("/api/pages?limit=1").await;
             let page = list["pages"].get(0)?.clone();
-            let over = matches!(page["state"].as_str(), Some("done" | "refused"));
+            let over = matches!(page["state"].as_str(), Some("done" | "refused" | "deferred"));
             let id = page["id"].as_str()?.to_owned();
             if over { Some(self.json(&format!("/api/pages/{id}")).await) } else { None }
         })

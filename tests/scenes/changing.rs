@@ -87,7 +87,7 @@ async fn a_page_goes_through_relays_on_both_sides() {
     alice.hangs_up().await;
     bob.is_told_bye(seconds(6)).await;
     carol.is_told_bye(seconds(36)).await;
-    assert_eq!(net.results(), ["bob delivered", "carol failed MSRP 408"]);
+    assert_eq!(net.results(), ["bob delivered", "carol deferred MSRP 408"]);
     net.ends().await;
 }
 

@@ -36,7 +36,7 @@ async fn a_recipient_vanishes_before_any_answer() {
     alice.sends_page(&page).await;
     carol_gets_it(&mut alice, &mut carol, &page).await;
     net.after(seconds(33)).await;
-    assert_eq!(net.results(), ["bob failed timer 408", "carol delivered"]);
+    assert_eq!(net.results(), ["bob deferred timer 408", "carol delivered"]);
     net.ends().await;
 }
 
@@ -55,7 +55,7 @@ async fn a_recipient_vanishes_while_it_rings() {
     // Nobody answers the CANCEL either.
     bob.hears("CANCEL", seconds(121)).await;
     net.after(seconds(70)).await;
-    assert_eq!(net.results(), ["bob failed timer 408", "carol delivered"]);
+    assert_eq!(net.results(), ["bob deferred timer 408", "carol delivered"]);
     net.ends().await;
 }
 
@@ -74,7 +74,7 @@ async fn a_recipient_vanishes_behind_its_200() {
     carol_gets_it(&mut alice, &mut carol, &page).await;
     // Nobody binds the session, nobody answers the BYE.
     bob.hears("BYE", seconds(66)).await;
-    assert_eq!(net.results(), ["bob failed timer 408", "carol delivered"]);
+    assert_eq!(net.results(), ["bob deferred timer 408", "carol delivered"]);
     net.ends().await;
 }
 
@@ -95,7 +95,7 @@ async fn a_recipient_vanishes_in_the_middle_of_the_page() {
         }
         alice.sends_part(&page, 2_200, page.octets.len(), '$').await;
         carol_gets_it(&mut alice, &mut carol, &page).await;
-        let bob_s = if by_bye { "bob failed SIP 0" } else { "bob failed MSRP 0" };
+        let bob_s = if by_bye { "bob failed SIP 0" } else { "bob deferred MSRP 0" };
         assert_eq!(net.results(), [bob_s, "carol delivered"]);
         net.ends().await;
     }
@@ -105,7 +105,7 @@ async fn a_recipient_vanishes_in_the_middle_of_the_page() {
 #[tokio::test(start_paused = true)]
 async fn a_recipient_vanishes_behind_the_last_octet() {
     for (answers, by_bye, result) in [
-        (false, false, "bob failed MSRP 0"),
+        (false, false, "bob deferred MSRP 0"),
         (false, true, "bob failed SIP 0"),
         (true, false, "bob delivered"),
         (true, true, "bob delivered"),

@@ -5,7 +5,7 @@
 //! and how), `answering` (what the originator hears), `asking` (what the HSS, played by `hss`, adds),
 //! `sending` (the page), `leaving` (somebody disappears), `moving` (somebody is elsewhere),
 //! `securing` (over TLS, with certificates of `identity`),
-//! `registering` (somebody comes back), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits,
+//! `registering` (somebody comes back), `waiting` (pages wait for those who are not there), `policy` (what is allowed for whom), `changing` (refreshes, relays, limits,
 //! operators), `hops` (a next hop is busy or dead), `borders` (a border changes media addresses), `faults` (of our own), `rcs` (a core of another kind), `wrapping` (an envelope that is ours), `following`
 //! (documents of an XDMS elsewhere, which `xdms` plays, change), `notifying` (documents here change, and others watch
 //! them) and `leaks`; in `chaos`
@@ -39,5 +39,6 @@ mod registering;
 mod securing;
 mod sending;
 mod text;
+mod waiting;
 mod wrapping;
 mod xdms;

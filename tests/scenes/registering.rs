@@ -33,7 +33,7 @@ async fn who_comes_back_is_invited_again() {
         bob.refuses(480).await;
         carol.answers().await;
         alice.is_answered().await;
-        assert_eq!(net.results(), ["bob failed SIP 480", "carol joined"]);
+        assert_eq!(net.results(), ["bob deferred SIP 480", "carol joined"]);
         let page = page("for Bob, too");
         if whole_before {
             alice.sends_page(&page).await;

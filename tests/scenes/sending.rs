@@ -12,7 +12,7 @@ use crate::net::{Net, SOON, millis, seconds};
 use crate::text::{self, header, headers, invite};
 
 /// A page of so many octets of content.
-fn large(octets: usize) -> Page {
+pub fn large(octets: usize) -> Page {
     page(&"0123456789abcdef".repeat(octets / 16))
 }
 
@@ -394,7 +394,13 @@ async fn types_somebody_does_not_take() {
     bob.binds().await;
     alice.is_answered().await;
     let html = Page { content_type: "text/html", octets: b"<p>loud</p>".to_vec() };
-    alice.sends_page(&html).await;
+    // The failure is told as soon as it is known, maybe before the last response.
+    alice.line().sends(&html.lines(1, ""), Some(&html.octets), '$').await;
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        heard.push(alice.line().hears().await.expect("two frames").head.kind);
+    }
+    assert!(heard.contains(&Kind::Report) && heard.contains(&Kind::Response(200)), "{heard:?}");
     bob.line().hears_nothing().await;
     bob.is_told_bye(seconds(6)).await;
     alice.hangs_up().await;
@@ -443,7 +449,7 @@ async fn who_stops_reading_is_let_go() {
     carol.is_told_bye(seconds(6)).await;
     let bye = bob.is_told_bye(seconds(160)).await;
     assert!(bye.at - begun >= seconds(120), "{:?}", bye.at - begun);
-    assert_eq!(net.results(), ["bob failed timer 408", "carol delivered"]);
+    assert_eq!(net.results(), ["bob deferred timer 408", "carol delivered"]);
     // What Bob finds when he wakes up does not look like a whole page.
     while let Some(frame) = bob.line().hears().await {
         assert_ne!(frame.flag, Flag::Last);
@@ -464,7 +470,7 @@ async fn who_never_answers_a_send_is_let_go() {
     carol.is_told_bye(seconds(6)).await;
     let bye = bob.is_told_bye(seconds(40)).await;
     assert!(headers(&bye.message, "Reason").len() == 1);
-    assert_eq!(net.results(), ["bob failed MSRP 408", "carol delivered"]);
+    assert_eq!(net.results(), ["bob deferred MSRP 408", "carol delivered"]);
     net.ends().await;
 }
 
@@ -625,13 +631,13 @@ async fn ten_recipients_of_ten_kinds() {
         [
             "fast delivered",
             "slow delivered",
-            "breaks failed MSRP 0",
+            "breaks deferred MSRP 0",
             "full failed MSRP 413",
             "picky failed MSRP 415",
             "small failed MSRP 413",
             "late delivered",
             "busy failed SIP 486",
-            "silent failed timer 408",
+            "silent deferred timer 408",
             "two delivered",
         ]
     );

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Verdict, accepts, check_range, is_control, is_cpim, may_answer};
+use super::{Types, Verdict, accepts, check_range, is_control, is_cpim, may_answer};
 use crate::content::cpim;
 use crate::engine::input::{OriginatorMedia, PageLoss};
 use crate::engine::policy::SrPolicy;
@@ -23,11 +23,12 @@ const REFUSED: usize = 16;
 #[derive(Debug)]
 pub struct Incoming {
     settings: Arc<Settings>,
-    accept: AcceptTypes,
+    accept: Types,
+    wrapped: Vec<String>,
     rules: PageRules,
     spool: Arc<Spool>,
     state: State,
-    message: Option<Message>,
+    message: Option<Box<Message>>,
     chunk: Option<Chunk>,
     /// Message-IDs that got 413.
     refused: Vec<Arc<str>>,
@@ -110,6 +111,8 @@ pub struct Closing {
     pub answer: Option<u16>,
     /// Success REPORT to send behind it.
     pub report: Option<Owed>,
+    /// The chunk is of a page that is whole: what is owed for it says that the page was taken.
+    pub of_whole: bool,
 }
 
 impl Incoming {
@@ -122,7 +125,8 @@ impl Incoming {
     ) -> Self {
         Self {
             settings,
-            accept,
+            accept: Types::of(&accept.types),
+            wrapped: accept.wrapped,
             rules,
             spool,
             state: State::Waiting,
@@ -197,7 +201,7 @@ impl Incoming {
             return Ok(What::Control);
         }
         let required = !self.rules.cpim_required || is_cpim(content_type);
-        if !required || !accepts(&self.accept.types, content_type) {
+        if !required || !self.accept.take(content_type) {
             if self.state == State::Waiting {
                 self.lose(PageLoss::Refused(415), told);
             }
@@ -208,7 +212,7 @@ impl Incoming {
             return Err(403);
         }
         self.state = State::Receiving;
-        self.message = Some(Message {
+        self.message = Some(Box::new(Message {
             id: Arc::clone(id),
             content_type: Arc::clone(content_type),
             total: head.range.and_then(|range| range.total),
@@ -221,7 +225,7 @@ impl Incoming {
             judged: None,
             published: false,
             length: None,
-        });
+        }));
         self.next_chunk(now, head, told)
     }
 
@@ -372,8 +376,8 @@ impl Incoming {
                 return Err(404);
             }
         }
-        let wrapped = &self.accept.wrapped;
-        if wrapped.is_empty() || accepts(wrapped, inner) || accepts(&self.accept.types, inner) {
+        let wrapped = &self.wrapped;
+        if wrapped.is_empty() || accepts(wrapped, inner) || self.accept.take(inner) {
             Ok(())
         } else {
             Err(415)
@@ -425,7 +429,10 @@ impl Incoming {
             self.reported = true;
             report = self.owed();
         }
-        Closing { answer: may_answer(chunk.failure_report, answer).then_some(answer), report }
+        let of_page = matches!(chunk.what, What::Page | What::Duplicate);
+        let of_whole = of_page && matches!(self.state, State::Whole(_));
+        let answer = may_answer(chunk.failure_report, answer).then_some(answer);
+        Closing { answer, report, of_whole }
     }
 
     fn end_page(
@@ -447,7 +454,13 @@ impl Incoming {
                 return Ok(());
             }
             Flag::More => {}
-            // MS-061: this is the length, whatever was said before.
+            // MS-061: a message ends once. Octets behind the first end were dropped already, those before a nearer one
+            // would be.
+            Flag::Last if message.length.is_some_and(|length| length != at) => {
+                self.lose(PageLoss::Refused(400), told);
+                return Err(400);
+            }
+            // MS-061: this is the length, whatever total was said before.
             Flag::Last => message.length = Some(at),
         }
         // Not before the end of a chunk: one that ends in `#`, or not at all, completes nothing.
@@ -492,6 +505,13 @@ impl Incoming {
         self.gap = None;
         self.spool.lose();
         told.push(OriginatorMedia::Aborted(loss));
+    }
+
+    /// The page is whole and cannot be kept: it was not taken.
+    pub fn not_kept(&mut self) {
+        if matches!(self.state, State::Whole(_)) {
+            (self.state, self.reported) = (State::Lost(PageLoss::Storage), true);
+        }
     }
 
     /// The page is whole or will never be.

@@ -56,6 +56,24 @@ pub fn accepts<S: AsRef<str>>(list: &[S], content_type: &str) -> bool {
     })
 }
 
+/// The types a list names, as [`accepts`] reads it.
+#[derive(Debug, Clone)]
+struct Types(
+    /// `None`: all.
+    Option<Box<[String]>>,
+);
+
+impl Types {
+    fn of(list: &[String]) -> Self {
+        let all = list.iter().any(|entry| essence(entry) == "*");
+        Self((!all).then(|| list.into()))
+    }
+
+    fn take(&self, content_type: &str) -> bool {
+        self.0.as_ref().is_none_or(|list| accepts(list, content_type))
+    }
+}
+
 /// Type and subtype.
 fn essence(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or("").trim()
@@ -101,6 +119,7 @@ enum Binding {
 
 /// What a session is for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most sessions are those of recipients, the largest")]
 pub enum Part {
     /// Not agreed yet; `true` for a recipient, who may connect before its answer has reached us (MS-025).
     Reserved {

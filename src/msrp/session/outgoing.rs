@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::memmem;
+use smallvec::SmallVec;
 
-use super::{CPIM, Envelope, accepts, is_cpim};
+use super::{CPIM, Envelope, Types, accepts, is_cpim};
 use crate::content::msrp_uri::MsrpUri;
 use crate::engine::input::{LegMedia, MediaFailure};
 use crate::msrp::codec::{self, ByteRange, Flag, Head, SendHead, path_text};
@@ -44,11 +45,11 @@ pub struct Outgoing {
     own: String,
     to_path: String,
     message_id: String,
-    accept: Vec<String>,
+    accept: Types,
     wrapped: Vec<String>,
     max_size: Option<u64>,
     /// How bare content may be wrapped; none once that is decided.
-    envelope: Option<Envelope>,
+    envelope: Option<Box<Envelope>>,
     /// What we put before the page's octets (MS-098).
     head: Bytes,
     phase: Phase,
@@ -104,7 +105,7 @@ struct Open {
     id: TxId,
     from: u64,
     /// The last octets written, to find the pattern across slices.
-    tail: Vec<u8>,
+    tail: SmallVec<[u8; PATTERN - 1]>,
     /// Answered 200 before it ended.
     early: bool,
 }
@@ -151,7 +152,7 @@ impl Outgoing {
             own: own.as_str().to_owned(),
             to_path: path_text(&peer.path),
             message_id,
-            accept: peer.accept_types.clone(),
+            accept: Types::of(&peer.accept_types),
             wrapped: peer.accept_wrapped.clone(),
             max_size: peer.max_size,
             envelope: None,
@@ -212,7 +213,7 @@ impl Outgoing {
 
     /// Bare content may be wrapped like this, where the recipient takes nothing else.
     pub fn may_wrap(&mut self, envelope: Envelope) {
-        self.envelope = Some(envelope);
+        self.envelope = Some(Box::new(envelope));
     }
 
     /// Octets of the page the peer acknowledged.
@@ -341,22 +342,16 @@ impl Outgoing {
         let Some(about) = self.spool.about() else { return };
         let Some(envelope) = self.envelope.take() else { return };
         let inside = self.wrapped.is_empty() || accepts(&self.wrapped, &about.content_type);
-        if !is_cpim(&about.content_type)
-            && !self.takes(about)
-            && accepts(&self.accept, CPIM)
-            && inside
-        {
+        if !is_cpim(&about.content_type) && !self.takes(about) && self.accept.take(CPIM) && inside {
             self.head = envelope.head(about.since, &about.content_type);
         }
     }
 
     fn takes(&self, about: &About) -> bool {
-        accepts(&self.accept, &about.content_type)
+        self.accept.take(&about.content_type)
             && about.inner.as_ref().is_none_or(|inner| {
                 // A peer that names no wrapped types says nothing about them.
-                self.wrapped.is_empty()
-                    || accepts(&self.wrapped, inner)
-                    || accepts(&self.accept, inner)
+                self.wrapped.is_empty() || accepts(&self.wrapped, inner) || self.accept.take(inner)
             })
     }
 
@@ -412,7 +407,7 @@ impl Outgoing {
             // MS-054: anything longer than 2048 octets can be interrupted.
             let end = rest.then_some(self.cursor + len);
             self.write_head(&id, ByteRange { start: self.cursor + 1, end, total }, out);
-            self.chunk = Some(Open { id, from: self.cursor, tail: Vec::new(), early: false });
+            self.chunk = Some(Open { id, from: self.cursor, tail: SmallVec::new(), early: false });
         }
         let Some(chunk) = &mut self.chunk else { return };
         let fits = chunk.fits(&octets, plain);
@@ -454,7 +449,7 @@ impl Outgoing {
         let total = self.total();
         let range = ByteRange { start: self.cursor + 1, end: Some(self.cursor), total };
         self.write_head(&id, range, out);
-        self.chunk = Some(Open { id, from: self.cursor, tail: Vec::new(), early: false });
+        self.chunk = Some(Open { id, from: self.cursor, tail: SmallVec::new(), early: false });
     }
 
     /// MS-067, MS-090.
@@ -718,9 +713,12 @@ impl Open {
     fn fits(&self, octets: &[u8], plain: bool) -> usize {
         let pattern = pattern(&self.id);
         let reach = octets.len().min(PATTERN - 1);
-        let seam = [&self.tail[..], &octets[..reach]].concat();
-        if let Some(at) = memmem::find(&seam, &pattern) {
-            return at.saturating_sub(self.tail.len());
+        if !self.tail.is_empty() {
+            let mut seam: SmallVec<[u8; 2 * PATTERN]> = SmallVec::from_slice(&self.tail);
+            seam.extend_from_slice(&octets[..reach]);
+            if let Some(at) = memmem::find(&seam, &pattern) {
+                return at.saturating_sub(self.tail.len());
+            }
         }
         if plain {
             return octets.len();
@@ -730,8 +728,8 @@ impl Open {
 
     fn remember(&mut self, octets: &[u8]) {
         let last = &octets[octets.len().saturating_sub(PATTERN - 1)..];
-        self.tail.extend_from_slice(last);
-        let surplus = self.tail.len().saturating_sub(PATTERN - 1);
+        let surplus = (self.tail.len() + last.len()).saturating_sub(PATTERN - 1);
         self.tail.drain(..surplus);
+        self.tail.extend_from_slice(last);
     }
 }

@@ -13,7 +13,7 @@ use crate::msrp::codec::{FailureReport, Flag, Head};
 pub struct FromRecipient {
     /// The control message whose chunks are coming.
     control: Option<Arc<str>>,
-    chunk: Option<Chunk>,
+    chunk: Option<Box<Chunk>>,
     /// Control messages seen since last asked.
     pub control_seen: u64,
 }
@@ -40,11 +40,11 @@ impl FromRecipient {
     pub fn head(&mut self, head: &Head, max_message: u64) -> Verdict {
         let what = self.sort(head, max_message);
         let code = what.as_ref().err().copied();
-        self.chunk = Some(Chunk {
+        self.chunk = Some(Box::new(Chunk {
             what: what.unwrap_or(What::Skipped),
             failure_report: head.failure_report,
             id: head.message_id.clone(),
-        });
+        }));
         code.map_or(Verdict::Take, Verdict::Skip)
     }
 

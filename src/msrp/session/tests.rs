@@ -724,6 +724,42 @@ fn a_page_that_ends_before_its_octets_makes_no_sense() {
     assert_eq!(page.chunk("", b"hello", Flag::Last), Some(400));
 }
 
+/// Proves MS-061: of two ends that differ neither is believed, while the same one may be told again.
+#[test]
+fn a_message_has_one_end() {
+    let chunk = |page: &mut In, range: &str, body: &[u8], flag| {
+        page.chunk(&format!("Byte-Range: {range}\r\n"), body, flag)
+    };
+    for (range, body) in [("11-15/15", &b"fifth"[..]), ("6-8/8", b"wor"), ("1-3/3", b"hel")] {
+        let mut page = In::new(Settings::default());
+        assert_eq!(chunk(&mut page, "6-10/10", b"world", Flag::Last), Some(200), "{range}");
+        assert_eq!(chunk(&mut page, range, body, Flag::Last), Some(400), "{range}");
+        let lost = OriginatorMedia::Aborted(PageLoss::Refused(400));
+        assert_eq!(page.told.last(), Some(&lost), "{range}");
+        assert!(page.spool.is_lost(), "{range}");
+        assert_eq!(chunk(&mut page, "1-5/10", b"hello", Flag::More), Some(400), "{range}");
+    }
+    let mut page = In::new(Settings::default());
+    assert_eq!(chunk(&mut page, "6-10/10", b"world", Flag::Last), Some(200));
+    assert_eq!(chunk(&mut page, "6-10/10", b"world", Flag::Last), Some(200));
+    assert_eq!(chunk(&mut page, "1-5/10", b"hello", Flag::More), Some(200));
+    assert_eq!(page.told.last(), Some(&OriginatorMedia::Complete { size: 10 }));
+}
+
+/// Proves MS-037, MS-110: neither a longer end nor another message changes a page that is whole.
+#[test]
+fn nothing_is_added_to_a_whole_page() {
+    let mut page = In::new(Settings::default());
+    assert_eq!(page.chunk("Byte-Range: 1-5/5\r\n", b"hello", Flag::Last), Some(200));
+    let told = page.told.clone();
+    assert_eq!(page.chunk("Byte-Range: 6-10/10\r\n", b"world", Flag::Last), Some(200));
+    let second = send("Message-ID: mess2\r\nContent-Type: text/plain\r\n", true);
+    assert_eq!(page.page.head(page.now, &second, &mut page.told), Verdict::Skip(403));
+    assert_eq!(page.page.end(page.now, Flag::Last, &mut page.told).answer, None);
+    assert_eq!(page.told, told);
+    assert_eq!(page.spool.whole(), Some(5));
+}
+
 #[test]
 fn reports_owed() {
     let mut page = In::new(Settings { max_message: 100, ..Settings::default() });

@@ -5,6 +5,7 @@
 //! header, a status, a moment, an SDP line, an MSRP frame. What `check` prints does not count.
 //! Where a value refuses something, the log has to name the rule and the key.
 
+mod deferred;
 mod dia;
 mod im;
 mod isc;
@@ -139,7 +140,7 @@ impl Visit for Line {
 
 fn all() -> impl Iterator<Item = &'static Case> {
     let cases = [im::CASES, isc::CASES, msrp::CASES, sh::CASES, dia::CASES, ul::CASES, xdm::CASES];
-    cases.into_iter().flatten()
+    cases.into_iter().flatten().chain(deferred::CASES)
 }
 
 fn ship(name: &str) -> PathBuf {
@@ -219,6 +220,11 @@ fn keys_of_isc_and_sip_change_what_neighbours_see() {
 #[test]
 fn keys_of_msrp_change_what_neighbours_see() {
     walk(msrp::CASES);
+}
+
+#[test]
+fn keys_of_deferred_change_what_neighbours_see() {
+    walk(deferred::CASES);
 }
 
 #[test]

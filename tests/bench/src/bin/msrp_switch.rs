@@ -9,8 +9,9 @@ mod msrp;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use pagecast::content::msrp_uri::MsrpUri;
@@ -34,6 +35,9 @@ struct Arguments {
     spool: Option<PathBuf>,
 }
 
+/// Octets of a page that need not be in its file.
+const MEMORY: u64 = 64 << 10;
+
 /// What is still missing of a page, and the number it goes by here.
 struct Open {
     left: usize,
@@ -55,7 +59,7 @@ async fn main() -> std::io::Result<()> {
         port: arguments.listen.port(),
         spool_dir: arguments.spool.clone(),
         // Where files are measured, everything goes through them.
-        spool_page_memory: if arguments.spool.is_some() { 64 << 10 } else { 4 << 20 },
+        spool_page_memory: if arguments.spool.is_some() { MEMORY } else { 4 << 20 },
         // Peers here send no REPORT.
         copy_success_report: false,
         max_unbound: 100_000,
@@ -79,9 +83,13 @@ async fn main() -> std::io::Result<()> {
         }
     }));
     println!("ready");
+    let mut heard = Vec::new();
     loop {
         tokio::select! {
-            Some(event) = events.recv() => state.on(event, &synced),
+            // As many as there are: pages that are over are forgotten before more come.
+            _ = events.recv_many(&mut heard, 1024) => {
+                heard.drain(..).for_each(|event| state.on(event, &synced));
+            }
             Some(page) = syncs.recv() => state.done(page),
             Some((command, answer)) = commands.recv() => {
                 // The generator reads what it asked for.
@@ -165,13 +173,11 @@ impl State {
             MediaEvent::Originator { page, event: OriginatorMedia::Aborted(loss) } => {
                 eprintln!("{page} aborted: {loss:?}");
             }
-            MediaEvent::Originator { page, event: OriginatorMedia::Complete { .. } } => {
+            MediaEvent::Originator { page, event: OriginatorMedia::Complete { size } } => {
                 if let Some(dir) = &self.spool {
                     let (path, synced) = (dir.join(format!("{page}.page")), synced.clone());
                     drop(tokio::task::spawn_blocking(move || {
-                        if let Err(error) =
-                            std::fs::File::open(&path).and_then(|file| file.sync_data())
-                        {
+                        if let Err(error) = sync(&path, size.saturating_sub(MEMORY)) {
                             eprintln!("{}: {error}", path.display());
                         }
                         // The loop that hears it lives as long as the process.
@@ -191,6 +197,15 @@ impl State {
             self.switch.forget(page);
         }
     }
+}
+
+/// Syncs a file once `octets` of it are written.
+fn sync(path: &Path, octets: u64) -> std::io::Result<()> {
+    let file = std::fs::File::open(path)?;
+    while file.metadata()?.len() < octets {
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+    file.sync_data()
 }
 
 fn media(path: &str) -> PeerMedia {
