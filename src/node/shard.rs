@@ -619,7 +619,10 @@ impl Shard {
                     self.keep_page(now, page, *record, open, until);
                 }
                 Effect::Confirm { page, kept } => self.switch.confirm(page, kept),
-                Effect::Accept { .. } | Effect::Deliver { .. } => {}
+                // No MESSAGE becomes an arrival so far.
+                Effect::Accept { .. } | Effect::Deliver { .. } => {
+                    tracing::error!("a short page where none is taken");
+                }
                 Effect::Turn { leg } => {
                     // A page that was kept may be served by another thread than the one that took it.
                     for shard in &self.all {
