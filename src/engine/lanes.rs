@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::engine::ids::PageId;
 
-    /// Proves IM-079.
+    /// Part of IM-079.
     #[test]
     fn turns_come_in_the_order_of_entering() {
         let leg = |page| LegId { page: PageId::new(0, page), n: 1 };

@@ -30,7 +30,7 @@ fn kept(scene: &mut Scene, kept: bool) -> String {
     scene.does(Input::Kept { page: scene.page, kept })
 }
 
-/// Proves IM-080, UL-027.
+/// Part of IM-080 and UL-027.
 #[test]
 fn a_page_is_kept_then_accepted_then_sent_to_everybody() {
     let mut s = scene(Policy::default());
@@ -48,7 +48,7 @@ fn a_page_is_kept_then_accepted_then_sent_to_everybody() {
     assert_eq!(s.accepts(1), "", "it crossed the end");
 }
 
-/// Proves UL-020, UL-036.
+/// As UL-020 and UL-036 ask of MESSAGE.
 #[test]
 fn what_is_refused_is_refused_as_a_message_is() {
     let mut s = scene(Policy::default());
@@ -78,7 +78,7 @@ fn what_is_refused_is_refused_as_a_message_is() {
     assert!(s.engine.is_idle() && s.engine.timers() == 0);
 }
 
-/// Proves IM-079.
+/// Part of IM-079.
 #[test]
 fn two_quick_messages_to_one_target_go_one_after_the_other() {
     let lanes = SharedLanes::default();
@@ -102,7 +102,7 @@ fn two_quick_messages_to_one_target_go_one_after_the_other() {
     assert_eq!((two.engine.is_idle(), two.engine.lined()), (true, 0));
 }
 
-/// Proves IM-079.
+/// Part of IM-079.
 #[test]
 fn a_page_that_ends_or_breaks_gives_its_turns_away() {
     for broken in [false, true] {
@@ -138,7 +138,7 @@ fn a_page_ended_while_it_is_being_kept_is_taken_back() {
     assert_eq!(told, "*failed 1 Policy 0, settled 1, refuse 480, *refused 480, release, forget");
 }
 
-/// Proves IM-090, IM-091.
+/// As IM-090 and IM-091 ask.
 #[test]
 fn who_declines_gets_nothing_and_nobody_is_told() {
     let mut s = scene(Policy::default());
@@ -150,7 +150,7 @@ fn who_declines_gets_nothing_and_nobody_is_told() {
     );
 }
 
-/// Proves IM-097.
+/// Part of IM-097.
 #[test]
 fn who_is_not_there_is_waited_for_and_comes_back() {
     let mut s = scene(Policy::default());
@@ -175,7 +175,7 @@ fn who_is_not_there_is_waited_for_and_comes_back() {
     assert_eq!(told, "*restored, *expired 1, settled 1, *ended 0+1, forget");
 }
 
-/// Proves UL-033, UL-034.
+/// As UL-033 and UL-034 ask.
 #[test]
 fn breadth_and_pace_hold_here_too() {
     let mut s = scene(Policy { max_entries: 1, ..Policy::default() });
@@ -475,7 +475,7 @@ impl Run {
 }
 
 proptest! {
-    /// Proves IM-079, UL-027.
+    /// Part of IM-079 and UL-027.
     #[test]
     fn the_promises_hold_for_short_pages(steps in prop::collection::vec(step(), 0..80)) {
         let (lanes, users) = (SharedLanes::default(), SharedUsers::default());
