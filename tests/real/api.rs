@@ -77,7 +77,7 @@ async fn a_finished_page_is_told_in_every_form() {
 
     for (query, found) in [
         ("user=sip:bob@ims.test", 1),
-        ("user=sip:alice@ims.test&state=done", 1),
+        ("user=sip:alice@ims.test&state=deferred", 1),
         ("user=sip:nobody@ims.test", 0),
         ("state=running", 0),
         ("limit=1", 1),
