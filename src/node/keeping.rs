@@ -54,6 +54,8 @@ pub struct Keeping {
     /// Users who are being served, and those who came back once more meanwhile.
     serving: HashSet<Arc<str>>,
     again: HashSet<Arc<str>>,
+    /// Users whose legs are on their way into the store: how many, and whether the user came back meanwhile.
+    deferring: HashMap<Arc<str>, (u32, bool)>,
     /// Pages whose octets are on their way, with the legs to serve then.
     filling: HashMap<PageId, Vec<u16>>,
 }
@@ -121,6 +123,7 @@ impl Keeping {
             changed: BTreeSet::new(),
             serving: HashSet::new(),
             again: HashSet::new(),
+            deferring: HashMap::new(),
             filling: HashMap::new(),
         }
     }
@@ -195,7 +198,7 @@ impl Keeping {
         }
     }
 
-    /// A leg waits from now on. [`ToShard::NotDeferred`] comes where the user has too many.
+    /// A leg waits from now on. [`ToShard::Deferred`] says so, or that the user has too many.
     pub fn defer(&mut self, leg: LegId, user: &Arc<str>, until: Instant) {
         let Some(active) = self.pages.get_mut(&leg.page) else { return };
         active.open.remove(&leg.n);
@@ -215,14 +218,33 @@ impl Keeping {
         let conditions =
             vec![Condition::Fewer(Table::Wait, format!("{user} ").into(), self.max_per_user)];
         let batch = Batch { changes, conditions, unwritten: Unwritten::Retry, ..Batch::default() };
-        let own = self.own.clone();
+        self.deferring.entry(Arc::clone(user)).or_default().0 += 1;
+        let (own, user) = (self.own.clone(), Arc::clone(user));
         self.store.write(batch, move |kept| {
-            if kept == Kept::Unmet {
-                let _ = own.send(ToShard::NotDeferred(leg));
-            }
+            let _ = own.send(ToShard::Deferred { leg, user, waits: kept != Kept::Unmet });
         });
         self.count();
         self.changed.insert(leg.page);
+    }
+
+    /// A leg waits now. Whoever came back before it did is served all the same.
+    pub fn deferred(&mut self, user: &Arc<str>) {
+        let Some((left, back)) = self.deferring.get_mut(user) else { return };
+        *left -= 1;
+        if *left == 0 {
+            let back = *back;
+            self.deferring.remove(user);
+            for shard in self.all.iter().filter(|_| back) {
+                let _ = shard.send(ToShard::Waits(Arc::clone(user)));
+            }
+        }
+    }
+
+    /// A user is back: legs on their way into the store have to be looked for once they are there.
+    pub fn is_back(&mut self, user: &Arc<str>) {
+        if let Some((_, back)) = self.deferring.get_mut(user) {
+            *back = true;
+        }
     }
 
     /// Tells operators how many legs wait, as of what is written now.

@@ -69,8 +69,14 @@ pub enum ToShard {
         page: PageId,
         kept: bool,
     },
-    /// The leg's recipient has too many pages waiting: it does not wait.
-    NotDeferred(LegId),
+    /// The leg waits for this user, or the user has too many pages waiting.
+    Deferred {
+        leg: LegId,
+        user: Arc<str>,
+        waits: bool,
+    },
+    /// Something waits for this user, who is back.
+    Waits(Arc<str>),
     /// It is this leg's turn, if its page is here.
     Turn(LegId),
     /// A leg that waits is to be served here.
@@ -366,6 +372,7 @@ impl Shard {
             ToShard::Reachable(users) => {
                 for user in users.iter() {
                     self.happened(now, Input::Reachable { user: Arc::clone(user) });
+                    self.keeping.is_back(user);
                     if self.serves(user) {
                         self.keeping.reachable(user);
                     }
@@ -375,10 +382,18 @@ impl Shard {
                 self.keeping.stored(page, kept);
                 self.happened(now, Input::Kept { page, kept });
             }
-            ToShard::NotDeferred(leg) => {
-                let text = "too many pages wait for the recipient (deferred.max_per_user)";
-                let cause = Cause::new(CauseProtocol::Policy, 480, text);
-                self.shown(&Event::Failed { leg, cause, octets: 0 });
+            ToShard::Deferred { leg, user, waits } => {
+                if !waits {
+                    let text = "too many pages wait for the recipient (deferred.max_per_user)";
+                    let cause = Cause::new(CauseProtocol::Policy, 480, text);
+                    self.shown(&Event::Failed { leg, cause, octets: 0 });
+                }
+                self.keeping.deferred(&user);
+            }
+            ToShard::Waits(user) => {
+                if self.serves(&user) {
+                    self.keeping.reachable(&user);
+                }
             }
             ToShard::Turn(leg) => self.happened(now, Input::Turn { leg }),
             ToShard::Claim(claim) => self.keeping.claim(*claim),
