@@ -19,7 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
 use super::shard::ToShard;
-use super::watch::{Clock, Watch, wall_clock};
+use super::watch::{Clock, wall_clock};
 use crate::engine::ids::{LegId, PageId};
 use crate::engine::record::Record;
 use crate::msrp::Body;
@@ -70,6 +70,8 @@ struct Active {
     ends: HashMap<u16, oneshot::Sender<End>>,
     /// Its `Page` row is on its way into the store, or there.
     kept: bool,
+    /// It could not be read the last time: its open legs are served by nobody.
+    stuck: bool,
 }
 
 /// How serving a leg that waited ended.
@@ -103,10 +105,10 @@ pub struct Loaded {
 }
 
 impl Keeping {
-    /// For one thread of the node that is watched.
+    /// For one thread of the node of this name.
     pub fn new(
         store: Arc<Store>,
-        watch: &Watch,
+        (node, metrics): (Arc<str>, Arc<Metrics>),
         own: mpsc::UnboundedSender<ToShard>,
         all: Vec<mpsc::UnboundedSender<ToShard>>,
         max_per_user: u32,
@@ -114,8 +116,8 @@ impl Keeping {
         Self {
             store,
             clock: Clock { now: super::shard::now(), time: wall_clock() },
-            node: Arc::clone(&watch.name),
-            metrics: Arc::clone(&watch.metrics),
+            node,
+            metrics,
             own,
             all,
             max_per_user,
@@ -147,6 +149,7 @@ impl Keeping {
             until,
             ends: HashMap::new(),
             kept: false,
+            stuck: false,
         };
         let run = self.run_row(page, &active);
         self.pages.insert(page, active);
@@ -269,10 +272,12 @@ impl Keeping {
         }
     }
 
-    /// The page was dropped: it is tried again after a restart.
+    /// The page was dropped: it is tried again after a restart. Its open legs stay known, so that no other leg of it is
+    /// written down in their place.
     pub fn lost(&mut self, page: PageId) {
-        self.pages.remove(&page);
-        self.changed.remove(&page);
+        if let Some(active) = self.pages.get_mut(&page) {
+            active.ends.clear();
+        }
     }
 
     /// Takes our row of the page away, and with it the page if nobody is open for it.
@@ -354,6 +359,7 @@ impl Keeping {
             until,
             ends: HashMap::new(),
             kept: true,
+            stuck: false,
         });
         if !active.open.insert(n) {
             // It is on its way: it cannot wait as well.
@@ -384,8 +390,12 @@ impl Keeping {
     pub fn claimed(&mut self, leg: LegId, kept: Kept) {
         let Some(active) = self.pages.get_mut(&leg.page) else { return };
         if kept == Kept::Yes {
-            let (since, until) = (active.since, active.until);
-            self.load(leg.page, vec![leg.n], (since, until), None);
+            let open = match std::mem::take(&mut active.stuck) {
+                true => active.open.iter().copied().collect(),
+                false => vec![leg.n],
+            };
+            let times = (active.since, active.until);
+            self.load(leg.page, open, times, None);
             self.count();
             return;
         }
@@ -407,6 +417,7 @@ impl Keeping {
             until,
             ends: HashMap::new(),
             kept: true,
+            stuck: false,
         };
         if open.is_empty() {
             self.sweep(page);
@@ -443,10 +454,12 @@ impl Keeping {
         });
     }
 
-    /// A page that cannot be read is not tried again before a restart.
+    /// A page that cannot be read, or finds no room, is tried again with its next leg, or after a restart. Its open legs
+    /// stay known, as in [`Keeping::lost`].
     pub fn unreadable(&mut self, page: PageId) {
-        if let Some(active) = self.pages.remove(&page) {
-            for done in active.ends.into_values() {
+        if let Some(active) = self.pages.get_mut(&page) {
+            active.stuck = true;
+            for (_, done) in active.ends.drain() {
                 let _ = done.send(End::Waits);
             }
         }
@@ -702,5 +715,51 @@ impl Parcel {
         let (record, content) = serde_json::from_slice(&head)?;
         let body = if rest.is_empty() { Vec::new() } else { vec![rest] };
         Ok(Self { record, content, keepsake, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(keeping: &mut Keeping, leg: LegId) {
+        let key: Arc<str> = format!("sip:user{}@ims.test 0000000000000001 {leg}", leg.n).into();
+        let row = Row { key: Arc::clone(&key), since: 1, until: 2, value: Bytes::new() };
+        let wait = Change { table: Table::Wait, key: Arc::clone(&key), row: Some(row) };
+        keeping.store.write(Batch { changes: vec![wait], ..Batch::default() }, |_| {});
+        let (done, _) = oneshot::channel();
+        keeping.claim(Claim { leg, key, since: 1, until: 2, done });
+    }
+
+    /// Of a page that could not be read, or was dropped, no open leg is forgotten for another one of it.
+    #[tokio::test]
+    async fn the_legs_of_a_page_that_is_stuck_stay_open() {
+        let (own, mut inbox) = mpsc::unbounded_channel();
+        let store = Arc::new(Store::memory());
+        let who = ("as1".into(), Arc::new(Metrics::new()));
+        let mut keeping = Keeping::new(Arc::clone(&store), who, own.clone(), vec![own], 9);
+        let page = PageId::new(0, 7);
+        claim(&mut keeping, LegId { page, n: 1 });
+        keeping.claimed(LegId { page, n: 1 }, Kept::Yes);
+        // There is no such page in the store.
+        while !matches!(inbox.recv().await, Some(ToShard::Unreadable(_))) {}
+        keeping.unreadable(page);
+        claim(&mut keeping, LegId { page, n: 2 });
+        keeping.lost(page);
+        claim(&mut keeping, LegId { page, n: 3 });
+        let runs = range(&store, Table::Run, "", None, 9).await.expect("memory can be read");
+        let open: Vec<_> = runs.iter().map(|row| (&*row.key, &row.value[..])).collect();
+        assert_eq!(open, [("0000000000000007/as1", &b"1 2 3 "[..])]);
+        keeping.claimed(LegId { page, n: 3 }, Kept::Yes);
+        assert!(!keeping.pages[&page].stuck, "all of it is tried again");
+    }
+
+    #[test]
+    fn a_parcel_that_is_cut_is_refused_and_panics_nobody() {
+        for octets in
+            [&b""[..], b"\x02", b"\x01\0\0\0", b"\x01\0\0\0\x09{}", b"\x01\xff\xff\xff\xff"]
+        {
+            assert!(Parcel::read(&Bytes::from_static(octets)).is_err(), "{octets:?}");
+        }
     }
 }

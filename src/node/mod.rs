@@ -438,9 +438,10 @@ impl Parts {
         isc.ask_at_the_door();
         let (own, all) = (self.own.clone(), self.all.clone());
         let store = Arc::clone(&self.store);
+        let who = (Arc::clone(&self.watch.name), Arc::clone(&self.watch.metrics));
         let most = self.settings.policy.deferral.max_per_user;
         Ok(Shard {
-            keeping: Keeping::new(store, &self.watch, own, all, most),
+            keeping: Keeping::new(store, who, own, all, most),
             thread: self.thread,
             transport,
             limits: self.settings.transport.limits,
