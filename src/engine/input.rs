@@ -123,6 +123,8 @@ pub enum LegEvent {
     Refused {
         status: u16,
         text: String,
+        /// When the recipient may be tried again, seconds.
+        retry_after: Option<u32>,
     },
     /// No final answer by the transaction's own timer, or nothing could be sent.
     Unreachable {

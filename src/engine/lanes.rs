@@ -57,6 +57,11 @@ impl Lanes {
         next.filter(|_| at == 0)
     }
 
+    /// Whether it is this leg's turn.
+    pub(super) fn is_first(&self, target: &str, leg: LegId) -> bool {
+        self.by_target.get(target).and_then(VecDeque::front) == Some(&leg)
+    }
+
     /// How many stand in lanes.
     pub(super) fn len(&self) -> usize {
         self.by_target.values().map(VecDeque::len).sum()
@@ -81,7 +86,9 @@ mod tests {
         assert_eq!(lanes.enter(&carol, leg(4), 0), Place::First, "an empty lane takes one");
         assert_eq!(lanes.leave("bob", leg(2)), None, "it was not its turn");
         assert_eq!(lanes.leave("bob", leg(2)), None, "it is gone");
+        assert!(lanes.is_first("bob", leg(1)) && !lanes.is_first("bob", leg(3)));
         assert_eq!(lanes.leave("bob", leg(1)), Some(leg(3)));
+        assert!(lanes.is_first("bob", leg(3)));
         assert_eq!(lanes.leave("bob", leg(3)), None);
         assert_eq!(lanes.leave("carol", leg(4)), None);
         assert!(lanes.by_target.is_empty());

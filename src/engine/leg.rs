@@ -214,7 +214,7 @@ impl Leg {
                 S::Gone
             }
             // IM-056: one refusal is nobody else's business.
-            (S::Inviting { .. } | S::Early { .. }, H::Session(E::Refused { status, text })) => {
+            (S::Inviting { .. } | S::Early { .. }, H::Session(E::Refused { status, text, .. })) => {
                 self.fail(around, Cause::new(CauseProtocol::Sip, status, text), out);
                 self.release(out);
                 S::Gone
@@ -551,7 +551,11 @@ mod tests {
             ),
             ("accepted", Session(LegEvent::Accepted { allow: None, contact: None }), false),
             ("unusable", Session(LegEvent::Unusable { text: String::new() }), false),
-            ("refused", Session(LegEvent::Refused { status: 486, text: String::new() }), false),
+            (
+                "refused",
+                Session(LegEvent::Refused { status: 486, text: String::new(), retry_after: None }),
+                false,
+            ),
             ("timeout", Session(LegEvent::Unreachable { timeout: true }), false),
             ("unreachable", Session(LegEvent::Unreachable { timeout: false }), false),
             ("BYE", Session(LegEvent::Bye), false),

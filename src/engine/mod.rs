@@ -211,11 +211,8 @@ impl Engine {
 
     fn admits_to(&self, most: usize) -> Result<(), Refusal> {
         if !self.keeps {
-            // UL-036: not 503, which would have the S-CSCF go round us with a page nobody keeps.
-            let mut refusal =
-                Refusal::new(480, "UL-036").warn("the store is down").key("store.url");
-            refusal.retry_after = Some(RETRY_AFTER);
-            return Err(refusal);
+            // Not 503, which would have the S-CSCF go round us with a page nobody keeps.
+            return Err(short::store_is_down());
         }
         if !self.draining && self.pages() < most {
             return Ok(());

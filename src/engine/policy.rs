@@ -128,6 +128,10 @@ pub struct Policy {
     pub max_parallel_per_user: u32,
     /// `im.max_rate_per_user`: pages one originator may start per second (IM-036).
     pub max_rate_per_user: u32,
+    /// `pager.retries`: how often a short page is tried again at a recipient who is busy (UL-033).
+    pub short_retries: u32,
+    /// `pager.retry_after`: how long after the first try; twice as long each time, and no less than the recipient says.
+    pub short_retry_after: Duration,
     /// Who is waited for (IM-097).
     pub deferral: Deferral,
     /// Pages this engine holds at a time; beyond it is overload (IM-036).
@@ -151,6 +155,8 @@ impl Default for Policy {
             max_entries: 50,
             max_parallel_per_user: 20,
             max_rate_per_user: 10,
+            short_retries: 1,
+            short_retry_after: Duration::from_secs(5),
             deferral: Deferral::default(),
             max_pages: 10_000,
         }

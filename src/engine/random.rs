@@ -68,7 +68,7 @@ fn leg() -> impl Strategy<Value = LegEvent> {
         4 => Just(LegEvent::Accepted { allow: None, contact: None }),
         1 => Just(LegEvent::Unusable { text: String::new() }),
         2 => prop::sample::select(vec![302u16, 404, 408, 480, 486, 503, 603])
-            .prop_map(|status| LegEvent::Refused { status, text: String::new() }),
+            .prop_map(|status| LegEvent::Refused { status, text: String::new(), retry_after: None }),
         1 => any::<bool>().prop_map(|timeout| LegEvent::Unreachable { timeout }),
         1 => Just(LegEvent::Bye),
         1 => Just(LegEvent::Expired),

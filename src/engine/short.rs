@@ -21,24 +21,28 @@ use super::record::{Record, Restored};
 use super::timers::Kind;
 
 /// Who is meant is known within this time or never.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
+const RESOLVE_LIMIT: Duration = Duration::from_secs(20);
+/// The page is kept within this time or refused: with the time before it less than the 32 s a sender waits for an answer
+/// (RFC 3261 §17.1.2.2).
+const KEEP_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait before a recipient is tried again; whoever wants more is waited for as one who is not there.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// What the page waits for.
 ///
 /// ```text
 /// Resolving ── recipients known ──► Keeping ── kept [202] ──► Serving ── every recipient has a result ──► Closed
-///     │                                │
-///     └── refused, ended               └── not kept, ended [refused] ───────────────────────────────────► Closed
+///     │                                │ └── ended, too late [refused] ──► TakingBack ── kept or not ───► Closed
+///     └── refused, ended               └── not kept [refused] ──────────────────────────────────────────► Closed
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Resolving {
         target_is_list: bool,
     },
-    /// It was asked for; an operator may have ended the page since.
-    Keeping {
-        ended: bool,
-    },
+    Keeping,
+    /// It was refused while it was being kept: what is kept of it must not be served.
+    TakingBack,
     Serving,
     Closed,
 }
@@ -46,26 +50,32 @@ enum Stage {
 /// One recipient.
 ///
 /// ```text
-///           ┌────────── Reachable, served again ──────────┐
-///           ▼                                             │
-/// Idle ─► Lined ── its turn at the target ─► Ready ─► Out ┴► Idle, with a result
+///   ┌───────────────── Reachable, served again ─────────────────┐
+///   ▼                                                           │
+/// Idle ─► Ready ── the page may send ─► Lined ── its turn ─► Out ┴► Idle, with a result
+///           ▲                             │                  ▲ ▼
+///           └── the page may not send now ┘                 Paused
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing is to be done, or not yet.
     Idle,
-    /// Others for the same target come first.
-    Lined,
     /// It waits for the page's own breadth and pace.
     Ready,
+    /// Others for the same target come first.
+    Lined,
     /// The MESSAGE is out.
     Out,
+    /// The recipient was busy and is tried again then. It keeps its turn.
+    Paused(Instant),
 }
 
 #[derive(Debug)]
 struct Leg {
     state: State,
     outcome: Option<Outcome>,
+    /// How often it was tried again since it was lined up.
+    retries: u32,
 }
 
 /// One short page.
@@ -82,7 +92,7 @@ pub(super) struct Short {
     kept: bool,
     audience: Arc<Audience>,
     legs: Vec<Leg>,
-    /// Legs that have their turn at the target, in order.
+    /// Legs that wait for the page's own breadth and pace, in order.
     ready: VecDeque<u16>,
     /// MESSAGEs without a final answer.
     out: usize,
@@ -91,6 +101,8 @@ pub(super) struct Short {
     /// Legs that failed since it was asked last, because nobody was there.
     unreached: Vec<u16>,
     size: u64,
+    /// When it is refused, unless it is kept.
+    keep_by: Instant,
     /// What has to be kept of how it came, until it is.
     arrival: Option<Box<Arrival>>,
     /// When nobody is to be tried any more.
@@ -119,6 +131,7 @@ impl Short {
             not_before: None,
             unreached: Vec::new(),
             size: arrival.size.unwrap_or_default(),
+            keep_by: cx.now,
             until: cx.now + arrival.lifetime.map_or(ttl, |lifetime| lifetime.min(ttl)),
             policy,
             arrival: Some(Box::new(arrival)),
@@ -155,6 +168,7 @@ impl Short {
             not_before: None,
             unreached: Vec::new(),
             size,
+            keep_by: cx.now,
             until,
             policy,
             arrival: None,
@@ -167,7 +181,7 @@ impl Short {
     pub(super) fn serve(&mut self, open: &[u16], lanes: &SharedLanes, cx: &mut Around) {
         if self.stage == Stage::Serving {
             for &n in open {
-                self.line_up(n, lanes, cx);
+                self.line_up(n);
             }
         }
         self.moved(lanes, cx);
@@ -176,28 +190,24 @@ impl Short {
     /// Moves this page; afterwards its timers are set for what it now waits for.
     pub(super) fn handle(&mut self, what: Happens, lanes: &SharedLanes, cx: &mut Around) {
         match what {
-            Happens::Resolved(result) => self.on_resolved(result, lanes, cx),
-            Happens::Kept(kept) => self.on_kept(kept, lanes, cx),
+            Happens::Resolved(result) => self.on_resolved(result, cx),
+            Happens::Kept(kept) => self.on_kept(kept, cx),
             Happens::Leg(n, event) => self.on_leg(n, event, lanes, cx),
-            Happens::Turn(n) => {
-                if let Some(leg) = self.leg_mut(n).filter(|leg| leg.state == State::Lined) {
-                    leg.state = State::Ready;
-                    self.ready.push_back(n);
-                }
-            }
+            Happens::Turn(n) => self.on_turn(n, lanes, cx),
             Happens::Reachable(user) => {
                 for n in self.numbers() {
-                    if self.waits(n) && *self.recipient(n).party.key == *user {
-                        self.line_up(n, lanes, cx);
+                    if *self.recipient(n).party.key != *user {
+                        continue;
+                    }
+                    if self.waits(n) {
+                        self.line_up(n);
+                    } else if matches!(self.state(n), State::Paused(_)) {
+                        self.legs[usize::from(n) - 1].state = State::Paused(cx.now);
                     }
                 }
             }
             Happens::Ended => self.on_ended(lanes, cx),
-            Happens::Due(Kind::Resolve) => {
-                let mut refusal = Refusal::new(480, "IM-033").warn("recipients unknown");
-                refusal.retry_after = Some(super::RETRY_AFTER);
-                self.refuse(refusal, cx);
-            }
+            Happens::Due(Kind::Resolve) => self.on_late(cx),
             // There is no session; the other timers only bring it here.
             Happens::Originator(_)
             | Happens::OriginatorMedia(_)
@@ -209,89 +219,124 @@ impl Short {
 
     /// After every move: what all of it together means.
     fn moved(&mut self, lanes: &SharedLanes, cx: &mut Around) {
+        let answer_by = match self.stage {
+            Stage::Resolving { .. } => Some(self.since + RESOLVE_LIMIT),
+            Stage::Keeping => Some(self.keep_by),
+            Stage::TakingBack | Stage::Serving | Stage::Closed => None,
+        };
+        cx.timers.set(self.id, Kind::Resolve, answer_by);
         if self.stage != Stage::Serving {
-            let resolving = matches!(self.stage, Stage::Resolving { .. });
-            let due = resolving.then(|| self.since + RESOLVE_LIMIT);
-            cx.timers.set(self.id, Kind::Resolve, due);
             return;
         }
-        cx.timers.set(self.id, Kind::Resolve, None);
         if cx.now >= self.until {
             for n in self.numbers() {
-                if matches!(self.state(n), State::Lined | State::Ready) || self.waits(n) {
+                if !matches!(self.state(n), State::Idle | State::Out) || self.waits(n) {
                     self.expire(n, lanes, cx);
                 }
             }
         }
-        self.deliver_due(cx);
-        let busy = self.legs.iter().any(|leg| leg.state != State::Idle);
-        let unsent = self.legs.iter().any(|leg| matches!(leg.state, State::Lined | State::Ready));
+        self.deliver_due(lanes, cx);
+        let unsent = |leg: &Leg| !matches!(leg.state, State::Idle | State::Out);
+        let unsent = self.legs.iter().any(unsent);
         cx.timers.set(self.id, Kind::Deadline, Some(self.until).filter(|_| unsent));
-        if !busy {
+        if !unsent && self.out == 0 {
             self.finish(cx);
         }
     }
 
     // ---- the originator ---------------------------------------------------------------------------------------
 
-    fn on_resolved(
-        &mut self,
-        result: Result<Audience, Refusal>,
-        lanes: &SharedLanes,
-        cx: &mut Around,
-    ) {
+    fn on_resolved(&mut self, result: Result<Audience, Refusal>, cx: &mut Around) {
         let Stage::Resolving { target_is_list } = self.stage else { return };
         let audience = match result {
             Ok(audience) => fanout::admit(audience, self.id, &self.identities, cx.out),
-            Err(refusal) => return self.refuse(refusal, cx),
+            Err(refusal) => {
+                self.refuse(refusal, cx);
+                return self.close(cx);
+            }
         };
-        if audience.recipients.is_empty() {
+        let refusal = if audience.recipients.is_empty() {
             let rule = if target_is_list { "IM-031" } else { "IM-035" };
-            return self.refuse(Refusal::new(403, rule).warn("No destinations"), cx);
-        }
-        if audience.recipients.len() > usize::from(u16::MAX) {
+            Some(Refusal::new(403, rule).warn("No destinations"))
+        } else if audience.recipients.len() > usize::from(u16::MAX) {
             let refusal = Refusal::new(403, "UL-020").warn("102 Too many participants");
-            return self.refuse(refusal.key("im.max_recipients"), cx);
+            Some(refusal.key("im.max_recipients"))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.refuse(refusal, cx);
+            return self.close(cx);
         }
         self.legs = untouched(&audience);
         self.audience = Arc::new(audience);
         let open: Vec<u16> = self.numbers().filter(|n| self.declined(*n).is_none()).collect();
         let Some(arrival) = self.arrival.take().filter(|_| !open.is_empty()) else {
             // Nobody it would have to be kept for; the sender is not told that rules declined it (IM-090).
-            return self.answer(lanes, cx);
+            return self.answer(cx);
         };
-        self.stage = Stage::Keeping { ended: false };
+        self.stage = Stage::Keeping;
+        self.keep_by = cx.now + KEEP_LIMIT;
         let (audience, size) = ((*self.audience).clone(), self.size);
         let record = Box::new(Record { arrival: *arrival, audience, size });
         cx.out.push(Effect::Keep { page: self.id, record, open, until: self.until });
     }
 
-    fn on_kept(&mut self, kept: bool, lanes: &SharedLanes, cx: &mut Around) {
-        let Stage::Keeping { ended } = self.stage else { return };
-        self.kept = kept;
-        if kept && !ended {
-            return self.answer(lanes, cx);
+    fn on_kept(&mut self, kept: bool, cx: &mut Around) {
+        match (self.stage, kept) {
+            (Stage::Keeping, true) => {
+                self.kept = true;
+                self.answer(cx);
+            }
+            (Stage::Keeping, false) => {
+                let cause = Cause::new(CauseProtocol::Store, 0, "the page cannot be kept");
+                self.fail_all(&cause, cx);
+                self.refuse(store_is_down(), cx);
+                self.close(cx);
+            }
+            (Stage::TakingBack, _) => {
+                self.kept = kept;
+                for n in self.numbers() {
+                    self.settled(n, cx);
+                }
+                self.close(cx);
+            }
+            (Stage::Resolving { .. } | Stage::Serving | Stage::Closed, _) => {}
         }
-        let (cause, refusal) = if ended {
-            let cause = ended_cause();
-            let refusal = Refusal::new(480, "IM-064").warn(cause.text.clone());
-            (cause, refusal)
-        } else {
-            // UL-036: the sender may try again.
-            let cause = Cause::new(CauseProtocol::Store, 0, "the page cannot be kept");
-            let mut refusal =
-                Refusal::new(480, "UL-036").warn("the store is down").key("store.url");
-            refusal.retry_after = Some(super::RETRY_AFTER);
-            (cause, refusal)
-        };
+    }
+
+    /// The sender does not wait any longer for an answer.
+    fn on_late(&mut self, cx: &mut Around) {
+        match self.stage {
+            Stage::Resolving { .. } => {
+                let mut refusal = Refusal::new(480, "IM-033").warn("recipients unknown");
+                refusal.retry_after = Some(super::RETRY_AFTER);
+                self.refuse(refusal, cx);
+                self.close(cx);
+            }
+            Stage::Keeping => {
+                let cause = Cause::new(CauseProtocol::Store, 0, "the store does not answer");
+                self.take_back(&cause, store_is_down(), cx);
+            }
+            Stage::TakingBack | Stage::Serving | Stage::Closed => {}
+        }
+    }
+
+    /// Refuses a page that is being kept.
+    fn take_back(&mut self, cause: &Cause, refusal: Refusal, cx: &mut Around) {
+        self.fail_all(cause, cx);
+        self.refuse(refusal, cx);
+        self.stage = Stage::TakingBack;
+    }
+
+    fn fail_all(&mut self, cause: &Cause, cx: &mut Around) {
         for n in self.numbers() {
             self.fail(n, cause.clone(), cx);
         }
-        self.refuse(refusal, cx);
     }
 
     /// UL-027: 202 once nothing of it can be lost, then everybody in the order of the list.
-    fn answer(&mut self, lanes: &SharedLanes, cx: &mut Around) {
+    fn answer(&mut self, cx: &mut Around) {
         let page = self.id;
         self.stage = Stage::Serving;
         cx.out.push(Effect::Accept { page, warnings: self.audience.warnings.clone() });
@@ -300,7 +345,7 @@ impl Short {
         for n in self.numbers() {
             match self.declined(n) {
                 Some(cause) => self.fail(n, cause, cx),
-                None => self.line_up(n, lanes, cx),
+                None => self.line_up(n),
             }
         }
     }
@@ -312,17 +357,15 @@ impl Short {
         cx.out.push(Effect::Refuse { page, refusal });
         cx.out.push(Effect::Event(Event::PageRefused { page, status, text }));
         cx.out.push(Effect::ReleaseOriginator { page });
-        self.close(cx);
     }
 
     fn on_ended(&mut self, lanes: &SharedLanes, cx: &mut Around) {
-        match &mut self.stage {
+        match self.stage {
             Stage::Resolving { .. } => {
-                let refusal = Refusal::new(480, "IM-064").warn(ended_cause().text);
-                self.refuse(refusal, cx);
+                self.refuse(ended_refusal(), cx);
+                self.close(cx);
             }
-            // What is being kept is taken back when it is.
-            Stage::Keeping { ended } => *ended = true,
+            Stage::Keeping => self.take_back(&ended_cause(), ended_refusal(), cx),
             Stage::Serving => {
                 for n in self.numbers() {
                     if self.state(n) != State::Idle || self.waits(n) {
@@ -331,66 +374,116 @@ impl Short {
                     }
                 }
             }
-            Stage::Closed => {}
+            Stage::TakingBack | Stage::Closed => {}
         }
     }
 
     // ---- the recipients ---------------------------------------------------------------------------------------
 
-    /// IM-079: behind those who were accepted before for the same target.
-    fn line_up(&mut self, n: u16, lanes: &SharedLanes, cx: &mut Around) {
+    /// Somebody who has no result, or waits, is to be served.
+    fn line_up(&mut self, n: u16) {
         let waits = self.waits(n);
-        let fresh = self
-            .leg_mut(n)
-            .is_some_and(|leg| leg.state == State::Idle && (leg.outcome.is_none() || waits));
-        if !fresh {
-            return;
-        }
-        let id = self.leg_id(n);
-        let most = self.policy.deferral.max_per_user.max(1);
-        let place = lanes.lock().enter(&self.recipient(n).party.key, id, most);
-        let leg = &mut self.legs[usize::from(n) - 1];
-        leg.outcome = None;
-        match place {
-            Place::First => {
-                leg.state = State::Ready;
-                self.ready.push_back(n);
-            }
-            Place::Behind => leg.state = State::Lined,
-            Place::Full => {
-                let text =
-                    "too many pages are on their way to the recipient (deferred.max_per_user)";
-                self.fail(n, Cause::new(CauseProtocol::Policy, 480, text), cx);
-            }
+        let Some(leg) = self.leg_mut(n).filter(|leg| leg.state == State::Idle) else { return };
+        if leg.outcome.is_none() || waits {
+            (leg.state, leg.retries) = (State::Ready, 0);
+            self.ready.push_back(n);
         }
     }
 
     /// UL-033 (`send_rate` a second), UL-034 (so many unanswered ones at a time).
-    fn deliver_due(&mut self, cx: &mut Around) {
-        let breadth = usize::from(self.policy.max_entries).max(1);
-        while self.out < breadth && self.not_before.is_none_or(|at| at <= cx.now) {
-            let Some(n) = self.ready.pop_front() else { break };
-            self.not_before = fanout::pace(&self.policy).map(|gap| cx.now + gap);
-            let leg = self.leg_id(n);
-            self.legs[usize::from(n) - 1].state = State::Out;
-            self.out += 1;
-            let recipient = self.recipient(n).clone();
-            let party = recipient.party.clone();
-            let audience = Arc::clone(&self.audience);
-            cx.out.push(Effect::Event(Event::Invited { leg, party }));
-            cx.out.push(Effect::Deliver { leg, recipient, audience });
+    fn may_send(&self, now: Instant) -> bool {
+        self.out < self.breadth() && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    fn breadth(&self) -> usize {
+        usize::from(self.policy.max_entries).max(1)
+    }
+
+    fn deliver_due(&mut self, lanes: &SharedLanes, cx: &mut Around) {
+        for n in self.numbers() {
+            if matches!(self.state(n), State::Paused(until) if until <= cx.now) {
+                self.has_turn(n, lanes, cx);
+            }
         }
-        let paced = self.out < breadth && !self.ready.is_empty();
-        cx.timers.set(self.id, Kind::Pace, self.not_before.filter(|_| paced));
+        while self.may_send(cx.now)
+            && let Some(n) = self.ready.pop_front()
+        {
+            self.enter_lane(n, lanes, cx);
+        }
+        let paced = self.out < self.breadth() && !self.ready.is_empty();
+        let pauses = self.legs.iter().filter_map(|leg| match leg.state {
+            State::Paused(until) => Some(until),
+            _ => None,
+        });
+        let next = pauses.chain(self.not_before.filter(|_| paced)).min();
+        cx.timers.set(self.id, Kind::Pace, next);
+    }
+
+    /// IM-079: behind those who were accepted before for the same target.
+    fn enter_lane(&mut self, n: u16, lanes: &SharedLanes, cx: &mut Around) {
+        let most = self.policy.deferral.max_per_user.max(1);
+        let place = lanes.lock().enter(&self.recipient(n).party.key, self.leg_id(n), most);
+        match place {
+            Place::First => self.send(n, cx),
+            Place::Behind => self.legs[usize::from(n) - 1].state = State::Lined,
+            Place::Full => {
+                let text =
+                    "too many pages are on their way to the recipient (deferred.max_per_user)";
+                let cause = Cause::new(CauseProtocol::Policy, 480, text);
+                self.legs[usize::from(n) - 1].state = State::Idle;
+                match self.kept && self.policy.deferral.enabled {
+                    true => self.defer(n, cause, cx),
+                    false => self.fail(n, cause, cx),
+                }
+            }
+        }
+    }
+
+    /// It may be this leg's turn by now; or it was, and has passed.
+    fn on_turn(&mut self, n: u16, lanes: &SharedLanes, cx: &mut Around) {
+        if self.leg_mut(n).is_some_and(|leg| leg.state == State::Lined)
+            && lanes.lock().is_first(&self.recipient(n).party.key, self.leg_id(n))
+        {
+            self.has_turn(n, lanes, cx);
+        }
+    }
+
+    /// It is this leg's turn. If its page may not send now, others go first.
+    fn has_turn(&mut self, n: u16, lanes: &SharedLanes, cx: &mut Around) {
+        if self.may_send(cx.now) {
+            return self.send(n, cx);
+        }
+        self.leave_lane(n, lanes, cx);
+        self.legs[usize::from(n) - 1].state = State::Ready;
+        self.ready.push_front(n);
+    }
+
+    fn send(&mut self, n: u16, cx: &mut Around) {
+        self.not_before = fanout::pace(&self.policy).map(|gap| cx.now + gap);
+        let leg = self.leg_id(n);
+        let entry = &mut self.legs[usize::from(n) - 1];
+        (entry.state, entry.outcome) = (State::Out, None);
+        self.out += 1;
+        let recipient = self.recipient(n).clone();
+        let party = recipient.party.clone();
+        let audience = Arc::clone(&self.audience);
+        cx.out.push(Effect::Event(Event::Invited { leg, party }));
+        cx.out.push(Effect::Deliver { leg, recipient, audience });
     }
 
     fn on_leg(&mut self, n: u16, event: LegEvent, lanes: &SharedLanes, cx: &mut Around) {
         if !self.leg_mut(n).is_some_and(|leg| leg.state == State::Out) {
             return;
         }
+        if let Some(pause) = self.pause(n, &event) {
+            let leg = &mut self.legs[usize::from(n) - 1];
+            (leg.state, leg.retries) = (State::Paused(cx.now + pause), leg.retries + 1);
+            self.out -= 1;
+            return;
+        }
         let cause = match event {
             LegEvent::Accepted { .. } => None,
-            LegEvent::Refused { status, text } => {
+            LegEvent::Refused { status, text, .. } => {
                 Some(Cause::new(CauseProtocol::Sip, status, text))
             }
             LegEvent::Unreachable { timeout } => Some(unreachable_cause(timeout)),
@@ -409,12 +502,34 @@ impl Short {
                 self.settled(n, cx);
             }
             Some(cause) if self.kept && self.policy.deferral.takes(&cause) => {
-                self.legs[usize::from(n) - 1].outcome = Some(Outcome::Deferred(cause.clone()));
                 self.unreached.push(n);
-                cx.out.push(Effect::Event(Event::Deferred { leg, cause }));
+                self.defer(n, cause, cx);
             }
             Some(cause) => self.fail(n, cause, cx),
         }
+    }
+
+    /// How long to wait before the recipient is tried again; `None`: not again.
+    ///
+    /// UL-033: a few times at most. Whoever is there but busy, or has a core that is, is tried again; whoever did not answer
+    /// may have the page already, whoever is not there is waited for, and every other answer is final.
+    fn pause(&self, n: u16, event: &LegEvent) -> Option<Duration> {
+        let (busy, asked) = match event {
+            LegEvent::Refused { status, retry_after, .. } => {
+                let asked = retry_after.map(|seconds| Duration::from_secs(seconds.into()));
+                let busy = matches!(status, 500 | 503 | 504)
+                    || (asked.is_some() && matches!(status, 480 | 486));
+                (busy, asked)
+            }
+            LegEvent::Unreachable { timeout: false } => (true, None),
+            _ => (false, None),
+        };
+        let leg = &self.legs[usize::from(n) - 1];
+        if !busy || leg.retries >= self.policy.short_retries {
+            return None;
+        }
+        let own = self.policy.short_retry_after * 2_u32.saturating_pow(leg.retries.min(16));
+        Some(own.max(asked.unwrap_or_default())).filter(|pause| *pause <= LONGEST_PAUSE)
     }
 
     /// The next one for the same target has its turn.
@@ -428,6 +543,11 @@ impl Short {
         self.legs[usize::from(n) - 1].state = State::Idle;
         let next = lanes.lock().leave(&self.recipient(n).party.key, self.leg_id(n));
         cx.out.extend(next.map(|leg| Effect::Turn { leg }));
+    }
+
+    fn defer(&mut self, n: u16, cause: Cause, cx: &mut Around) {
+        self.legs[usize::from(n) - 1].outcome = Some(Outcome::Deferred(cause.clone()));
+        cx.out.push(Effect::Event(Event::Deferred { leg: self.leg_id(n), cause }));
     }
 
     fn fail(&mut self, n: u16, cause: Cause, cx: &mut Around) {
@@ -481,13 +601,13 @@ impl Short {
             let next = lanes.lock().leave(key, leg);
             out.extend(next.map(|leg| Effect::Turn { leg }));
             let ends = self.state(n) != State::Idle || self.waits(n);
-            if ends || matches!(self.stage, Stage::Keeping { .. }) {
+            if ends || self.stage == Stage::Keeping {
                 out.push(Effect::Event(Event::Failed { leg, cause: cause.clone(), octets: 0 }));
                 self.legs[usize::from(n) - 1].outcome = Some(Outcome::Failed(cause.clone()));
             }
         }
         let page = self.id;
-        out.push(Effect::Event(match self.stage {
+        let last = match self.stage {
             Stage::Serving | Stage::Closed => Event::PageEnded {
                 page,
                 delivered: self.count(|outcome| matches!(outcome, Outcome::Delivered)),
@@ -495,10 +615,12 @@ impl Short {
                     .count(|outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Expired)),
                 deferred: 0,
             },
-            Stage::Resolving { .. } | Stage::Keeping { .. } => {
+            Stage::Resolving { .. } | Stage::Keeping => {
                 Event::PageRefused { page, status: 480, text: cause.text }
             }
-        }));
+            Stage::TakingBack => return out,
+        };
+        out.push(Effect::Event(last));
         out
     }
 
@@ -568,7 +690,7 @@ impl Short {
 /// A leg for everybody, and nothing to do.
 fn untouched(audience: &Audience) -> Vec<Leg> {
     let most = usize::from(u16::MAX);
-    let leg = |_| Leg { state: State::Idle, outcome: None };
+    let leg = |_| Leg { state: State::Idle, outcome: None, retries: 0 };
     audience.recipients.iter().take(most).map(leg).collect()
 }
 
@@ -582,4 +704,15 @@ pub(super) fn for_message(mut refusal: Refusal) -> Refusal {
 
 fn ended_cause() -> Cause {
     Cause::new(CauseProtocol::Policy, 0, "ended by the operator")
+}
+
+fn ended_refusal() -> Refusal {
+    Refusal::new(480, "IM-064").warn(ended_cause().text)
+}
+
+/// UL-036: the sender may try again.
+pub(super) fn store_is_down() -> Refusal {
+    let mut refusal = Refusal::new(480, "UL-036").warn("the store is down").key("store.url");
+    refusal.retry_after = Some(super::RETRY_AFTER);
+    refusal
 }

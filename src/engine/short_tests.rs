@@ -68,8 +68,8 @@ fn what_is_refused_is_refused_as_a_message_is() {
     assert_eq!(told, "*arrived, refuse 403, *refused 403, release, forget");
     let mut s = scene(Policy::default());
     assert_eq!(
-        s.after(Duration::from_secs(30)),
-        "30.000s refuse 480, *refused 480, release, forget"
+        s.after(Duration::from_secs(20)),
+        "20.000s refuse 480, *refused 480, release, forget"
     );
     let mut s = scene(Policy::default());
     s.resolves(&["bob"]);
@@ -133,9 +133,9 @@ fn a_page_that_ends_or_breaks_gives_its_turns_away() {
 fn a_page_ended_while_it_is_being_kept_is_taken_back() {
     let mut s = scene(Policy::default());
     s.resolves(&["bob"]);
-    assert_eq!(s.does(Input::End { page: s.page }), "");
-    let told = kept(&mut s, true);
-    assert_eq!(told, "*failed 1 Policy 0, settled 1, refuse 480, *refused 480, release, forget");
+    let told = s.does(Input::End { page: s.page });
+    assert_eq!(told, "*failed 1 Policy 0, refuse 480, *refused 480, release");
+    assert_eq!(kept(&mut s, true), "settled 1, forget");
 }
 
 /// As IM-090 and IM-091 ask.
@@ -201,8 +201,90 @@ fn a_lane_is_not_longer_than_what_may_wait_for_one_user() {
     s.resolves(&["bob"]);
     assert_eq!(
         kept(&mut s, true),
-        "202, *answered, release, *failed 1 Policy 480, settled 1, *ended 0+1, forget"
+        "202, *answered, release, *deferred 1 Policy 480, defer 1, *ended 0+0+1, forget",
+        "nothing that was accepted is lost"
     );
+}
+
+/// As UL-033 asks: whoever is busy is tried again, later each time, and not for ever.
+#[test]
+fn who_is_busy_is_tried_again() {
+    let busy = |status, retry_after| LegEvent::Refused { status, text: String::new(), retry_after };
+    let mut s = scene(Policy { short_retries: 2, ..Policy::default() });
+    s.resolves(&["bob"]);
+    kept(&mut s, true);
+    assert_eq!(s.leg(1, busy(503, None)), "");
+    assert_eq!(s.after(Duration::from_secs(9)), "5.000s *invited 1, deliver 1");
+    assert_eq!(s.leg(1, busy(503, None)), "");
+    assert_eq!(s.after(Duration::from_secs(19)), "19.000s *invited 1, deliver 1");
+    let told = s.leg(1, busy(503, None));
+    assert_eq!(told, "*deferred 1 Sip 503, defer 1, *ended 0+0+1, forget", "twice is enough");
+    assert_eq!((s.engine.lined(), s.engine.timers()), (0, 0));
+
+    for (event, again) in [
+        (busy(486, Some(30)), Some("30.000s *invited 1, deliver 1")),
+        (busy(500, Some(1)), Some("5.000s *invited 1, deliver 1")),
+        (LegEvent::Unreachable { timeout: false }, Some("5.000s *invited 1, deliver 1")),
+        (busy(503, Some(301)), None),
+        (busy(486, None), None),
+        (busy(480, None), None),
+        (busy(403, Some(5)), None),
+        (LegEvent::Unreachable { timeout: true }, None),
+    ] {
+        let mut s = scene(Policy::default());
+        s.resolves(&["bob"]);
+        kept(&mut s, true);
+        let told = s.leg(1, event.clone());
+        assert_eq!(told.is_empty(), again.is_some(), "{event:?}: {told}");
+        if let Some(again) = again {
+            assert_eq!(s.after(Duration::from_secs(60)), again, "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_is_not_let_wait() {
+    let mut s = scene(Policy::default());
+    s.resolves(&["bob", "carol"]);
+    kept(&mut s, true);
+    assert_eq!(s.refuses(2, 480), "*deferred 2 Sip 480");
+    let busy = LegEvent::Refused { status: 503, text: String::new(), retry_after: Some(60) };
+    assert_eq!(s.leg(1, busy), "");
+    let user = party("bob").key;
+    assert_eq!(s.does(Input::Reachable { user }), "", "the page did not miss bob");
+    assert_eq!(s.after(Duration::from_secs(60)), "60.000s *invited 1, deliver 1");
+}
+
+/// As IM-079 asks: a page that is held back holds back nobody else.
+#[test]
+fn a_page_that_may_not_send_lets_others_go_first() {
+    let mut s = scene(Policy { max_entries: 1, ..Policy::default() });
+    s.resolves(&["carol", "bob"]);
+    assert_eq!(kept(&mut s, true), "202, *answered, release, *invited 1, deliver 1");
+    let slow = s.page;
+    s.page = PageId::new(0, 2);
+    let arrival = short(&s);
+    s.does(Input::Arrived(arrival));
+    s.resolves(&["bob"]);
+    assert_eq!(kept(&mut s, true), "202, *answered, release, *invited 1, deliver 1");
+    s.page = slow;
+    assert_eq!(s.accepts(1), "*delivered 1, settled 1", "now bob has one on its way");
+}
+
+/// As UL-027 asks of what is not kept in time.
+#[test]
+fn a_store_that_does_not_answer_is_not_waited_for() {
+    for kept_after_all in [true, false] {
+        let mut s = scene(Policy::default());
+        s.resolves(&["bob"]);
+        assert_eq!(
+            s.after(Duration::from_secs(60)),
+            "10.000s *failed 1 Store 0, refuse 480, *refused 480, release"
+        );
+        let told = kept(&mut s, kept_after_all);
+        assert_eq!(told, if kept_after_all { "settled 1, forget" } else { "forget" });
+        assert_eq!((s.engine.is_idle(), s.engine.timers()), (true, 0));
+    }
 }
 
 // ---- whatever comes -------------------------------------------------------------------------------------------
@@ -228,7 +310,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => page.clone().prop_map(Step::Arrive),
         3 => (page.clone(), prop::collection::vec(0..4_usize, 0..5)).prop_map(|(p, l)| Step::Resolve(p, l)),
         3 => (page.clone(), prop::bool::weighted(0.8)).prop_map(|(p, k)| Step::Keep(p, k)),
-        6 => (page.clone(), 1..6_u16, prop::sample::select(vec![200, 403, 480]))
+        6 => (page.clone(), 1..6_u16, prop::sample::select(vec![200, 403, 480, 503]))
             .prop_map(|(p, n, s)| Step::Answer(p, n, s)),
         1 => (page.clone(), 1..6_u16).prop_map(|(p, n)| Step::Silent(p, n)),
         1 => page.clone().prop_map(Step::End),
@@ -390,6 +472,13 @@ impl Run {
         }
     }
 
+    /// Whatever becomes of it, this MESSAGE is no longer on its way.
+    fn answered(&mut self, leg: LegId) {
+        if let Some(seen) = self.model.pages.get_mut(&leg.page) {
+            seen.out.remove(&leg.n);
+        }
+    }
+
     fn pass(&mut self, seconds: u64) {
         let until = self.now + Duration::from_secs(seconds);
         for thread in 0..2 {
@@ -423,12 +512,14 @@ impl Run {
                 let leg = LegId { page: self.ids[p], n };
                 let event = match status {
                     200 => LegEvent::Accepted { allow: None, contact: None },
-                    status => LegEvent::Refused { status, text: String::new() },
+                    status => LegEvent::Refused { status, text: String::new(), retry_after: None },
                 };
+                self.answered(leg);
                 self.tell(Input::Leg { leg, event });
             }
             Step::Silent(p, n) => {
                 let leg = LegId { page: self.ids[p], n };
+                self.answered(leg);
                 self.tell(Input::Leg { leg, event: LegEvent::Unreachable { timeout: true } });
             }
             Step::End(p) => self.tell(Input::End { page: self.ids[p] }),
@@ -452,20 +543,22 @@ impl Run {
     }
 
     fn settles(&mut self) {
-        for _ in 0..3 {
+        // Every answer may give another its turn, and so may the time.
+        for _ in 0..50 {
             for page in self.model.pages.keys().copied().collect::<Vec<_>>() {
                 self.keep(page, true);
             }
             self.pass(31);
+            while let Some((page, n)) = self
+                .model
+                .pages
+                .iter()
+                .find_map(|(page, seen)| Some((*page, *seen.out.keys().next()?)))
+            {
+                let event = LegEvent::Accepted { allow: None, contact: None };
+                self.tell(Input::Leg { leg: LegId { page, n }, event });
+            }
         }
-        // Every answer may give another its turn.
-        while let Some((page, n)) =
-            self.model.pages.iter().find_map(|(page, seen)| Some((*page, *seen.out.keys().next()?)))
-        {
-            let event = LegEvent::Accepted { allow: None, contact: None };
-            self.tell(Input::Leg { leg: LegId { page, n }, event });
-        }
-        self.pass(31);
         assert!(self.model.pages.is_empty(), "every page has its end");
         assert_eq!(self.lanes.lock().len(), 0);
         for engine in &self.engines {
@@ -480,9 +573,10 @@ proptest! {
     fn the_promises_hold_for_short_pages(steps in prop::collection::vec(step(), 0..80)) {
         let (lanes, users) = (SharedLanes::default(), SharedUsers::default());
         let policy = Policy { max_rate_per_user: 1000, ..Policy::default() };
-        let engine = || Engine::sharing(policy.clone(), users.clone(), lanes.clone());
+        let slow = Policy { max_entries: 2, send_rate: 3, ..policy.clone() };
+        let engine = |policy| Engine::sharing(policy, users.clone(), lanes.clone());
         let mut run = Run {
-            engines: [engine(), engine()],
+            engines: [engine(policy), engine(slow)],
             now: start(),
             model: Model::default(),
             ids: [0, 1, 2, 3].map(|n| PageId::new(u8::from(n % 2 == 1), n)),

@@ -221,7 +221,7 @@ impl Scene {
     }
 
     pub(super) fn refuses(&mut self, n: u16, status: u16) -> String {
-        self.leg(n, LegEvent::Refused { status, text: String::new() })
+        self.leg(n, LegEvent::Refused { status, text: String::new(), retry_after: None })
     }
 
     pub(super) fn delivers(&mut self, n: u16) -> String {

@@ -422,7 +422,7 @@ fn a_thousand_failed_fan_outs_leave_nothing() {
         let result = Ok(audience(&["bob", "carol"]));
         engine.handle(start(), Input::Resolved { page, result }, &mut out);
         for n in 1..=2 {
-            let event = LegEvent::Refused { status: 486, text: String::new() };
+            let event = LegEvent::Refused { status: 486, text: String::new(), retry_after: None };
             let leg = super::ids::LegId { page, n };
             engine.handle(start(), Input::Leg { leg, event }, &mut out);
         }
@@ -941,13 +941,13 @@ fn reachable(s: &mut Scene, name: &str) -> String {
 #[test]
 fn who_was_not_there_is_invited_again_when_he_can_be_reached() {
     for (fails, again) in [
-        (LegEvent::Refused { status: 480, text: String::new() }, true),
-        (LegEvent::Refused { status: 408, text: String::new() }, true),
+        (LegEvent::Refused { status: 480, text: String::new(), retry_after: None }, true),
+        (LegEvent::Refused { status: 408, text: String::new(), retry_after: None }, true),
         (LegEvent::Unreachable { timeout: true }, true),
         (LegEvent::Unreachable { timeout: false }, false),
-        (LegEvent::Refused { status: 404, text: String::new() }, false),
-        (LegEvent::Refused { status: 486, text: String::new() }, false),
-        (LegEvent::Refused { status: 603, text: String::new() }, false),
+        (LegEvent::Refused { status: 404, text: String::new(), retry_after: None }, false),
+        (LegEvent::Refused { status: 486, text: String::new(), retry_after: None }, false),
+        (LegEvent::Refused { status: 603, text: String::new(), retry_after: None }, false),
     ] {
         let mut s = Scene::inviting(Policy::default(), &["bob", "carol"]);
         s.accepts(1);

@@ -18,7 +18,7 @@ fn kept(s: &mut Scene, kept: bool) -> String {
 }
 
 fn refuses(s: &mut Scene, n: u16, status: u16) -> String {
-    s.leg(n, LegEvent::Refused { status, text: String::new() })
+    s.leg(n, LegEvent::Refused { status, text: String::new(), retry_after: None })
 }
 
 fn restored(s: &Scene, names: &[&str], open: &[u16], until: Duration) -> Input {

@@ -172,9 +172,16 @@ pub fn rejected(status: u16, message: Option<&Message>, cause: Failure) -> LegEv
             LegEvent::Refused {
                 status,
                 text: text.unwrap_or_else(|| reason_phrase(status)).to_owned(),
+                retry_after: message.and_then(retry_after),
             }
         }
     }
+}
+
+/// Seconds of Retry-After; what cannot be read says nothing (RFC 3261 §20.33).
+fn retry_after(message: &Message) -> Option<u32> {
+    let text = message.text(Name::RetryAfter)?;
+    text.split([';', '(', ' ']).next()?.parse().ok()
 }
 
 /// Recipients whose clients refused multipart, the oldest forgotten first.

@@ -254,7 +254,7 @@ fn a_leg_is_tried_once_more_where_that_may_help() {
         let invites = world.requests("INVITE");
         let Some(check) = check else {
             assert_eq!(invites.len(), 1, "{name}");
-            let want = LegEvent::Refused { status, text: "Text".to_owned() };
+            let want = LegEvent::Refused { status, text: "Text".to_owned(), retry_after: None };
             assert_eq!(events(&world), [want], "{name}");
             continue;
         };
