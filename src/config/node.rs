@@ -227,7 +227,7 @@ fn policy(config: &Config, profile: &Profile, threads: u8) -> Policy {
 
 fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
     use isc::settings::{
-        Auth, Core, Documents, Im, IscKeys, Large, Media, Service, Settings, Sip, Ul,
+        Auth, Core, Documents, Im, IscKeys, Large, Media, Pager, Service, Settings, Sip, Ul,
     };
     let Config { sip, core, service, auth, .. } = config;
     let Profile { im, isc, msrp, ul, .. } = profile;
@@ -304,6 +304,7 @@ fn isc_settings(config: &Config, profile: &Profile) -> isc::settings::Settings {
             normalise_tel: ul.normalise_tel,
             require_tls: ul.require_tls,
         },
+        pager: Pager::default(),
         media: Media {
             attribution: msrp.attribution,
             cema: msrp.cema,

@@ -9,6 +9,8 @@ use super::multipart::{BadBody, Disposition, Part, flatten};
 
 /// The type of a recipient list.
 pub const RESOURCE_LISTS: &str = "application/resource-lists+xml";
+/// The disposition of the list recipients see (UL-021).
+pub const HISTORY: &str = "recipient-list-history; handling=optional";
 /// The type of a session description.
 pub const SDP: &str = "application/sdp";
 /// What a 415 says we take (IM-027).
@@ -87,7 +89,8 @@ pub fn read(
     Ok(found)
 }
 
-enum Purpose {
+/// What a part is for.
+pub(super) enum Purpose {
     Sdp,
     List,
     BareList,
@@ -95,7 +98,7 @@ enum Purpose {
     Other,
 }
 
-fn purpose(part: &Part) -> Purpose {
+pub(super) fn purpose(part: &Part) -> Purpose {
     let is_list = part.content_type.essence == RESOURCE_LISTS;
     match part.disposition.as_ref().map(|d| d.kind.as_str()) {
         Some("recipient-list") if is_list => Purpose::List,
@@ -112,7 +115,7 @@ fn is_bare_list(part: &Part) -> bool {
 }
 
 /// Whether the content stands there as it is; we undo no transfer encoding.
-fn is_plain(part: &Part) -> bool {
+pub(super) fn is_plain(part: &Part) -> bool {
     part.header("content-transfer-encoding").is_none_or(|coding| {
         ["binary", "8bit", "7bit"].iter().any(|plain| coding.trim().eq_ignore_ascii_case(plain))
     }) && part

@@ -41,8 +41,12 @@ impl Isc {
     /// `icid-value` of a leg; `None` for a core without charging.
     pub fn charged_leg(&self, leg: LegId) -> Option<String> {
         let page = self.pages.get(&leg.page).filter(|_| self.house.is_ims())?;
-        let state = page.legs.get(&leg.n)?;
+        let copy = page.short.as_ref().and_then(|short| short.copies.get(&leg.n));
+        let random = match copy {
+            Some(copy) => copy.random,
+            None => page.legs.get(&leg.n)?.random,
+        };
         let kind = outbound::way(&self.house, &page.origin, page.answered).kind;
-        Some(outbound::leg_icid(kind, page.facts.charging.as_ref(), leg, state.random))
+        Some(outbound::leg_icid(kind, page.facts.charging.as_ref(), leg, random))
     }
 }

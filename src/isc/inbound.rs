@@ -1,12 +1,15 @@
-//! An initial INVITE becomes an arrival or a refusal.
+//! An initial request becomes an arrival or a refusal.
 //!
-//! Start at [`check`]: the checks stand there in the order of the rules, and the first failure decides. What the
-//! answers and the recipients' INVITEs will need is kept in [`Facts`] and [`Origin`]. Asks nobody: no DNS, no XDMS
+//! Start at [`check`] for an INVITE: the checks stand there in the order of the rules, and the first failure decides.
+//! [`opening`] and [`target`] are what a MESSAGE shares with it. What the
+//! answers and the recipients' requests will need is kept in [`Facts`] and [`Origin`]. Asks nobody: no DNS, no XDMS
 //! (UL-031). Follows OMA 7.7.5.2, TS 24.229 5.7.2 and RFC 5366.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::login::{self, Guard};
 use super::rules::boundary::{self, Boundary};
@@ -16,7 +19,7 @@ use super::rules::own::{Asked, Own};
 use super::rules::refusal::{self, Texts};
 use super::rules::route::Arrived;
 use super::rules::served_user::{self, Case, Clues};
-use super::rules::service::{self, LIST_INVITE};
+use super::rules::service::{self, LIST_INVITE, LIST_MESSAGE};
 use super::rules::syntax::{self, Address};
 use super::rules::trust::{self, Trust};
 use super::settings::{Attribution, SendPsu, Settings};
@@ -95,8 +98,21 @@ pub struct Origin {
     /// The dialog is a sips one: our Contact is, too.
     pub secure: bool,
     pub reliable: bool,
-    pub chosen: Chosen,
+    /// What was agreed of the media; a short page has none.
+    pub chosen: Option<Chosen>,
     pub target: Target,
+}
+
+/// What the checks that all methods share found out.
+pub struct Opening {
+    arrived: Arrived,
+    served: Option<String>,
+    case: Case,
+    registered: Option<bool>,
+    max_forwards: u8,
+    dialled: Party,
+    /// It is addressed to a group, not to a list service.
+    pub group: bool,
 }
 
 /// Reads what answers need, before anything is decided.
@@ -146,16 +162,17 @@ fn is_secure(message: &Message) -> bool {
         }
 }
 
-/// The checks of an initial INVITE in their order; the first failure decides.
+/// Steps 1 to 6, the same for every method; `tag` is the option tag of its recipient lists.
 ///
 /// # Errors
 /// The refusal to answer with.
-pub fn check(
+pub fn opening(
     desk: &Desk<'_>,
     message: &Message,
     flow: &Flow,
     facts: &Facts,
-) -> Result<Box<Origin>, Refusal> {
+    tag: &str,
+) -> Result<Opening, Refusal> {
     // 1: overload and drain (IM-036).
     if let Some(seconds) = desk.closed {
         return Err(Refusal { retry_after: Some(seconds), ..Refusal::new(503, "IM-036") });
@@ -171,16 +188,36 @@ pub fn check(
     let (served, case, registered) = served(desk, message, facts, &arrived)?;
     // 4: option tags.
     let asked = desk.own.classify(message.uri());
-    options(desk, message, &asked)?;
+    options(desk, message, &asked, tag)?;
     // 5: what is asked for.
     let (dialled, group) = classify(asked, case, message.uri())?;
     // 6: may the originator use the service?
     authorise(desk, message, facts)?;
-    // 7, the limits of one user, is the engine's. 8: mode.
-    let asserted_service = texts(message, Name::PAssertedService)
+    Ok(Opening { arrived, served, case, registered, max_forwards, dialled, group })
+}
+
+/// The service the core asserts, where it may.
+fn asserted_service(desk: &Desk<'_>, message: &Message) -> Option<String> {
+    texts(message, Name::PAssertedService)
         .next()
         .filter(|_| desk.settings.profile.is_ims() && desk.settings.isc.asserted_service)
-        .map(|service| service.trim().to_owned());
+        .map(|service| service.trim().to_owned())
+}
+
+/// The checks of an initial INVITE in their order; the first failure decides.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn check(
+    desk: &Desk<'_>,
+    message: &Message,
+    flow: &Flow,
+    facts: &Facts,
+) -> Result<Box<Origin>, Refusal> {
+    let opening = opening(desk, message, flow, facts, LIST_INVITE)?;
+    let group = opening.group;
+    // 7, the limits of one user, is the engine's. 8: mode.
+    let asserted_service = asserted_service(desk, message);
     let mode = service::mode(
         texts(message, Name::AcceptContact),
         texts(message, Name::Contact).next(),
@@ -198,59 +235,104 @@ pub fn check(
         return Err(refusal::unsupported(&[LIST_INVITE], "IM-034"));
     }
     // 10: SDP. How many are meant decides on the envelope, so the list is read here and judged below.
-    let list = recipients(desk, message, flow, facts, &body);
+    let list = recipients(desk, message, flow, facts, &body.lists, LIST_INVITE);
     let others = list.as_ref().map_or(0, |list| count_others(list, facts));
     let chosen = media(desk, &body, group, others)?;
     // 11: the list.
-    let target = if group {
-        Target::Group(dialled.clone())
-    } else {
-        let list = list?;
-        let bounds = [
-            (desk.settings.im.max_recipients, "im.max_recipients"),
-            (desk.settings.ul.max_entries, "ul.max_entries"),
-        ];
-        if let Some((_, key)) = bounds.into_iter().min().filter(|(most, _)| others > *most) {
-            // IM-032, UL-020: all or nothing.
-            let text = texts_of(desk).too_many();
-            return Err(Refusal::new(486, "IM-032").warn(text).key(key));
-        }
-        Target::List(list)
+    let target = match group {
+        true => Target::Group(opening.dialled.clone()),
+        false => Target::List(bounded(desk, list?, others)?),
     };
-    // ISC-024: several lines are one list.
-    let wishes: Vec<_> =
-        message.lines(Name::Privacy).map(|line| String::from_utf8_lossy(line)).collect();
-    let privacy = (!wishes.is_empty()).then(|| wishes.join(";"));
-    let originator = facts.identities.first().map(|identity| identity.uri.clone());
-    let served = served.filter(|_| case == Case::Originating);
-    Ok(Box::new(Origin {
-        anonymous: facts.hidden || identity::is_anonymous(privacy.as_deref()),
-        privacy,
-        acting_for: served.or(originator).unwrap_or_default(),
-        same_user: case == Case::Originating,
-        arrived,
-        registered,
-        scscf: None,
-        asked_scscf: None,
-        charging_functions: ims_text(desk, message, Name::PChargingFunctionAddresses),
-        max_forwards,
-        copied: copied(desk, message),
-        expires: message.text(Name::Expires).and_then(|text| text.trim().parse().ok()),
-        accept_contact: texts(message, Name::AcceptContact).map(str::to_owned).collect(),
-        iari: texts(message, Name::Contact)
-            .next()
-            .and_then(Address::parse)
-            .and_then(|contact| contact.param(service::IARI_REF).flatten())
-            .map(str::to_owned),
-        asserted_service,
-        session_id: message.header(Name::Other("Session-ID")).is_some(),
-        secure: is_secure(message),
-        reliable: message.has_token(Name::Supported, "100rel")
-            || message.has_token(Name::Require, "100rel"),
-        chosen,
-        target,
-        dialled,
-    }))
+    Ok(opening.origin(desk, message, facts, (Some(chosen), target)))
+}
+
+/// Step 11 of a MESSAGE: who is meant, or the group.
+///
+/// # Errors
+/// The refusal to answer with; 486 is 403 to a MESSAGE (UL-036).
+pub fn target(
+    desk: &Desk<'_>,
+    message: &Message,
+    flow: &Flow,
+    facts: &Facts,
+    opening: &Opening,
+    lists: &[Bytes],
+) -> Result<Target, Refusal> {
+    if opening.group {
+        return match lists.is_empty() {
+            true => Ok(Target::Group(opening.dialled.clone())),
+            false => Err(refusal::unsupported(&[LIST_MESSAGE], "IM-034")),
+        };
+    }
+    let list = recipients(desk, message, flow, facts, lists, LIST_MESSAGE)?;
+    let others = count_others(&list, facts);
+    bounded(desk, list, others).map(Target::List)
+}
+
+/// IM-032, UL-020: all or nothing.
+fn bounded(
+    desk: &Desk<'_>,
+    list: Vec<Recipient>,
+    others: usize,
+) -> Result<Vec<Recipient>, Refusal> {
+    let bounds = [
+        (desk.settings.im.max_recipients, "im.max_recipients"),
+        (desk.settings.ul.max_entries, "ul.max_entries"),
+    ];
+    match bounds.into_iter().min().filter(|(most, _)| others > *most) {
+        Some((_, key)) => {
+            let text = texts_of(desk).too_many();
+            Err(Refusal::new(486, "IM-032").warn(text).key(key))
+        }
+        None => Ok(list),
+    }
+}
+
+impl Opening {
+    /// What the recipients' requests and the originator's answers need, once the checks are passed.
+    pub fn origin(
+        self,
+        desk: &Desk<'_>,
+        message: &Message,
+        facts: &Facts,
+        (chosen, target): (Option<Chosen>, Target),
+    ) -> Box<Origin> {
+        let Self { arrived, served, case, registered, max_forwards, dialled, .. } = self;
+        // ISC-024: several lines are one list.
+        let wishes: Vec<_> =
+            message.lines(Name::Privacy).map(|line| String::from_utf8_lossy(line)).collect();
+        let privacy = (!wishes.is_empty()).then(|| wishes.join(";"));
+        let originator = facts.identities.first().map(|identity| identity.uri.clone());
+        let served = served.filter(|_| case == Case::Originating);
+        Box::new(Origin {
+            anonymous: facts.hidden || identity::is_anonymous(privacy.as_deref()),
+            privacy,
+            acting_for: served.or(originator).unwrap_or_default(),
+            same_user: case == Case::Originating,
+            arrived,
+            registered,
+            scscf: None,
+            asked_scscf: None,
+            charging_functions: ims_text(desk, message, Name::PChargingFunctionAddresses),
+            max_forwards,
+            copied: copied(desk, message),
+            expires: message.text(Name::Expires).and_then(|text| text.trim().parse().ok()),
+            accept_contact: texts(message, Name::AcceptContact).map(str::to_owned).collect(),
+            iari: texts(message, Name::Contact)
+                .next()
+                .and_then(Address::parse)
+                .and_then(|contact| contact.param(service::IARI_REF).flatten())
+                .map(str::to_owned),
+            asserted_service: asserted_service(desk, message),
+            session_id: message.header(Name::Other("Session-ID")).is_some(),
+            secure: is_secure(message),
+            reliable: message.has_token(Name::Supported, "100rel")
+                || message.has_token(Name::Require, "100rel"),
+            chosen,
+            target,
+            dialled,
+        })
+    }
 }
 
 /// The elements of a header as text, those that are no text left out.
@@ -334,19 +416,20 @@ fn served(
 }
 
 /// IM-026, UL-002, ISC-063: every required option is served, the list only by a list service.
-fn options(desk: &Desk<'_>, message: &Message, asked: &Asked) -> Result<(), Refusal> {
+fn options(desk: &Desk<'_>, message: &Message, asked: &Asked, tag: &str) -> Result<(), Refusal> {
     // Nobody's URI is judged by the next step: 404 says more than 420.
     let list_service = matches!(asked, Asked::Factory(_) | Asked::Other);
+    let lists = if list_service { &[tag][..] } else { &[] };
     let missing = service::missing_options(
         texts(message, Name::Require),
-        list_service,
+        lists,
         desk.settings.isc.preconditions,
     );
     if missing.is_empty() {
         return Ok(());
     }
     let rule = match missing.as_slice() {
-        [tag] if tag.eq_ignore_ascii_case(LIST_INVITE) => "IM-034",
+        [missing] if missing.eq_ignore_ascii_case(tag) => "IM-034",
         _ => "IM-026",
     };
     let refusal = refusal::unsupported(&missing, rule);
@@ -469,14 +552,15 @@ fn recipients(
     message: &Message,
     flow: &Flow,
     facts: &Facts,
-    body: &RequestBody,
+    lists: &[Bytes],
+    tag: &str,
 ) -> Result<Vec<Recipient>, Refusal> {
     let ul = &desk.settings.ul;
-    if body.lists.is_empty() {
+    if lists.is_empty() {
         // The tag without a list and a list service without a list are the same fault.
         return Err(Refusal::new(400, "IM-031").warn("Recipient list missing"));
     }
-    if ul.require_strict && !message.has_token(Name::Require, LIST_INVITE) {
+    if ul.require_strict && !message.has_token(Name::Require, tag) {
         return Err(Refusal::new(400, "UL-002").warn("Require missing").key("ul.require_strict"));
     }
     if !trust::list_is_confidential(facts.trusted, flow.protocol == Protocol::Tls, ul.require_tls) {
@@ -484,7 +568,7 @@ fn recipients(
     }
     let mut entries = Vec::new();
     let mut octets = 0;
-    for list in &body.lists {
+    for list in lists {
         octets += list.len();
         let limits = Limits { max_bytes: ul.max_bytes, strict: ul.require_strict };
         let read = resource_lists::read(list, &limits);

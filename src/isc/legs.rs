@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::inbound::{Facts, Origin, texts};
+use super::messages::Short;
 use super::outbound::{Block, Variant};
 use crate::content::fingerprint::Terms;
 use crate::content::media_address::Fit;
@@ -34,6 +35,8 @@ pub struct Page {
     /// Version of our description (MS-015).
     pub version: u64,
     pub legs: BTreeMap<u16, Leg>,
+    /// What a short page has instead of dialogs.
+    pub short: Option<Short>,
 }
 
 /// The dialog with one recipient.

@@ -1,7 +1,7 @@
 //! SIP on ISC: requests into arrivals, effects into requests, answers into the engine's words.
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
-//! `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
+//! `messages` a MESSAGE, `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
 //! reads what comes back, `doorstep` asks what a user lets in, `redirect` where a recipient went, `downgrade` what
 //! is without TLS, `moves` what changes later. What is not ours passes by
 //! `forward` or, as a dialog on either side, by `bridge`. [`reachable`] reads what the core tells of registered users,
@@ -24,6 +24,7 @@ mod keepsake;
 mod learning;
 mod legs;
 pub mod login;
+mod messages;
 mod moves;
 mod notifying;
 mod outbound;
@@ -70,10 +71,11 @@ pub use keepsake::BadKeepsake;
 pub use learning::{Behalf, Learnt, Unknown};
 use legs::{Leg, Page, Plain};
 use login::Guard;
+use messages::Short;
 pub use moves::Move;
 use notifying::Notifying;
 pub use notifying::{DocumentState, Look};
-use outbound::{Block, House, Stamp, Variant};
+use outbound::{Block, House, Personal, Stamp, Variant};
 pub use redirect::{Place, Redirect};
 use registry::Registry;
 use rules::boundary::{Boundary, Crossing};
@@ -170,6 +172,8 @@ pub struct Isc {
     shed: Shed,
     pages: HashMap<PageId, Page>,
     trails: HashMap<CallKey, (PageId, Option<u16>)>,
+    /// MESSAGEs of ours without a final answer.
+    copies: HashMap<RequestKey, LegId>,
     plain: Plain,
     users: Users,
     watching: Watching,
@@ -222,6 +226,7 @@ impl Isc {
             shed: Shed::default(),
             pages: HashMap::new(),
             trails: HashMap::new(),
+            copies: HashMap::new(),
             plain: Plain::default(),
             users: Users::new(Arc::new(registry)),
             watching: Watching::default(),
@@ -626,7 +631,11 @@ impl Isc {
                 if message.method() == Some(Method::Options) {
                     self.ua.in_dialog_answer(now, request, Reply::new(200));
                 } else {
-                    self.in_dialog(now, request, &refusal::method("IM-046"));
+                    self.in_dialog(
+                        now,
+                        request,
+                        &refusal::method("IM-046", refusal::ALLOW_WITHOUT_MESSAGE),
+                    );
                 }
             }
             Event::Through(through) => {
@@ -649,7 +658,14 @@ impl Isc {
                 self.watch_again(now, watcher, request, &message, &flow, out);
             }
             Event::WatcherGone { watcher, status } => self.watcher_gone(watcher, status),
-            Event::Response { .. } | Event::Stray { .. } => {}
+            Event::Response { request, status, message } => {
+                if let Some((leg, event)) =
+                    self.copy_answered(now, request, status, message.as_ref())
+                {
+                    out.push(Happening::Input(Input::Leg { leg, event }));
+                }
+            }
+            Event::Stray { .. } => {}
         }
     }
 
@@ -729,40 +745,12 @@ impl Isc {
         let desk = self.desk();
         let facts = inbound::facts(&desk, now, message, &flow);
         match inbound::check(&desk, message, &flow, &facts) {
-            Ok(mut origin) => {
-                let Some(originator) = facts.parties.first().cloned() else { return };
-                let access = texts(message, Name::PAccessNetworkInfo).filter(|_| facts.trusted);
-                if let Some(access) = rules::access::best(access, self.house.settings.profile) {
-                    let network_provided = access.network_provided;
-                    tracing::debug!(page = %id, access = access.kind, network_provided, "page asked for");
-                }
-                self.inform(now, &mut origin);
-                out.push(Happening::Input(Input::Arrived(Arrival {
-                    page: id,
-                    mode: Mode::Large,
-                    originator,
-                    identities: facts.parties.clone(),
-                    target: origin.target.clone(),
-                    dialled: origin.dialled.clone(),
-                    anonymous: origin.anonymous,
-                    size: origin.chosen.size,
-                    reliable: origin.reliable,
-                    urgent: overload::is_urgent(message),
-                    aliases: self.aliases(now, &facts),
-                    lifetime: origin.expires.map(|seconds| Duration::from_secs(seconds.into())),
-                })));
+            Ok(origin) => {
+                let size = origin.chosen.as_ref().and_then(|chosen| chosen.size);
+                let page = page(now, origin, facts);
                 self.trails.insert(call, (id, None));
-                let page = Page {
-                    call: Some(call),
-                    origin,
-                    facts,
-                    since: now,
-                    answered: false,
-                    block: None,
-                    version: 1,
-                    legs: BTreeMap::new(),
-                };
-                self.pages.insert(id, page);
+                let page = Page { call: Some(call), ..page };
+                self.arrives(now, message, (id, Mode::Large, size), page, out);
             }
             Err(refusal) => {
                 let reply = outbound::refuse(&self.house, &facts, &refusal);
@@ -772,6 +760,74 @@ impl Isc {
                 }
                 self.ua.reject(now, call, reply);
                 self.ua.close(call);
+            }
+        }
+    }
+
+    /// A page that passed every check goes to the engine.
+    fn arrives(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        (id, mode, size): (PageId, Mode, Option<u64>),
+        mut page: Page,
+        out: &mut Vec<Happening>,
+    ) {
+        let facts = &page.facts;
+        let Some(originator) = facts.parties.first().cloned() else { return };
+        let access = texts(message, Name::PAccessNetworkInfo).filter(|_| facts.trusted);
+        if let Some(access) = rules::access::best(access, self.house.settings.profile) {
+            let network_provided = access.network_provided;
+            tracing::debug!(page = %id, access = access.kind, network_provided, "page asked for");
+        }
+        self.inform(now, &mut page.origin);
+        let origin = &page.origin;
+        out.push(Happening::Input(Input::Arrived(Arrival {
+            page: id,
+            mode,
+            originator,
+            identities: facts.parties.clone(),
+            target: origin.target.clone(),
+            dialled: origin.dialled.clone(),
+            anonymous: origin.anonymous,
+            size,
+            reliable: origin.reliable,
+            urgent: overload::is_urgent(message),
+            aliases: self.aliases(now, facts),
+            lifetime: origin.expires.map(|seconds| Duration::from_secs(seconds.into())),
+        })));
+        self.pages.insert(id, page);
+    }
+
+    /// A MESSAGE to a list service or a group.
+    ///
+    /// IM-079, IM-080.
+    fn messaged(
+        &mut self,
+        now: Instant,
+        request: RequestKey,
+        message: &Message,
+        (flow, facts): (&Flow, Facts),
+        out: &mut Vec<Happening>,
+    ) {
+        let id = PageId::new(self.house.thread, self.random.next_u64());
+        match messages::check(&self.desk(), message, flow, &facts) {
+            Ok((origin, payload)) => {
+                let size = payload.iter().map(|piece| piece.body.len() as u64).sum();
+                let short = Short { request: Some(request), payload, copies: BTreeMap::new() };
+                let page = Page { short: Some(short), ..page(now, origin, facts) };
+                self.arrives(now, message, (id, Mode::Short, Some(size)), page, out);
+            }
+            Err(mut refusal) => {
+                // UL-036: what is 486 to an INVITE is 403 to a MESSAGE.
+                if refusal.status == 486 {
+                    refusal.status = 403;
+                }
+                let reply = outbound::refuse(&self.house, &facts, &refusal);
+                if reply.status != 401 {
+                    out.push(refused(Some(id), message, &facts, &refusal, reply.status));
+                }
+                self.ua.respond(now, request, reply);
             }
         }
     }
@@ -798,6 +854,11 @@ impl Isc {
                 self.ua.respond(now, request, reply);
             }
             return;
+        }
+        if message.method() == Some(Method::Message)
+            && matches!(self.own.classify(message.uri()), Asked::Factory(_) | Asked::Group(_))
+        {
+            return self.messaged(now, request, message, (&flow, facts), out);
         }
         let (reply, refusal) = requests::answer(&self.house, &desk, message, &flow, &facts);
         if let Some(refusal) = refusal.filter(|refusal| refusal.status != 401) {
@@ -961,19 +1022,24 @@ impl Isc {
         let page = self.pages.get_mut(&leg.page)?;
         let way = outbound::way(&self.house, &page.origin, page.answered);
         let state = page.legs.get_mut(&leg.n)?;
+        let chosen = page.origin.chosen.as_ref()?;
         let block = page.block.get_or_insert_with(|| {
-            let (origin, facts) = (&page.origin, &page.facts);
-            Block::new(&self.house, leg.page, origin, facts, way.kind, &state.audience)
+            let (origin, facts, mode) = (&page.origin, &page.facts, Mode::Large);
+            Block::new(&self.house, (leg.page, mode), origin, facts, way.kind, &state.audience)
         });
         let elapsed = now.saturating_duration_since(page.since).as_secs();
-        let stamp = Stamp {
+        let who = Personal {
             leg,
             call_id: &state.call_id,
             random: state.random,
             recipient: &state.recipient,
             audience: &state.audience,
-            own: &state.own,
             elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
+        };
+        let stamp = Stamp {
+            who,
+            own: &state.own,
+            chosen,
             variant: &state.variant,
             plain: self.plain.knows(&state.recipient.party.key),
             cema: state.cema,
@@ -1042,6 +1108,8 @@ impl Isc {
         );
         if let Some(call) = state.call {
             self.ua.reject(now, call, reply);
+        } else if let Some(request) = state.short.as_mut().and_then(|short| short.request.take()) {
+            self.ua.respond(now, request, reply);
         }
     }
 
@@ -1083,11 +1151,18 @@ impl Isc {
     }
 
     /// Forgets a page and its dialogs; the stack finishes what the protocol still owes.
-    pub fn forget(&mut self, page: PageId) {
+    pub fn forget(&mut self, now: Instant, page: PageId) {
         let Some(state) = self.pages.remove(&page) else { return };
         for call in state.legs.values().filter_map(|leg| leg.call).chain(state.call) {
             self.trails.remove(&call);
             self.ua.close(call);
+        }
+        for copy in state.short.iter().flat_map(|short| short.copies.values()) {
+            self.copies.remove(&copy.key);
+        }
+        // Only a page that broke has not been answered.
+        if let Some(request) = state.short.and_then(|short| short.request) {
+            self.ua.respond(now, request, Reply::new(480));
         }
     }
 
@@ -1103,7 +1178,7 @@ impl Isc {
     pub fn envelope_of_leg(&self, leg: LegId) -> Option<(String, String)> {
         let page = self.pages.get(&leg.page)?;
         let state = page.legs.get(&leg.n)?;
-        if page.origin.chosen.attributed || state.audience.recipients.len() != 1 {
+        if page.origin.chosen.as_ref()?.attributed || state.audience.recipients.len() != 1 {
             return None;
         }
         let from = match page.origin.anonymous {
@@ -1120,11 +1195,26 @@ impl Isc {
     /// What was agreed with the originator: its media, the content types our answer lists, whether the page names its
     /// sender.
     pub fn media_of_originator(&self, page: PageId) -> Option<&Chosen> {
-        Some(&self.pages.get(&page)?.origin.chosen)
+        self.pages.get(&page)?.origin.chosen.as_ref()
     }
 
     fn leg_mut(&mut self, leg: LegId) -> Option<&mut Leg> {
         self.pages.get_mut(&leg.page)?.legs.get_mut(&leg.n)
+    }
+}
+
+/// A page of which nothing is known yet but its request.
+fn page(now: Instant, origin: Box<inbound::Origin>, facts: Facts) -> Page {
+    Page {
+        call: None,
+        origin,
+        facts,
+        since: now,
+        answered: false,
+        block: None,
+        version: 1,
+        legs: BTreeMap::new(),
+        short: None,
     }
 }
 

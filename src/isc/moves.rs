@@ -58,7 +58,8 @@ impl Isc {
         let state = self.pages.get(&page).ok_or_else(fixed)?;
         let sdp = legs::description(message).ok_or_else(fixed)?;
         let theirs = Session::parse(&sdp).map_err(|_| cannot("malformed SDP"))?;
-        let (chosen, media) = (&state.origin.chosen, &self.house.settings.media);
+        let chosen = state.origin.chosen.as_ref().ok_or_else(fixed)?;
+        let media = &self.house.settings.media;
         let (terms, cema) = (media.terms(), media.cema);
         let mut secure = chosen.peer.proof.is_some();
         let later = match n {
@@ -114,16 +115,15 @@ impl Isc {
     fn move_originator(&mut self, change: &Move, own: &End) -> Option<Bytes> {
         let state = self.pages.get_mut(&change.page)?;
         let (terms, cema) = (self.house.settings.media.terms(), change.later.cema);
-        let chosen = state.origin.chosen.moved(&change.theirs, terms, cema).ok()?;
-        state.origin.chosen = chosen;
+        let chosen = state.origin.chosen.as_ref()?.moved(&change.theirs, terms, cema).ok()?;
         state.version += 1;
-        let chosen = &state.origin.chosen;
+        let chosen = state.origin.chosen.insert(chosen);
         Some(outbound::sdp_for_originator(&self.house, change.page, chosen, own, state.version))
     }
 
     fn move_leg(&mut self, leg: LegId, change: &Move, own: End) -> Option<Bytes> {
         let state = self.pages.get_mut(&change.page)?;
-        let chosen = &state.origin.chosen;
+        let chosen = state.origin.chosen.as_ref()?;
         let leg = state.legs.get_mut(&leg.n)?;
         leg.own = own;
         leg.version += 1;

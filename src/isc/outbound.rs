@@ -1,7 +1,7 @@
-//! What leaves: the INVITE of every recipient and the answers to the originator.
+//! What leaves: the INVITE or MESSAGE of every recipient and the answers to the originator.
 //!
-//! Start at [`Block::new`]: what all legs of a page share is printed once; [`invite`] stamps the rest. Answers are
-//! [`progress`], [`answer`] and [`refuse`]. Follows OMA 7.7.7.1, 7.7.8.2, 7.5.1 and TS 24.229 5.7.3.
+//! Start at [`Block::new`]: what all legs of a page share is printed once; [`invite`] and [`message`] stamp the rest. Answers
+//! are [`progress`], [`answer`], [`accepted`] and [`refuse`]. Follows OMA 7.7.7.1, 7.7.8.2, 7.5.1 and TS 24.229 5.7.3.
 
 use std::fmt::Write as _;
 
@@ -11,19 +11,22 @@ use super::inbound::{Facts, Origin};
 use super::legs::Leg;
 use super::rules::charging::{self, ChargingVector};
 use super::rules::own::own_domain;
-use super::rules::refusal::{self, ALLOW, ALLOW_LEGS};
+use super::rules::refusal::{self, ALLOW};
 use super::rules::route::{self, Fanout, Kind, Way};
 use super::rules::syntax::Address;
 use super::rules::{identity, served_user, service};
-use super::settings::{AnonReject, CoreProfile, PsiRoute, Refresher, Settings, Source};
+use super::settings::{AnonReject, CoreProfile, PsiRoute, Refresher, Settings, SizeBasis, Source};
+use crate::content::message_body::{self, Piece};
 use crate::content::multipart;
+use crate::content::request_body::{HISTORY, RESOURCE_LISTS};
 use crate::content::resource_lists::{self, BccMode, Entry};
 use crate::content::sdp::{self, Chosen, End};
 use crate::engine::effect::Cause;
 use crate::engine::ids::{LegId, PageId};
-use crate::engine::input::Refusal;
+use crate::engine::input::{Mode, Refusal};
 use crate::engine::party::{Audience, Copy, Recipient};
-use crate::sip::ua::{self, Invite, Reply};
+use crate::sip::message::Method;
+use crate::sip::ua::{self, Invite, OutRequest, Reply};
 
 /// What we take in answers (IM-046).
 const ACCEPT: &str = "application/sdp, message/sipfrag, multipart/mixed";
@@ -144,7 +147,7 @@ impl Block {
     /// IM-038…IM-049, ISC-022, ISC-031, ISC-034, ISC-073, ISC-077.
     pub fn new(
         house: &House,
-        page: PageId,
+        (page, mode): (PageId, Mode),
         origin: &Origin,
         facts: &Facts,
         kind: Kind,
@@ -170,7 +173,9 @@ impl Block {
                 put("P-Charging-Function-Addresses", addresses);
             }
             let received = origin.asserted_service.as_deref();
-            if let Some(service) = service::asserted(received, house.icsi())
+            // Our own identifier is that of large pages.
+            let icsi = if mode == Mode::Large { house.icsi() } else { "" };
+            if let Some(service) = service::asserted(received, icsi)
                 && settings.isc.asserted_service
             {
                 put("P-Asserted-Service", service);
@@ -181,12 +186,16 @@ impl Block {
         }
         let originator = facts.parties.first();
         let uri = originator.map_or("", |party| &*party.uri);
-        if let Some(referrer) = identity::referred_by(uri, origin.anonymous) {
+        if let Some(referrer) = identity::referred_by(uri, origin.anonymous)
+            && mode == Mode::Large
+        {
             put("Referred-By", &referrer);
         }
         put("User-Agent", &house.product);
-        put("Allow", ALLOW_LEGS);
-        put("Accept", ACCEPT);
+        if mode == Mode::Large {
+            put("Allow", ALLOW);
+            put("Accept", ACCEPT);
+        }
         let mut replaceable = Vec::new();
         for (name, value) in &origin.copied {
             if ["Subject", "Priority"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
@@ -211,11 +220,14 @@ impl Block {
                 .filter_map(|v| service::without_references(v))
                 .collect(),
         };
-        let accept_contact = service::accept_contact(
-            received.iter().map(String::as_str),
-            &settings.im.accept_contact_params,
-            house.icsi(),
-        );
+        let accept_contact = match mode {
+            Mode::Large => service::accept_contact(
+                received.iter().map(String::as_str),
+                &settings.im.accept_contact_params,
+                house.icsi(),
+            ),
+            Mode::Short => received,
+        };
         Self {
             lines: Bytes::from(lines),
             from,
@@ -274,18 +286,98 @@ pub fn leaving<'a>(house: &'a House, origin: &'a Origin, answered: bool) -> Fano
     }
 }
 
-/// What belongs to one leg alone.
+/// What belongs to one leg alone, whatever the method.
 #[derive(Debug)]
-pub struct Stamp<'a> {
+pub struct Personal<'a> {
     pub leg: LegId,
     pub call_id: &'a str,
     /// Random bits for what has to be unique.
     pub random: u64,
     pub recipient: &'a Recipient,
     pub audience: &'a Audience,
-    pub own: &'a End,
-    /// Whole seconds since the originator's INVITE.
+    /// Whole seconds since the originator's request.
     pub elapsed: u32,
+}
+
+impl Personal<'_> {
+    /// What this recipient may see of the list, if anything.
+    ///
+    /// UL-023: only a bcc recipient may see more than everybody, and only itself.
+    fn history(&self, settings: &Settings, block: &Block) -> Option<String> {
+        let own = &self.recipient.party.uri;
+        let sees_itself =
+            settings.ul.bcc_mode == BccMode::KeepOwn && self.recipient.copy == Copy::Bcc;
+        let personal = (sees_itself && block.history.is_some())
+            .then(|| resource_lists::history(&entries(self.audience), BccMode::KeepOwn, Some(own)))
+            .flatten();
+        personal.or_else(|| block.history.clone())
+    }
+
+    /// Its lines, and the charging vectors for this request and for later ones in its dialog.
+    ///
+    /// IM-047, IM-048, IM-049, ISC-027, ISC-077, ISC-078, UL-015.
+    fn lines(
+        &self,
+        house: &House,
+        origin: &Origin,
+        facts: &Facts,
+        (block, kind): (&Block, Kind),
+        history_info: Option<&str>,
+    ) -> (BytesMut, Option<String>) {
+        let mut lines = BytesMut::with_capacity(block.lines.len() + 512);
+        let mut put = |name: &str, value: &str| put(&mut lines, name, value);
+        let charging = house.is_ims().then(|| leg_charging(house, facts, kind, self));
+        if let Some((first, _)) = &charging {
+            put("P-Charging-Vector", first);
+        }
+        // ISC-077: the fan-out itself retargets nobody.
+        if let Some(history) = history_info {
+            put("History-Info", history);
+        }
+        let asked = |name: &'static str| {
+            let headers = &self.recipient.headers;
+            headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+        };
+        for value in &block.accept_contact {
+            put("Accept-Contact", value);
+        }
+        for (_, value) in asked("Accept-Contact") {
+            put("Accept-Contact", value);
+        }
+        for name in ["Subject", "Priority"] {
+            let own: Vec<_> = asked(name).take(1).collect();
+            let shared =
+                block.replaceable.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+            for (_, value) in own.iter().copied().chain(shared.filter(|_| own.is_empty())) {
+                put(name, value);
+            }
+        }
+        if let Some(expires) = origin.expires {
+            put("Expires", &expires.saturating_sub(self.elapsed).to_string());
+        }
+        if origin.session_id {
+            // ISC-078: a local half of its own, the other one not known yet (RFC 7989).
+            let page = self.leg.page.as_u64();
+            let local = u128::from(self.random) << 64 | u128::from(page ^ u64::from(self.leg.n));
+            put("Session-ID", &format!("{local:032x};remote={:032x}", 0));
+        }
+        (lines, charging.map(|(_, later)| later))
+    }
+}
+
+fn put(lines: &mut BytesMut, name: &str, value: &str) {
+    for text in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        lines.put_slice(text);
+    }
+}
+
+/// What belongs to one leg of a large page.
+#[derive(Debug)]
+pub struct Stamp<'a> {
+    pub who: Personal<'a>,
+    pub own: &'a End,
+    /// What was agreed with the originator.
+    pub chosen: &'a Chosen,
     pub variant: &'a Variant,
     /// This recipient's client is known to refuse multipart.
     pub plain: bool,
@@ -305,52 +397,16 @@ pub fn invite(
     stamp: &Stamp<'_>,
 ) -> Invite {
     let settings = &house.settings;
-    let mut lines = BytesMut::with_capacity(block.lines.len() + 512);
-    let mut put = |name: &str, value: &str| {
-        for text in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            lines.put_slice(text);
-        }
-    };
-    let charging = house.is_ims().then(|| leg_charging(house, facts, way.kind, stamp));
-    if let Some((first, _)) = &charging {
-        put("P-Charging-Vector", first);
-    }
-    // ISC-077: the fan-out itself retargets nobody.
-    if let Some((_, history)) = &stamp.variant.elsewhere {
-        put("History-Info", history);
-    }
-    let asked = |name: &'static str| {
-        let headers = &stamp.recipient.headers;
-        headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name))
-    };
-    for value in &block.accept_contact {
-        put("Accept-Contact", value);
-    }
-    for (_, value) in asked("Accept-Contact") {
-        put("Accept-Contact", value);
-    }
-    for name in ["Subject", "Priority"] {
-        let own: Vec<_> = asked(name).take(1).collect();
-        let shared = block.replaceable.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        for (_, value) in own.iter().copied().chain(shared.filter(|_| own.is_empty())) {
-            put(name, value);
-        }
-    }
+    let history_info = stamp.variant.elsewhere.as_ref().map(|(_, info)| info.as_str());
+    let who = &stamp.who;
+    let (mut lines, later) = who.lines(house, origin, facts, (block, way.kind), history_info);
+    let mut put = |name: &str, value: &str| put(&mut lines, name, value);
     let supported: Vec<&str> = ["100rel", "timer"]
         .into_iter()
         .filter(|tag| !stamp.variant.without.iter().any(|not| not.eq_ignore_ascii_case(tag)))
         .collect();
     if !supported.is_empty() {
         put("Supported", &supported.join(", "));
-    }
-    if let Some(expires) = origin.expires {
-        put("Expires", &expires.saturating_sub(stamp.elapsed).to_string());
-    }
-    if origin.session_id {
-        // ISC-078: a local half of its own, the other one not known yet (RFC 7989).
-        let page = stamp.leg.page.as_u64();
-        let local = u128::from(stamp.random) << 64 | u128::from(page ^ u64::from(stamp.leg.n));
-        put("Session-ID", &format!("{local:032x};remote={:032x}", 0));
     }
     let wanted = settings.im.large.session_timer && supported.contains(&"timer");
     let mut interval = Some(settings.im.session_expires).filter(|_| wanted);
@@ -369,22 +425,22 @@ pub fn invite(
         interval = None;
     }
     lines.put_slice(&block.lines);
-    let offer = offer(settings, origin, stamp);
-    let secure = asks_for_tls(&way, &stamp.recipient.party.uri);
+    let offer = offer(settings, stamp);
+    let secure = asks_for_tls(&way, &who.recipient.party.uri);
     let contact = house.secured(&block.contact, secure);
     Invite {
-        call_id: stamp.call_id.to_owned(),
+        call_id: who.call_id.to_owned(),
         request_uri: match &stamp.variant.elsewhere {
             Some((uri, _)) => uri.clone(),
-            None => route::request_uri(&stamp.recipient.party.uri, &way.route, house.home()),
+            None => route::request_uri(&who.recipient.party.uri, &way.route, house.home()),
         },
-        to: format!("<{}>", stamp.recipient.party.uri),
+        to: format!("<{}>", who.recipient.party.uri),
         from: block.from.clone(),
         max_forwards: origin.max_forwards.saturating_sub(1),
         route: way.route,
         contact,
         headers: lines.freeze(),
-        in_dialog: in_dialog(house, charging.map(|(_, later)| later)),
+        in_dialog: in_dialog(house, later),
         body: Some(body(settings, block, &offer, stamp)),
         session_expires: interval,
         refresher,
@@ -393,16 +449,99 @@ pub fn invite(
     }
 }
 
+/// One recipient's MESSAGE.
+#[derive(Debug)]
+pub struct Copied {
+    pub request: OutRequest,
+    /// It shows the history list.
+    pub lists: bool,
+    /// It is longer than may be sent (IM-079).
+    pub too_large: bool,
+}
+
+/// One recipient's copy of a short page; `plain` without the history list, which also goes where there is no room for it.
+///
+/// IM-079, UL-003, UL-015, UL-025, UL-027, UL-028, ISC-015, ISC-028.
+pub fn message(
+    house: &House,
+    origin: &Origin,
+    facts: &Facts,
+    (block, way): (&Block, Way),
+    who: &Personal<'_>,
+    (payload, plain): (&[Piece], bool),
+) -> Copied {
+    let (mut lines, _) = who.lines(house, origin, facts, (block, way.kind), None);
+    lines.put_slice(&block.lines);
+    let mut request = OutRequest {
+        call_id: who.call_id.to_owned(),
+        request_uri: route::request_uri(&who.recipient.party.uri, &way.route, house.home()),
+        to: format!("<{}>", who.recipient.party.uri),
+        from: block.from.clone(),
+        max_forwards: origin.max_forwards.saturating_sub(1),
+        route: way.route,
+        ..OutRequest::new(Method::Message)
+    };
+    let pager = &house.settings.pager;
+    let fits = |request: &OutRequest| {
+        let octets = match pager.size_basis {
+            SizeBasis::Request => octets(request),
+            SizeBasis::Body => request.body.as_ref().map_or(0, |(_, body)| body.len()),
+        };
+        pager.safe_path || octets <= pager.max_size
+    };
+    if let Some(history) = who.history(&house.settings, block).filter(|_| !plain) {
+        let with = filled(&request, &lines, payload, Some(&history));
+        if fits(&with) {
+            return Copied { request: with, lists: true, too_large: false };
+        }
+    }
+    request = filled(&request, &lines, payload, None);
+    let too_large = !fits(&request);
+    Copied { request, lists: false, too_large }
+}
+
+/// The request with its lines and its body.
+fn filled(
+    request: &OutRequest,
+    lines: &[u8],
+    payload: &[Piece],
+    history: Option<&str>,
+) -> OutRequest {
+    let (fields, body) = message_body::write(payload, history);
+    let mut headers = BytesMut::from(lines);
+    let mut content_type = String::new();
+    for (name, value) in fields {
+        let value = value.replace(['\r', '\n', '\0'], " ");
+        if name.eq_ignore_ascii_case("Content-Type") {
+            content_type = value;
+        } else {
+            put(&mut headers, &name, &value);
+        }
+    }
+    OutRequest { headers: headers.freeze(), body: Some((content_type, body)), ..request.clone() }
+}
+
+/// About how long a request is on the wire: everything but the lines the stack writes, and room for those.
+fn octets(request: &OutRequest) -> usize {
+    /// Via, CSeq, tags, Content-Length, the names of the fields.
+    const STACK: usize = 250;
+    let routes: usize = request.route.iter().map(|route| route.len() + 9).sum();
+    let fields = [&request.request_uri, &request.to, &request.from, &request.call_id];
+    let fields: usize = fields.into_iter().map(String::len).sum();
+    let body = request.body.as_ref().map_or(0, |(kind, body)| kind.len() + body.len());
+    STACK + routes + fields + request.headers.len() + body
+}
+
 /// The charging vectors of a leg: for the INVITE, and for later requests in its dialog.
 ///
 /// ISC-027, ISC-028.
-fn leg_charging(house: &House, facts: &Facts, kind: Kind, stamp: &Stamp<'_>) -> (String, String) {
+fn leg_charging(house: &House, facts: &Facts, kind: Kind, who: &Personal<'_>) -> (String, String) {
     let received = facts.charging.as_ref();
     let ioi = house.ioi(received);
     let vector = match (kind, received) {
         (Kind::Dialog, Some(received)) => received.forward(),
         _ => {
-            let icid = leg_icid(kind, received, stamp.leg, stamp.random);
+            let icid = leg_icid(kind, received, who.leg, who.random);
             let related =
                 received.filter(|_| house.settings.isc.related_icid).and_then(ChargingVector::icid);
             charging::new_leg(&icid, &house.host, &ioi, related.as_deref())
@@ -437,9 +576,9 @@ pub fn own_lines(house: &House, charging: Option<&ChargingVector>) -> Bytes {
 }
 
 /// IM-005…IM-009.
-fn offer(settings: &Settings, origin: &Origin, stamp: &Stamp<'_>) -> Bytes {
-    let own = own(settings, stamp.own, stamp.random, 1);
-    origin.chosen.offer(&sdp::Own { cema: stamp.cema, ..own })
+fn offer(settings: &Settings, stamp: &Stamp<'_>) -> Bytes {
+    let own = own(settings, stamp.own, stamp.who.random, 1);
+    stamp.chosen.offer(&sdp::Own { cema: stamp.cema, ..own })
 }
 
 /// Our side of one description; `name` is different for every dialog.
@@ -473,22 +612,13 @@ pub fn sdp_for_leg(house: &House, chosen: &Chosen, leg: &Leg, theirs: &sdp::Late
 
 /// IM-047, UL-021: the offer alone, or with the history list where there is something to show.
 fn body(settings: &Settings, block: &Block, offer: &Bytes, stamp: &Stamp<'_>) -> (String, Bytes) {
-    let own = &stamp.recipient.party.uri;
-    let sees_itself = settings.ul.bcc_mode == BccMode::KeepOwn && stamp.recipient.copy == Copy::Bcc;
-    // UL-023: only a bcc recipient may see more than everybody, and only itself.
-    let personal = (sees_itself && block.history.is_some())
-        .then(|| resource_lists::history(&entries(stamp.audience), BccMode::KeepOwn, Some(own)))
-        .flatten();
-    let list = personal.as_deref().or(block.history.as_deref());
-    match list.filter(|_| !(stamp.plain || stamp.variant.plain)) {
+    let plain = stamp.plain || stamp.variant.plain;
+    match stamp.who.history(settings, block).filter(|_| !plain) {
         None => ("application/sdp".to_owned(), offer.clone()),
         Some(list) => multipart::write(&[
             (&[("Content-Type", "application/sdp")], offer),
             (
-                &[
-                    ("Content-Type", "application/resource-lists+xml"),
-                    ("Content-Disposition", "recipient-list-history; handling=optional"),
-                ],
+                &[("Content-Type", RESOURCE_LISTS), ("Content-Disposition", HISTORY)],
                 list.as_bytes(),
             ),
         ]),
@@ -531,7 +661,8 @@ pub fn progress(
     own_end: Option<&End>,
 ) -> Reply {
     let status = if ringing { 180 } else { 183 };
-    let body = own_end.filter(|_| origin.reliable).map(|end| sdp_answer(house, page, origin, end));
+    let own_end = own_end.filter(|_| origin.reliable);
+    let body = own_end.and_then(|end| sdp_answer(house, page, origin, end));
     Reply { reliable: true, body, ..positive(house, page, origin, facts, status) }
 }
 
@@ -553,9 +684,24 @@ pub fn answer(
     }
     Reply {
         headers: Bytes::from(headers),
-        body: Some(sdp_answer(house, page, origin, own_end)),
+        body: sdp_answer(house, page, origin, own_end),
         ..positive
     }
+}
+
+/// The 202 to the originator of a short page.
+///
+/// IM-079, UL-027: no body, no Contact. ISC-023, ISC-026.
+pub fn accepted(house: &House, origin: &Origin, facts: &Facts, warnings: &[String]) -> Reply {
+    let mut lines = String::new();
+    if house.is_ims() {
+        let _ = write!(lines, "P-Asserted-Identity: <{}>\r\n", origin.dialled.uri);
+    }
+    lines.push_str(&charging_answer(house, facts));
+    for warning in warnings {
+        lines.push_str(&refusal::warning(399, &house.host, warning));
+    }
+    Reply { headers: Bytes::from(lines), ..Reply::new(202) }
 }
 
 fn positive(house: &House, page: PageId, origin: &Origin, facts: &Facts, status: u16) -> Reply {
@@ -575,8 +721,9 @@ fn positive(house: &House, page: PageId, origin: &Origin, facts: &Facts, status:
     }
 }
 
-fn sdp_answer(house: &House, page: PageId, origin: &Origin, end: &End) -> (String, Bytes) {
-    ("application/sdp".to_owned(), sdp_for_originator(house, page, &origin.chosen, end, 1))
+fn sdp_answer(house: &House, page: PageId, origin: &Origin, end: &End) -> Option<(String, Bytes)> {
+    let chosen = origin.chosen.as_ref()?;
+    Some(("application/sdp".to_owned(), sdp_for_originator(house, page, chosen, end, 1)))
 }
 
 /// Our answer to the originator.

@@ -1,4 +1,4 @@
-//! Requests outside of dialogs other than INVITE.
+//! Requests outside of dialogs other than INVITE, and than MESSAGE to a list or group.
 //!
 //! Start at [`answer`]. OPTIONS says what we are, a third-party REGISTER is taken as said, everything else is not served
 //! here: 481 to what lives in dialogs, 404 for nobody we know, 405 to methods and 489 to events. Follows IM-096, ISC-039, ISC-040, ISC-046, ISC-072, UL-001.
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::inbound::{Desk, Facts, hops, identify, texts};
 use super::outbound::{House, charging_answer, refuse};
 use super::rules::own::Asked;
-use super::rules::refusal::{self, ALLOW};
-use super::rules::service::{self, LIST_SUBSCRIBE};
+use super::rules::refusal::{self, ALLOW, ALLOW_WITHOUT_MESSAGE};
+use super::rules::service::{self, LIST_INVITE, LIST_MESSAGE, LIST_SUBSCRIBE};
 use super::rules::syntax::Address;
 use crate::content::xcap_diff;
 use crate::engine::input::Refusal;
@@ -62,7 +62,8 @@ fn served(
         Some(Method::Other(_)) if !desk.settings.profile.is_ims() => {
             Err(Refusal::new(501, "IM-046"))
         }
-        _ => Err(refusal::method("IM-046")),
+        Some(Method::Message) => Err(refusal::method("IM-046", ALLOW_WITHOUT_MESSAGE)),
+        _ => Err(refusal::method("IM-046", ALLOW)),
     }
 }
 
@@ -96,8 +97,8 @@ fn subscribe(message: &Message) -> Refusal {
     Refusal::new(489, "IM-086")
 }
 
-/// IM-096, UL-004, ISC-072: what we are and can; lists only where lists are taken, and only of the kind this version
-/// takes: MESSAGE and REFER are not served, so their tags are not told.
+/// IM-096, UL-004, ISC-072: what we are and can; lists only where lists are taken, and only of the kinds this version
+/// takes: REFER is not served, so its tags are not told.
 fn options(
     house: &House,
     desk: &Desk<'_>,
@@ -112,11 +113,12 @@ fn options(
     };
     // IM-026 (RFC 3261 §8.2.2.3): of every method.
     let required = texts(message, Name::Require);
-    let missing = service::missing_options(required, lists, desk.settings.isc.preconditions);
+    let taken = if lists { &[LIST_INVITE, LIST_MESSAGE][..] } else { &[] };
+    let missing = service::missing_options(required, taken, desk.settings.isc.preconditions);
     if !missing.is_empty() {
         return Err(refusal::unsupported(&missing, "IM-026"));
     }
-    let tags = if lists { "100rel, timer, recipient-list-invite" } else { "100rel, timer" };
+    let tags = ["100rel", "timer"].iter().chain(taken).copied().collect::<Vec<_>>().join(", ");
     let uri = format!("sip:{}", house.contact);
     let more = if asked == Asked::Documents { ", SUBSCRIBE" } else { "" };
     let mut lines = format!(

@@ -55,6 +55,8 @@ pub struct Settings {
     pub isc: IscKeys,
     /// `ul.*` of the profile.
     pub ul: Ul,
+    /// `pager.*` of the profile, as far as `isc` looks at it.
+    pub pager: Pager,
     /// What the media plane serves.
     pub media: Media,
     /// Changes of documents.
@@ -546,6 +548,51 @@ impl Default for Ul {
             bcc_mode: BccMode::Remove,
             normalise_tel: true,
             require_tls: true,
+        }
+    }
+}
+
+/// What the size of a short page is measured by (IM-079).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SizeBasis {
+    /// The whole SIP request (RFC 3428 §8).
+    Request,
+    /// What it says, without the list.
+    #[default]
+    Body,
+}
+
+/// How a short page that is too large is refused (IM-079).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SizeReject {
+    #[default]
+    #[serde(rename = "413")]
+    TooLarge,
+    /// With a Warning, as OMA has it.
+    #[serde(rename = "403")]
+    Forbidden,
+}
+
+/// `pager.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pager {
+    /// Largest short page in octets, as it comes and as it leaves (IM-079).
+    pub max_size: usize,
+    pub size_basis: SizeBasis,
+    pub size_reject: SizeReject,
+    /// Every hop controls congestion: what leaves may be longer, and what comes over TCP or TLS (IM-079).
+    pub safe_path: bool,
+}
+
+impl Default for Pager {
+    fn default() -> Self {
+        Self {
+            max_size: 1300,
+            size_basis: SizeBasis::Body,
+            size_reject: SizeReject::TooLarge,
+            safe_path: false,
         }
     }
 }

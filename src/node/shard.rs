@@ -566,6 +566,9 @@ impl Shard {
         if let Input::Arrived(arrival) = &input {
             self.engine.keeps_pages(self.store.health().up);
             let (page, arrival) = (arrival.page, arrival.clone());
+            if let Some(message) = self.message.as_ref().filter(|_| arrival.mode == Mode::Short) {
+                self.ladder.belongs(message.call_id(), page, None);
+            }
             self.pages.insert(page, Originator { arrival, end: None, names: Arc::default() });
         }
         if let Input::Originator { page, event: OriginatorEvent::Acked } = &input {
@@ -634,9 +637,12 @@ impl Shard {
                     self.keep_page(now, page, *record, open, until);
                 }
                 Effect::Confirm { page, kept } => self.switch.confirm(page, kept),
-                // No MESSAGE becomes an arrival so far.
-                Effect::Accept { .. } | Effect::Deliver { .. } => {
-                    tracing::error!("a short page where none is taken");
+                Effect::Accept { page, warnings } => self.isc.accept(now, page, &warnings),
+                Effect::Deliver { leg, recipient, audience } => {
+                    match self.isc.deliver(now, leg, &recipient, &audience) {
+                        Ok(call_id) => self.ladder.belongs(call_id.as_bytes(), leg.page, Some(leg)),
+                        Err(event) => self.due.inputs.push_back(Input::Leg { leg, event }),
+                    }
                 }
                 Effect::Turn { leg } => {
                     // A page that was kept may be served by another thread than the one that took it.
@@ -879,7 +885,7 @@ impl Shard {
         self.pages.remove(&page);
         self.keeping.forget(page);
         self.switch.forget(page);
-        self.isc.forget(page);
+        self.isc.forget(now, page);
         self.ladder.forget(now, page);
     }
 

@@ -344,6 +344,13 @@ impl Ladder {
         });
     }
 
+    /// Messages with this Call-ID, outside of any call, are about that page.
+    pub fn belongs(&mut self, call_id: &[u8], page: PageId, leg: Option<LegId>) {
+        let call_id = Bytes::copy_from_slice(call_id);
+        self.of_page.entry(page).or_default().push(call_id.clone());
+        self.trails.insert(call_id, (page, leg));
+    }
+
     /// Ends the turn: what belongs to a page goes into its call flow, the rest is dropped.
     pub fn settle(
         &mut self,

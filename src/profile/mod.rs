@@ -387,7 +387,7 @@ pub struct Profile {
 
 /// Keys of the rule lists that belong to later versions.
 const LATER: &[(&str, &str)] = &[
-    ("pager.", "short messages"),
+    ("pager.", "the bounds of short pages are fixed"),
     ("imdn.", "disposition notifications"),
     ("session.", "session mode"),
     ("ft.", "file transfer"),

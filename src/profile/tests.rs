@@ -118,7 +118,7 @@ fn wrong_profiles_are_refused_at_their_line() {
         (
             "x.toml",
             "[pager]\nmax_size = 1300",
-            "x.toml:2: pager.max_size: is not supported by this version (short messages)",
+            "x.toml:2: pager.max_size: is not supported by this version (the bounds of short pages are fixed)",
         ),
         (
             "x.toml",

@@ -81,7 +81,7 @@ fn the_200_line_by_line() {
         Require: timer
         P-Asserted-Identity: <sip:im-exploder@im.home1.example>
         P-Charging-Vector: icid-value="pc1-20240101-00042";icid-generated-at=pcscf1.home1.example;orig-ioi="Type 3home1.example";term-ioi="Type 3home1.example"
-        Allow: INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS
+        Allow: INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS
         Supported: 100rel, timer
         Content-Type: application/sdp
         Content-Length: …
@@ -393,7 +393,7 @@ fn forgotten_pages_leave_nothing() {
         let refused = reply(world.last_request("INVITE"), 486, "t", "", "");
         world.receive(&refused);
         world.isc.refuse(world.now, page, &Refusal::new(486, "IM-057"));
-        world.isc.forget(page);
+        world.isc.forget(world.now, page);
         world.drive();
         assert!(world.isc.peer_of_leg(leg).is_none());
     }

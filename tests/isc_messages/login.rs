@@ -309,7 +309,7 @@ fn who_is_asked_for_credentials() {
 #[test]
 fn known_users_are_answered_like_the_core() {
     for (method, lines, status) in
-        [("OPTIONS", "", 200), ("SUBSCRIBE", "Event: presence\n", 489), ("MESSAGE", "", 405)]
+        [("OPTIONS", "", 200), ("SUBSCRIBE", "Event: presence\n", 489), ("MESSAGE", "", 400)]
     {
         let mut world = challenged(plain());
         let mut client = Client::new("alice", SECRET.as_bytes(), asked(&world, ALL[0]));

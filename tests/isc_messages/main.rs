@@ -1,7 +1,7 @@
 //! Whole messages through `isc`: what comes from the core as text, what leaves compared header by header.
 //!
 //! `world` is the server side of one thread in virtual time; `inbound` holds the checks of an INVITE, `outbound` the
-//! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `login` requests nobody vouches for, `moves` new
+//! recipients' INVITEs, `answers` what goes back to the originator, `legs` the recipients' answers, `login` requests nobody vouches for, `messages` short pages, `moves` new
 //! paths under way, `others` every other
 //! request, `edges` what leaves the trust domain or comes into it, `numbers` tel URIs wherever they may stand, `switch` one
 //! INVITE under every profile, `registering` what the core tells of its users, `watching` what it is asked of
@@ -15,6 +15,7 @@ mod following;
 mod inbound;
 mod legs;
 mod login;
+mod messages;
 mod moves;
 mod noise;
 mod notifying;

@@ -62,7 +62,7 @@ fn answer_of(world: &World) -> Answer {
 /// Method by method: at the list service, a group, the server, a session of ours that is none, a user behind us in the
 /// Route, a user without.
 ///
-/// IM-023 404 · IM-028 488 · IM-046 405 · IM-066 481 · IM-086 489 · ISC-005 onward.
+/// IM-023 404 · UL-028 400 · IM-028 488 · IM-046 405 · IM-066 481 · IM-086 489 · ISC-005 onward.
 #[test]
 fn every_method_in_every_place() {
     let (factory, group) = ("sip:im-exploder@im.home1.example", "sip:team@groups.home1.example");
@@ -72,9 +72,8 @@ fn every_method_in_every_place() {
     let expected = |method: &str| match method {
         "INVITE" => [Is(488), Is(488), Is(404), Is(404), Onward, Is(404)],
         "OPTIONS" => [Is(200), Is(200), Is(200), Is(200), Onward, Is(404)],
-        "MESSAGE" | "REFER" | "PUBLISH" | "WHATEVER" => {
-            [Is(405), Is(405), Is(405), Is(405), Onward, Is(404)]
-        }
+        "MESSAGE" => [Is(400), Is(400), Is(405), Is(405), Onward, Is(404)],
+        "REFER" | "PUBLISH" | "WHATEVER" => [Is(405), Is(405), Is(405), Is(405), Onward, Is(404)],
         "SUBSCRIBE" => [Is(489), Is(489), Is(489), Is(489), Onward, Is(404)],
         "ACK" => [Nothing, Nothing, Nothing, Nothing, Onward, Nothing],
         _ => [Is(481), Is(481), Is(481), Is(481), Onward, Is(481)],

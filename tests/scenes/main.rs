@@ -38,6 +38,7 @@ mod rcs;
 mod registering;
 mod securing;
 mod sending;
+mod short;
 mod text;
 mod waiting;
 mod wrapping;

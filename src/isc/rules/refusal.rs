@@ -12,14 +12,11 @@ use crate::sip::uri::{Scheme, Uri};
 /// Body types we take in an INVITE (IM-027).
 pub const ACCEPT: &str = "application/sdp, application/resource-lists+xml, multipart/mixed";
 
-/// Methods we serve outside dialogs and inside large-message dialogs: what every answer of ours says.
-///
-/// Deviation: IM-046 has MESSAGE too. It is refused until short messages are served, and an answer that offers what the
-/// next one refuses helps nobody.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS";
+/// Methods we serve: what our requests and answers say (IM-046).
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS";
 
-/// What the recipients' INVITEs say, as IM-046 spells it.
-pub const ALLOW_LEGS: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, MESSAGE, OPTIONS";
+/// Methods we serve where no MESSAGE is taken: inside dialogs, and at other places than list services and groups.
+pub const ALLOW_WITHOUT_MESSAGE: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS";
 
 /// Warning texts, with their OMA number where the profile sends numbers.
 #[derive(Debug, Clone, Copy)]
@@ -78,8 +75,8 @@ pub fn media_type(rule: &'static str) -> Refusal {
 }
 
 /// 405 that names what we serve.
-pub fn method(rule: &'static str) -> Refusal {
-    with(Refusal::new(405, rule), "Allow", ALLOW.to_owned())
+pub fn method(rule: &'static str, allow: &str) -> Refusal {
+    with(Refusal::new(405, rule), "Allow", allow.to_owned())
 }
 
 fn with(mut refusal: Refusal, name: &'static str, value: String) -> Refusal {
@@ -204,7 +201,7 @@ mod tests {
             assert_eq!((refusal.status, refusal.rule), (status, "IM-023"), "{uri}");
             assert_eq!(refusal.key, Some("service.factories"));
         }
-        let refusal = method("IM-046");
+        let refusal = method("IM-046", ALLOW);
         assert_eq!((refusal.status, refusal.rule), (405, "IM-046"));
         assert_eq!(lines(&refusal, "h"), format!("Allow: {ALLOW}\r\n"));
         assert_eq!(media_type("IM-027").status, 415);

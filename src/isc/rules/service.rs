@@ -15,6 +15,8 @@ pub const ICSI_REF: &str = "+g.3gpp.icsi-ref";
 pub const IARI_REF: &str = "+g.3gpp.iari-ref";
 /// Option tag of a recipient list in an INVITE.
 pub const LIST_INVITE: &str = "recipient-list-invite";
+/// Option tag of a recipient list in a MESSAGE.
+pub const LIST_MESSAGE: &str = "recipient-list-message";
 /// Option tag of a recipient list in a SUBSCRIBE.
 pub const LIST_SUBSCRIBE: &str = "recipient-list-subscribe";
 
@@ -153,12 +155,12 @@ pub fn icsi_param(icsi: &str) -> String {
     out
 }
 
-/// The option tags of Require that we do not serve, in order.
+/// The option tags of Require that we do not serve, in order; `lists` are those of the recipient lists that are.
 ///
 /// IM-026, ISC-063 (RFC 3261 §8.2.2.3).
 pub fn missing_options<'a>(
     required: impl IntoIterator<Item = &'a str>,
-    list_service: bool,
+    lists: &[&str],
     preconditions: bool,
 ) -> Vec<&'a str> {
     required
@@ -167,7 +169,7 @@ pub fn missing_options<'a>(
         .filter(|tag| {
             let tag = tag.to_ascii_lowercase();
             !(matches!(tag.as_str(), "" | "100rel" | "timer" | "pref")
-                || (tag == LIST_INVITE && list_service)
+                || lists.contains(&tag.as_str())
                 || (tag == "precondition" && preconditions))
         })
         .collect()
@@ -336,7 +338,11 @@ mod tests {
             (&["b", "a"][..], true, false, &["b", "a"][..]),
         ] {
             assert_eq!(
-                missing_options(required.iter().copied(), list_service, preconditions),
+                missing_options(
+                    required.iter().copied(),
+                    if list_service { &[LIST_INVITE] } else { &[] },
+                    preconditions,
+                ),
                 missing
             );
         }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use pagecast::content::{multipart, request_body};
+use pagecast::content::{message_body, multipart, request_body};
 
 fuzz_target!(|data: &[u8]| {
     // The first line is the Content-Type, the second the Content-Disposition.
@@ -13,6 +13,15 @@ fuzz_target!(|data: &[u8]| {
     let body = Bytes::copy_from_slice(lines.next().unwrap_or_default());
     for strict in [true, false] {
         let _ = request_body::read(content_type, Some(disposition), &body, strict);
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let fields = vec![
+            field("Content-Type", content_type),
+            field("Content-Disposition", disposition),
+        ];
+        if let Ok(message) = message_body::read(fields, &body, strict) {
+            let (fields, _) = message_body::write(&message.pieces, Some("<list/>"));
+            assert!(fields[0].1.starts_with("multipart/mixed"));
+        }
     }
     if let Ok(parts) = multipart::flatten(content_type, &body) {
         assert!(parts.len() <= multipart::MAX_PARTS);
