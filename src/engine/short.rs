@@ -98,7 +98,7 @@ pub(super) struct Short {
     out: usize,
     /// When the next one may leave, by `send_rate`.
     not_before: Option<Instant>,
-    /// Legs that failed since it was asked last, because nobody was there.
+    /// Legs that wait for their recipients since it was asked last.
     unreached: Vec<u16>,
     size: u64,
     /// When it is refused, unless it is kept.
@@ -196,13 +196,8 @@ impl Short {
             Happens::Turn(n) => self.on_turn(n, lanes, cx),
             Happens::Reachable(user) => {
                 for n in self.numbers() {
-                    if *self.recipient(n).party.key != *user {
-                        continue;
-                    }
-                    if self.waits(n) {
+                    if self.waits(n) && *self.recipient(n).party.key == *user {
                         self.line_up(n);
-                    } else if matches!(self.state(n), State::Paused(_)) {
-                        self.legs[usize::from(n) - 1].state = State::Paused(cx.now);
                     }
                 }
             }
@@ -502,7 +497,6 @@ impl Short {
                 self.settled(n, cx);
             }
             Some(cause) if self.kept && self.policy.deferral.takes(&cause) => {
-                self.unreached.push(n);
                 self.defer(n, cause, cx);
             }
             Some(cause) => self.fail(n, cause, cx),
@@ -546,6 +540,7 @@ impl Short {
     }
 
     fn defer(&mut self, n: u16, cause: Cause, cx: &mut Around) {
+        self.unreached.push(n);
         self.legs[usize::from(n) - 1].outcome = Some(Outcome::Deferred(cause.clone()));
         cx.out.push(Effect::Event(Event::Deferred { leg: self.leg_id(n), cause }));
     }

@@ -30,6 +30,15 @@ fn kept(scene: &mut Scene, kept: bool) -> String {
     scene.does(Input::Kept { page: scene.page, kept })
 }
 
+/// A second page, to Bob alone, up to where it is kept.
+fn another_to_bob(s: &mut Scene) -> String {
+    s.page = PageId::new(0, 2);
+    let arrival = short(s);
+    s.does(Input::Arrived(arrival));
+    s.resolves(&["bob"]);
+    kept(s, true)
+}
+
 /// Part of IM-080 and UL-027.
 #[test]
 fn a_page_is_kept_then_accepted_then_sent_to_everybody() {
@@ -110,11 +119,7 @@ fn a_page_that_ends_or_breaks_gives_its_turns_away() {
         s.resolves(&["bob"]);
         kept(&mut s, true);
         let first = s.page;
-        s.page = PageId::new(0, 2);
-        let arrival = short(&s);
-        s.does(Input::Arrived(arrival));
-        s.resolves(&["bob"]);
-        kept(&mut s, true);
+        another_to_bob(&mut s);
         if broken {
             let told = words(&s.engine.abandon(first));
             assert_eq!(told, "turn 1, *failed 1 Policy 0, *ended 0+1");
@@ -195,15 +200,34 @@ fn a_lane_is_not_longer_than_what_may_wait_for_one_user() {
     let mut s = scene(policy);
     s.resolves(&["bob"]);
     kept(&mut s, true);
-    s.page = PageId::new(0, 2);
-    let arrival = short(&s);
-    s.does(Input::Arrived(arrival));
-    s.resolves(&["bob"]);
     assert_eq!(
-        kept(&mut s, true),
+        another_to_bob(&mut s),
         "202, *answered, release, *deferred 1 Policy 480, defer 1, *ended 0+0+1, forget",
         "nothing that was accepted is lost"
     );
+}
+
+/// Whoever comes back while a page that found no place still runs is served by it.
+#[test]
+fn a_leg_that_found_no_place_is_served_when_its_recipient_is_back() {
+    let mut policy = Policy::default();
+    policy.deferral.max_per_user = 1;
+    let mut s = scene(policy);
+    s.resolves(&["bob"]);
+    kept(&mut s, true);
+    let first = std::mem::replace(&mut s.page, PageId::new(0, 2));
+    let arrival = short(&s);
+    s.does(Input::Arrived(arrival));
+    s.resolves(&["bob", "carol"]);
+    kept(&mut s, true);
+    let second = std::mem::replace(&mut s.page, first);
+    s.accepts(1);
+    let user = party("bob").key;
+    assert_eq!(s.does(Input::Reachable { user }), "*invited 1, deliver 1");
+    s.page = second;
+    s.accepts(1);
+    assert_eq!(s.accepts(2), "*delivered 2, settled 2, *ended 2+0, forget");
+    assert_eq!((s.engine.unreached(), s.engine.lined()), (0, 0));
 }
 
 /// As UL-033 asks: whoever is busy is tried again, later each time, and not for ever.
@@ -242,8 +266,9 @@ fn who_is_busy_is_tried_again() {
     }
 }
 
+/// A registration says nothing of whether somebody is busy.
 #[test]
-fn who_comes_back_is_not_let_wait() {
+fn who_is_busy_is_tried_when_they_said() {
     let mut s = scene(Policy::default());
     s.resolves(&["bob", "carol"]);
     kept(&mut s, true);
@@ -251,7 +276,7 @@ fn who_comes_back_is_not_let_wait() {
     let busy = LegEvent::Refused { status: 503, text: String::new(), retry_after: Some(60) };
     assert_eq!(s.leg(1, busy), "");
     let user = party("bob").key;
-    assert_eq!(s.does(Input::Reachable { user }), "", "the page did not miss bob");
+    assert_eq!(s.does(Input::Reachable { user }), "");
     assert_eq!(s.after(Duration::from_secs(60)), "60.000s *invited 1, deliver 1");
 }
 
@@ -262,11 +287,7 @@ fn a_page_that_may_not_send_lets_others_go_first() {
     s.resolves(&["carol", "bob"]);
     assert_eq!(kept(&mut s, true), "202, *answered, release, *invited 1, deliver 1");
     let slow = s.page;
-    s.page = PageId::new(0, 2);
-    let arrival = short(&s);
-    s.does(Input::Arrived(arrival));
-    s.resolves(&["bob"]);
-    assert_eq!(kept(&mut s, true), "202, *answered, release, *invited 1, deliver 1");
+    assert_eq!(another_to_bob(&mut s), "202, *answered, release, *invited 1, deliver 1");
     s.page = slow;
     assert_eq!(s.accepts(1), "*delivered 1, settled 1", "now bob has one on its way");
 }
