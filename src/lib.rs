@@ -21,7 +21,8 @@
 //! * [`node`] is where they meet: input, engine, effects. It holds no rule. [`cli`] holds the commands.
 //!
 //! One INVITE passes `sip::ua` (transaction, dialog), `isc::inbound` (the checks in their order), `engine::page`
-//! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back.
+//! (accept), `xdms` (who), `engine::fanout` (legs), `isc::outbound` (one INVITE per leg), `msrp` (bytes) and back. A MESSAGE
+//! passes `isc::messages` and `engine::short` instead, without `msrp`.
 #![forbid(unsafe_code)]
 
 pub mod charging;
