@@ -6,7 +6,9 @@
 use bytes::Bytes;
 
 use super::multipart::{self, BadBody, Disposition, MAX_DEPTH, MediaType, Part};
-use super::request_body::{BodyRefusal, HISTORY, Purpose, RESOURCE_LISTS, is_plain, purpose};
+use super::request_body::{
+    BodyRefusal, HISTORY, Purpose, RESOURCE_LISTS, is_bare_list, is_plain, purpose,
+};
 
 /// One part of what a MESSAGE says, with the header fields that describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +16,6 @@ pub struct Piece {
     /// `Content-…` fields, name and value; Content-Type is among them.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
-}
-
-impl Piece {
-    /// The value of its Content-Type.
-    pub fn content_type(&self) -> &str {
-        let is = |name: &str| name.eq_ignore_ascii_case("Content-Type");
-        self.headers.iter().find(|(name, _)| is(name)).map_or("text/plain", |(_, value)| value)
-    }
 }
 
 /// The body of a MESSAGE, sorted.
@@ -33,11 +27,9 @@ pub struct MessageBody {
     pub lists: Vec<Bytes>,
 }
 
-impl MessageBody {
-    /// Octets of what it says.
-    pub fn size(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.body.len()).sum()
-    }
+/// Octets of what is said.
+pub fn size(pieces: &[Piece]) -> usize {
+    pieces.iter().map(|piece| piece.body.len()).sum()
 }
 
 /// Takes the lists out of a body. `headers` are the `Content-…` fields of the request itself; `strict` is
@@ -73,35 +65,25 @@ pub fn read(
         headers: whole.headers.clone(),
         body: whole.body.clone(),
     };
-    let mut sieve = Sieve { lists: Vec::new(), bare: 0, strict };
-    sieve.count(&part, 1)?;
-    let pieces = match sieve.open(&part, 1)? {
+    // All of it has to be well formed, and bounded, whatever is taken out.
+    let leaves = multipart::flatten(content_type, body)?;
+    let bare = leaves.iter().filter(|leaf| is_bare_list(leaf)).count();
+    let mut sieve = Sieve { lists: Vec::new(), lone: bare == 1 && !strict };
+    let pieces = match sieve.open(&part, 0)? {
         Some((parts, true)) => parts.into_iter().map(piece).collect(),
         Some((_, false)) => vec![whole],
-        None => sieve.sift(part, 1)?.map(piece).into_iter().collect(),
+        None => sieve.sift(part, 0)?.map(piece).into_iter().collect(),
     };
     Ok(MessageBody { pieces, lists: sieve.lists })
 }
 
 struct Sieve {
     lists: Vec<Bytes>,
-    /// How many parts look like a list and do not say so.
-    bare: usize,
-    strict: bool,
+    /// The part that looks like a list and does not say so is one.
+    lone: bool,
 }
 
 impl Sieve {
-    fn count(&mut self, part: &Part, depth: usize) -> Result<(), BodyRefusal> {
-        if is_open(part, depth) {
-            for inner in parts(part)? {
-                self.count(&inner, depth + 1)?;
-            }
-        } else {
-            self.bare += usize::from(matches!(purpose(part), Purpose::BareList));
-        }
-        Ok(())
-    }
-
     /// What is left of a part's own parts, and whether any was taken; `None` for a part that has none.
     fn open(
         &mut self,
@@ -138,7 +120,7 @@ impl Sieve {
         }
         let is_list = match purpose(&part) {
             Purpose::List => true,
-            Purpose::BareList => !self.strict && self.bare == 1,
+            Purpose::BareList => self.lone,
             Purpose::History => return Ok(None),
             Purpose::Sdp | Purpose::Other => {
                 let names = part.disposition.as_ref().map(|d| d.kind.as_str());
@@ -244,8 +226,10 @@ mod tests {
     fn sorted(content_type: &str, body: &str, strict: bool) -> Result<(Vec<String>, usize), u16> {
         let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
         let read = read(headers, &Bytes::from(body.to_owned()), strict);
+        let is_type = |name: &str| name.eq_ignore_ascii_case("Content-Type");
         let text = |piece: &Piece| {
-            format!("{}: {}", piece.content_type(), String::from_utf8_lossy(&piece.body))
+            let kind = piece.headers.iter().find(|(name, _)| is_type(name)).expect("a type");
+            format!("{}: {}", kind.1, String::from_utf8_lossy(&piece.body))
         };
         read.map(|body| (body.pieces.iter().map(text).collect(), body.lists.len()))
             .map_err(BodyRefusal::status)
@@ -261,6 +245,9 @@ mod tests {
         let said = "text/plain;charset=UTF-8: Lunch?".to_owned();
         let inner = mixed("c", &[text, (LIST, "L")]);
         let nested = ("Content-Type: multipart/mixed;boundary=c\r\n", inner.as_str());
+        let deep = mixed("d", &[nested]);
+        let deeper = ("Content-Type: multipart/mixed;boundary=d\r\n", deep.as_str());
+        let many = vec![text; multipart::MAX_PARTS + 1];
         let other = mixed("c", &[text, ("Content-Type: text/html\r\n", "<p>")]);
         let either = ("Content-Type: multipart/alternative;boundary=c\r\n", other.as_str());
         let as_is = format!("multipart/alternative;boundary=c: {other}");
@@ -277,7 +264,9 @@ mod tests {
                 true,
                 Ok((vec![said.clone()], 2)),
             ),
-            ("deeper", mixed("b", &[nested]), true, Ok((vec![said.clone()], 1))),
+            ("deep", mixed("b", &[nested]), true, Ok((vec![said.clone()], 1))),
+            ("deeper", mixed("b", &[deeper]), true, Ok((vec![said.clone()], 1))),
+            ("too many parts", mixed("b", &many), true, Err(400)),
             (
                 "two parts",
                 mixed("b", &[text, image, (LIST, "L")]),

@@ -110,7 +110,8 @@ pub(super) fn purpose(part: &Part) -> Purpose {
     }
 }
 
-fn is_bare_list(part: &Part) -> bool {
+/// Whether a part looks like a recipient list and does not say so (UL-007).
+pub(super) fn is_bare_list(part: &Part) -> bool {
     matches!(purpose(part), Purpose::BareList)
 }
 

@@ -251,6 +251,17 @@ impl Refusal {
         }
     }
 
+    /// The refusal as a MESSAGE gets it: 403 where an INVITE gets 486.
+    ///
+    /// UL-020, UL-036.
+    #[must_use]
+    pub fn for_message(mut self) -> Self {
+        if self.status == 486 {
+            self.status = 403;
+        }
+        self
+    }
+
     /// Names the profile key that would change the outcome.
     #[must_use]
     pub fn key(mut self, key: &'static str) -> Self {

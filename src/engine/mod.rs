@@ -297,7 +297,7 @@ impl Engine {
         let most = if arrival.urgent { most + most.div_ceil(8) } else { most };
         if let Err(refusal) = self.admits_to(most).and_then(|()| self.count_in(now, &arrival)) {
             let short = arrival.mode == Mode::Short;
-            let refusal = if short { short::for_message(refusal) } else { refusal };
+            let refusal = if short { refusal.for_message() } else { refusal };
             let (status, text) = (refusal.status, refusal.text());
             out.push(Effect::Refuse { page: id, refusal });
             out.push(Effect::Event(Event::PageRefused { page: id, status, text }));

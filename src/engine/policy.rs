@@ -128,9 +128,9 @@ pub struct Policy {
     pub max_parallel_per_user: u32,
     /// `im.max_rate_per_user`: pages one originator may start per second (IM-036).
     pub max_rate_per_user: u32,
-    /// `pager.retries`: how often a short page is tried again at a recipient who is busy (UL-033).
+    /// How often a short page is tried again at a recipient who is busy (UL-033); no profile changes it yet.
     pub short_retries: u32,
-    /// `pager.retry_after`: how long after the first try; twice as long each time, and no less than the recipient says.
+    /// How long after the first try; twice as long each time, and no less than the recipient says.
     pub short_retry_after: Duration,
     /// Who is waited for (IM-097).
     pub deferral: Deferral,

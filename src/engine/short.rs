@@ -347,7 +347,7 @@ impl Short {
 
     /// UL-036: what is 486 to an INVITE is 403 to a MESSAGE.
     fn refuse(&mut self, refusal: Refusal, cx: &mut Around) {
-        let (page, refusal) = (self.id, for_message(refusal));
+        let (page, refusal) = (self.id, refusal.for_message());
         let (status, text) = (refusal.status, refusal.text());
         cx.out.push(Effect::Refuse { page, refusal });
         cx.out.push(Effect::Event(Event::PageRefused { page, status, text }));
@@ -687,14 +687,6 @@ fn untouched(audience: &Audience) -> Vec<Leg> {
     let most = usize::from(u16::MAX);
     let leg = |_| Leg { state: State::Idle, outcome: None, retries: 0 };
     audience.recipients.iter().take(most).map(leg).collect()
-}
-
-/// UL-020, UL-036: the refusal as a MESSAGE gets it.
-pub(super) fn for_message(mut refusal: Refusal) -> Refusal {
-    if refusal.status == 486 {
-        refusal.status = 403;
-    }
-    refusal
 }
 
 fn ended_cause() -> Cause {

@@ -1,9 +1,8 @@
 //! An initial request becomes an arrival or a refusal.
 //!
 //! Start at [`check`] for an INVITE: the checks stand there in the order of the rules, and the first failure decides.
-//! [`opening`] and [`target`] are what a MESSAGE shares with it. What the
-//! answers and the recipients' requests will need is kept in [`Facts`] and [`Origin`]. Asks nobody: no DNS, no XDMS
-//! (UL-031). Follows OMA 7.7.5.2, TS 24.229 5.7.2 and RFC 5366.
+//! [`opening`] and [`target`] are what a MESSAGE shares with it. What the answers and the recipients' requests will need is
+//! kept in [`Facts`] and [`Origin`]. Asks nobody: no DNS, no XDMS (UL-031). Follows OMA 7.7.5.2, TS 24.229 5.7.2 and RFC 5366.
 
 use std::collections::HashSet;
 use std::sync::Arc;

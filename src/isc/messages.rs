@@ -1,19 +1,19 @@
 //! Short pages: a MESSAGE becomes an arrival or a refusal, and goes to every recipient as a MESSAGE of its own.
 //!
-//! Start at [`check`] for what comes and [`Isc::deliver`] for what leaves; [`Isc::accept`] answers the originator,
+//! Start at [`Isc::messaged`] for what comes and [`Isc::deliver`] for what leaves; [`Isc::accept`] answers the originator,
 //! [`Isc::copy_answered`] reads a recipient's answer. Follows IM-079, IM-080, UL-025, UL-027, UL-028 and RFC 5365.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Isc;
 use super::inbound::{self, Desk, Facts, Origin};
-use super::legs;
+use super::legs::{self, Page};
 use super::outbound::{self, Block, Personal};
 use super::rules::refusal;
 use super::rules::service::LIST_MESSAGE;
 use super::settings::{SizeBasis, SizeReject};
+use super::{Happening, Isc};
 use crate::content::message_body::{self, MessageBody, Piece};
 use crate::content::request_body::{BodyRefusal, RESOURCE_LISTS};
 use crate::engine::ids::{LegId, PageId};
@@ -67,8 +67,7 @@ pub fn check(
         return Err(size_exceeded(desk));
     }
     let MessageBody { pieces, lists } = read(desk, message, &body)?;
-    let size = pieces.iter().map(|piece| piece.body.len()).sum();
-    if pager.size_basis == SizeBasis::Body && too_large(size) {
+    if pager.size_basis == SizeBasis::Body && too_large(message_body::size(&pieces)) {
         return Err(size_exceeded(desk));
     }
     let target = inbound::target(desk, message, flow, facts, &opening, &lists)?;
@@ -92,10 +91,10 @@ fn read(desk: &Desk<'_>, message: &Message, body: &bytes::Bytes) -> Result<Messa
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
             continue;
         };
-        // RFC 3261 §20: their compact forms.
+        // RFC 3261 §7.3.3: their compact forms.
         let name = match name {
-            "c" => "Content-Type",
-            "e" => "Content-Encoding",
+            "c" | "C" => "Content-Type",
+            "e" | "E" => "Content-Encoding",
             name => name,
         };
         let starts = name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"));
@@ -116,6 +115,36 @@ fn read(desk: &Desk<'_>, message: &Message, body: &bytes::Bytes) -> Result<Messa
 }
 
 impl Isc {
+    /// A MESSAGE to a list service or a group.
+    ///
+    /// IM-079, IM-080.
+    pub(super) fn messaged(
+        &mut self,
+        now: Instant,
+        request: RequestKey,
+        message: &Message,
+        (flow, facts): (&Flow, Facts),
+        out: &mut Vec<Happening>,
+    ) {
+        let id = PageId::new(self.house.thread, self.random.next_u64());
+        match check(&self.desk(), message, flow, &facts) {
+            Ok((origin, payload)) => {
+                let size = message_body::size(&payload) as u64;
+                let short = Short { request: Some(request), payload, copies: BTreeMap::new() };
+                let page = Page { short: Some(short), ..super::page(now, origin, facts) };
+                self.arrives(now, message, (id, Mode::Short, Some(size)), page, out);
+            }
+            Err(refusal) => {
+                let refusal = refusal.for_message();
+                let reply = outbound::refuse(&self.house, &facts, &refusal);
+                if reply.status != 401 {
+                    out.push(super::refused(Some(id), message, &facts, &refusal, reply.status));
+                }
+                self.ua.respond(now, request, reply);
+            }
+        }
+    }
+
     /// 202 to the originator of a short page.
     ///
     /// UL-027.

@@ -1,9 +1,9 @@
 //! SIP on ISC: requests into arrivals, effects into requests, answers into the engine's words.
 //!
 //! Start at [`Isc`], which owns the thread's [`Ua`] and knows which call is which page's. `inbound` judges an INVITE,
-//! `messages` a MESSAGE, `requests` everything else outside of dialogs, [`login`] who nobody vouches for, `outbound` writes what leaves, `legs`
-//! reads what comes back, `doorstep` asks what a user lets in, `redirect` where a recipient went, `downgrade` what
-//! is without TLS, `moves` what changes later. What is not ours passes by
+//! `messages` is a MESSAGE from end to end, `requests` judges everything else outside of dialogs, [`login`] who nobody
+//! vouches for, `outbound` writes what leaves, `legs` reads what comes back, `doorstep` asks what a user lets in, `redirect`
+//! where a recipient went, `downgrade` what is without TLS, `moves` what changes later. What is not ours passes by
 //! `forward` or, as a dialog on either side, by `bridge`. [`reachable`] reads what the core tells of registered users,
 //! [`registry`] holds it for all threads, `users` acts on it, `watching` subscribes to it. `following` subscribes to what
 //! is cached of an XDMS, `notifying` tells others of the documents kept here; `subscribing` is how subscriptions of ours
@@ -71,7 +71,6 @@ pub use keepsake::BadKeepsake;
 pub use learning::{Behalf, Learnt, Unknown};
 use legs::{Leg, Page, Plain};
 use login::Guard;
-use messages::Short;
 pub use moves::Move;
 use notifying::Notifying;
 pub use notifying::{DocumentState, Look};
@@ -797,39 +796,6 @@ impl Isc {
             lifetime: origin.expires.map(|seconds| Duration::from_secs(seconds.into())),
         })));
         self.pages.insert(id, page);
-    }
-
-    /// A MESSAGE to a list service or a group.
-    ///
-    /// IM-079, IM-080.
-    fn messaged(
-        &mut self,
-        now: Instant,
-        request: RequestKey,
-        message: &Message,
-        (flow, facts): (&Flow, Facts),
-        out: &mut Vec<Happening>,
-    ) {
-        let id = PageId::new(self.house.thread, self.random.next_u64());
-        match messages::check(&self.desk(), message, flow, &facts) {
-            Ok((origin, payload)) => {
-                let size = payload.iter().map(|piece| piece.body.len() as u64).sum();
-                let short = Short { request: Some(request), payload, copies: BTreeMap::new() };
-                let page = Page { short: Some(short), ..page(now, origin, facts) };
-                self.arrives(now, message, (id, Mode::Short, Some(size)), page, out);
-            }
-            Err(mut refusal) => {
-                // UL-036: what is 486 to an INVITE is 403 to a MESSAGE.
-                if refusal.status == 486 {
-                    refusal.status = 403;
-                }
-                let reply = outbound::refuse(&self.house, &facts, &refusal);
-                if reply.status != 401 {
-                    out.push(refused(Some(id), message, &facts, &refusal, reply.status));
-                }
-                self.ua.respond(now, request, reply);
-            }
-        }
     }
 
     fn requested(

@@ -3,6 +3,7 @@
 //! Start at [`Block::new`]: what all legs of a page share is printed once; [`invite`] and [`message`] stamp the rest. Answers
 //! are [`progress`], [`answer`], [`accepted`] and [`refuse`]. Follows OMA 7.7.7.1, 7.7.8.2, 7.5.1 and TS 24.229 5.7.3.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -303,14 +304,14 @@ impl Personal<'_> {
     /// What this recipient may see of the list, if anything.
     ///
     /// UL-023: only a bcc recipient may see more than everybody, and only itself.
-    fn history(&self, settings: &Settings, block: &Block) -> Option<String> {
+    fn history<'b>(&self, settings: &Settings, block: &'b Block) -> Option<Cow<'b, str>> {
         let own = &self.recipient.party.uri;
         let sees_itself =
             settings.ul.bcc_mode == BccMode::KeepOwn && self.recipient.copy == Copy::Bcc;
         let personal = (sees_itself && block.history.is_some())
             .then(|| resource_lists::history(&entries(self.audience), BccMode::KeepOwn, Some(own)))
             .flatten();
-        personal.or_else(|| block.history.clone())
+        personal.map(Cow::Owned).or_else(|| block.history.as_deref().map(Cow::Borrowed))
     }
 
     /// Its lines, and the charging vectors for this request and for later ones in its dialog.
@@ -514,11 +515,19 @@ fn filled(
         let value = value.replace(['\r', '\n', '\0'], " ");
         if name.eq_ignore_ascii_case("Content-Type") {
             content_type = value;
-        } else {
+        } else if !has(lines, &name) {
             put(&mut headers, &name, &value);
         }
     }
     OutRequest { headers: headers.freeze(), body: Some((content_type, body)), ..request.clone() }
+}
+
+/// Whether the field stands among the lines already: copied as the operator wants it, say.
+fn has(lines: &[u8], name: &str) -> bool {
+    lines.split(|octet| *octet == b'\n').any(|line| {
+        line.get(name.len()) == Some(&b':')
+            && line[..name.len()].eq_ignore_ascii_case(name.as_bytes())
+    })
 }
 
 /// About how long a request is on the wire: everything but the lines the stack writes, and room for those.

@@ -55,7 +55,7 @@ pub struct Settings {
     pub isc: IscKeys,
     /// `ul.*` of the profile.
     pub ul: Ul,
-    /// `pager.*` of the profile, as far as `isc` looks at it.
+    /// The bounds of short pages; no profile changes them yet.
     pub pager: Pager,
     /// What the media plane serves.
     pub media: Media,
@@ -574,7 +574,7 @@ pub enum SizeReject {
     Forbidden,
 }
 
-/// `pager.*`
+/// The bounds of short pages (IM-079).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pager {

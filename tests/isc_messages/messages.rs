@@ -233,6 +233,32 @@ fn lists_belong_to_list_services() {
     assert_eq!(sent(settings, "hi").statuses(), [403], "486 is for INVITE");
 }
 
+/// Compact and capital names are names; what describes the content is said once.
+#[test]
+fn what_describes_the_content_goes_along() {
+    let mut world = World::new(home());
+    let text = message_to("sip:team@groups.home1.example", "Content-Language: en\n", "hi", None);
+    world.receive(&text.replace("Content-Type:", "C:"));
+    deliver(&mut world, 1);
+    let copy = world.last_request("MESSAGE");
+    assert_eq!(header(copy, "Content-Type"), Some("text/plain;charset=UTF-8"));
+    assert_eq!(copy.text.matches("Content-Language: en\r\n").count(), 1, "{}", copy.text);
+    assert!(copy.text.ends_with("\r\n\r\nhi"), "no list for a group: {}", copy.text);
+}
+
+/// Who wants to stay unknown stays unknown to the recipients.
+#[test]
+fn an_anonymous_page_names_nobody() {
+    let mut world = World::new(home());
+    world.receive(&message_to(FACTORY, "Privacy: id;header\n", "hi", Some(LIST)));
+    assert!(world.arrival().anonymous);
+    deliver(&mut world, 1);
+    let copy = world.last_request("MESSAGE");
+    let from = header(copy, "From").expect("stands there");
+    assert!(from.starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag="), "{from}");
+    assert_eq!(header(copy, "Privacy"), Some("id;header"));
+}
+
 /// What is kept of a page is enough to send it.
 #[test]
 fn a_page_goes_on_with_what_was_kept_of_it() {
